@@ -1,0 +1,26 @@
+// Only rules that have caught real defects in programs of this kind: lost promises, and a `return` of a promise inside
+// `try`, whose `catch` then never runs. Layout is not linted; sizes and imports are tests (test/house).
+import tseslint from 'typescript-eslint';
+
+export default tseslint.config(
+  { ignores: ['node_modules/**', 'web/**', '.state/**'] },
+  {
+    files: ['**/*.ts'],
+    languageOptions: {
+      parser: tseslint.parser,
+      parserOptions: { project: './tsconfig.json', tsconfigRootDir: import.meta.dirname },
+    },
+    plugins: { '@typescript-eslint': tseslint.plugin },
+    rules: {
+      '@typescript-eslint/no-floating-promises': 'error',
+      '@typescript-eslint/no-misused-promises': 'error',
+      '@typescript-eslint/return-await': ['error', 'in-try-catch'],
+      '@typescript-eslint/await-thenable': 'error',
+      '@typescript-eslint/switch-exhaustiveness-check': ['error', { considerDefaultExhaustiveForUnions: true }],
+      'no-empty': 'error',
+      eqeqeq: 'error',
+    },
+  },
+  // node:test's `test()` returns a promise that the runner itself awaits.
+  { files: ['**/*.test.ts', '**/*.suite.ts'], rules: { '@typescript-eslint/no-floating-promises': ['error', { allowForKnownSafeCalls: [{ from: 'package', name: ['test', 'describe', 'it', 'before', 'after', 'beforeEach', 'afterEach', 'suite'], package: 'node:test' }] }] } },
+);

@@ -1,0 +1,71 @@
+/**
+ * One interface for every virtual disk: raw files, block devices, VHD, VHDX, and whatever an NBD server serves.
+ *
+ * Offsets and lengths are bytes, inside `[0, virtualSize)`, and need no alignment: an implementation reads, modifies and writes
+ * partial sectors itself. Calls may overlap in time; two calls whose ranges overlap have no defined order (the caller orders
+ * them). A rejected operation carries an errno in `code` and may have done any part of its work.
+ */
+
+export type DiskFormat = 'raw' | 'vhd' | 'vhdx' | 'qcow2' | 'nbd';
+export type DiskVariant = 'fixed' | 'dynamic' | 'differencing';
+
+/** CHS geometry as a VHD footer states it; null for formats that have none. */
+export interface Geometry {
+  cylinders: number;
+  heads: number;
+  sectorsPerTrack: number;
+}
+
+/** A run of the disk. `zero` reads as zeroes without being stored; `data` may hold anything. */
+export interface Extent {
+  offset: number;
+  length: number;
+  kind: 'data' | 'zero';
+}
+
+/**
+ * What identifies the contents at rest (rule R24): taken at a clean stop, compared at the next start. Two equal seals of kind
+ * `file` or `vhdx` prove that nobody wrote in between; `block` proves it within one boot only; `none` proves nothing.
+ * Plain JSON, because it is kept in the catalog.
+ */
+export type Seal =
+  | { kind: 'file'; size: number; mtimeNs: string; ctimeNs: string; inode: string; device: string }
+  | { kind: 'vhdx'; fileWriteGuid: string; dataWriteGuid: string; file: Extract<Seal, { kind: 'file' }> }
+  | { kind: 'block'; size: number; bootId: string; sectorsWritten: string; major: number; minor: number }
+  | { kind: 'none'; reason: string };
+
+export interface VirtualDisk {
+  /** The path or URI it was opened by. */
+  readonly location: string;
+  readonly format: DiskFormat;
+  readonly variant: DiskVariant;
+  readonly virtualSize: number;
+  readonly logicalSectorSize: number;
+  readonly physicalSectorSize: number;
+  readonly geometry: Geometry | null;
+  readonly readOnly: boolean;
+  /** True when `discard` promises that the range reads as zeroes afterwards (rule R6). */
+  readonly discardReadsZero: boolean;
+
+  /** Fills `into` completely or rejects. */
+  read(into: Uint8Array, offset: number): Promise<void>;
+  /** Resolves when later reads see `from`; durable only after the next `flush`. */
+  write(from: Uint8Array, offset: number): Promise<void>;
+  /** The range reads as zeroes afterwards; it becomes a hole where the format can. */
+  zero(offset: number, length: number): Promise<void>;
+  /** Gives the space back. Does nothing at all unless `discardReadsZero`; then it is `zero` with a hole wanted. */
+  discard(offset: number, length: number): Promise<void>;
+  /** Makes every write that resolved before this call durable. A rejected flush is never retried as if it had worked (R3). */
+  flush(): Promise<void>;
+  /** Extents that cover the range from start to end without gaps or overlaps, in order. `data` where it cannot be known. */
+  extents(offset: number, length: number): AsyncIterable<Extent>;
+  seal(): Promise<Seal>;
+  close(): Promise<void>;
+}
+
+/** Throws a RangeError unless the range lies inside the disk: the caller's bug, since outside input is validated before. */
+export function assertInside(disk: Pick<VirtualDisk, 'virtualSize' | 'location'>, offset: number, length: number): void {
+  if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0 || offset + length > disk.virtualSize) {
+    throw new RangeError(`range ${offset}+${length} is outside of ${disk.location} (${disk.virtualSize} bytes)`);
+  }
+}

@@ -1,0 +1,87 @@
+/**
+ * The outside world as interfaces, so that two whole hosts run in one deterministic simulation. Real ones are made in `main.ts`
+ * and handed in; the simulated ones live in test/simulation. Nothing else in src/ reads a clock, draws a random number or
+ * arms a timer (test/house enforces it).
+ */
+
+export interface Clock {
+  /** Milliseconds since 1970 UTC. May jump when an administrator sets the clock: for people and logs only. */
+  now(): number;
+  /** Milliseconds since some fixed instant; never jumps. For intervals, time-outs and rates. */
+  monotonic(): number;
+  /** Resolves after `ms`; rejects with the signal's reason when aborted. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>;
+}
+
+export interface Random {
+  /** A fresh version-4 UUID, lower case with dashes. */
+  uuid(): string;
+  bytes(count: number): Uint8Array;
+}
+
+export interface FileStat {
+  kind: 'file' | 'folder' | 'block' | 'other';
+  size: number;
+  /** Bytes really allocated on the volume. */
+  allocated: number;
+  mtimeNs: bigint;
+  ctimeNs: bigint;
+  inode: bigint;
+  device: bigint;
+}
+
+/** One open file. Positions and lengths are bytes. Several operations may be in flight at once. */
+export interface OpenFile {
+  readonly path: string;
+  /** Reads up to `into.length` bytes; the result is shorter only at the end of the file. */
+  read(into: Uint8Array, position: number): Promise<number>;
+  /**
+   * Writes all buffers one after another from `position`, or rejects. Resolves when later reads see the bytes; durable only after the
+   * next `datasync` resolves. After a rejection any part of the range may have been written.
+   */
+  write(buffers: readonly Uint8Array[], position: number): Promise<void>;
+  /** Makes every write that resolved before this call durable. After a rejection nothing may be assumed durable: never retry. */
+  datasync(): Promise<void>;
+  truncate(size: number): Promise<void>;
+  size(): Promise<number>;
+  close(): Promise<void>;
+}
+
+/** Named files of this host. Paths are absolute. Rejections carry an errno in `code` (`ENOENT`, `ENOSPC`, `EIO`, …). */
+export interface Files {
+  /** `read` and `write` need an existing file, `create` fails with EEXIST when there is one. */
+  open(path: string, mode: 'read' | 'write' | 'create'): Promise<OpenFile>;
+  /** Replaces `to` atomically; durable after `syncFolder`. */
+  rename(from: string, to: string): Promise<void>;
+  /** Succeeds when the file is already gone. */
+  remove(path: string): Promise<void>;
+  /** Creates parents too; succeeds when it exists. */
+  makeFolder(path: string): Promise<void>;
+  /** Names in the folder, sorted; empty when the folder does not exist. */
+  list(path: string): Promise<string[]>;
+  /** Null when there is nothing at the path. */
+  stat(path: string): Promise<FileStat | null>;
+  /** Makes creations, renames and removals in this folder durable. */
+  syncFolder(path: string): Promise<void>;
+  /** Bytes that can still be written on the volume of this folder. */
+  freeBytes(path: string): Promise<number>;
+}
+
+/** What costs processor time and is done off the main thread in a real host. All results are independent of timing. */
+export interface Compute {
+  /** zstd level 1; null when it would not shrink by at least 5 %. */
+  compress(data: Uint8Array): Promise<Uint8Array | null>;
+  /** Rejects when the data is malformed or would exceed `maxBytes`. */
+  decompress(data: Uint8Array, maxBytes: number): Promise<Uint8Array>;
+  /** BLAKE3, 32 bytes. */
+  digest(data: Uint8Array): Uint8Array;
+  /** BLAKE3 over a stream. */
+  digester(): { update(data: Uint8Array): void; digest(): Uint8Array };
+}
+
+export interface Logger {
+  debug(fields: object, message: string): void;
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
