@@ -31,7 +31,11 @@ export interface Extent {
 export type Seal =
   | { kind: 'file'; size: number; mtimeNs: string; ctimeNs: string; inode: string; device: string }
   | { kind: 'vhdx'; fileWriteGuid: string; dataWriteGuid: string; file: Extract<Seal, { kind: 'file' }> }
-  | { kind: 'block'; size: number; bootId: string; sectorsWritten: string; major: number; minor: number }
+  | {
+      kind: 'block'; size: number; bootId: string; sectorsWritten: string; major: number; minor: number;
+      /** Which device the numbers meant (Linux 5.15): they, and the counters with them, may be given to another one. */
+      diskSequence?: string;
+    }
   | { kind: 'none'; reason: string };
 
 export interface VirtualDisk {

@@ -43,6 +43,8 @@ export interface OpenFile {
   /** Makes every write that resolved before this call durable. After a rejection nothing may be assumed durable: never retry. */
   datasync(): Promise<void>;
   truncate(size: number): Promise<void>;
+  /** Gives the range's space back to the volume; it reads as zeroes afterwards. Absent or rejected: the bytes stay as they are. */
+  punch?(position: number, length: number): Promise<void>;
   size(): Promise<number>;
   close(): Promise<void>;
 }

@@ -1,0 +1,154 @@
+/**
+ * The catalog in SQLite. Write-ahead log with synchronous = FULL: a transaction is on stable storage when it returns, also over
+ * power loss. Rows keep their record as JSON beside the columns that are looked up by; the record types are the schema that
+ * matters, and migrations move both.
+ *
+ * Calls are synchronous on purpose: a log switch is one such call, so no guest write can fall between its parts (R5).
+ */
+import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
+import { UnderstudyError } from '../model/errors.ts';
+import type {
+  AuthorizationRecord, Catalog, EpochRecord, EventFilter, EventRecord, InboxRecord, RelationshipRecord, Table, VmRecord,
+} from '../model/records.ts';
+import { MIGRATIONS } from './migrations.ts';
+
+/** Older events are dropped: about a year of a busy host. */
+const EVENTS_MAX = 100_000;
+const EVENTS_TRIM_EVERY = 1000;
+
+type KeyPart = string | number;
+
+export class SqliteCatalog implements Catalog {
+  readonly vms: Table<[string], VmRecord>;
+  readonly relationships: Table<[string], RelationshipRecord>;
+  readonly epochs: Table<[string, number], EpochRecord>;
+  readonly inbox: Table<[string, number], InboxRecord>;
+  readonly authorizations: Table<[string], AuthorizationRecord>;
+  #db: DatabaseSync;
+  #depth = 0;
+  #statements = new Map<string, StatementSync>();
+
+  private constructor(db: DatabaseSync) {
+    this.#db = db;
+    this.vms = this.#table('vms', ['vm_id'], (vm) => [vm.vmId], { name: (vm: VmRecord) => vm.name });
+    this.relationships = this.#table('relationships', ['vm_id'], (row) => [row.vmId]);
+    this.epochs = this.#table('epochs', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]);
+    this.inbox = this.#table('inbox', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]);
+    this.authorizations = this.#table('authorizations', ['fingerprint'], (row) => [row.fingerprint]);
+  }
+
+  /** Opens or makes the catalog; `:memory:` for tests. Brings an older schema up to date in one transaction per step. */
+  static open(path: string): SqliteCatalog {
+    let db: DatabaseSync;
+    try {
+      db = new DatabaseSync(path);
+      db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000;');
+      migrate(db, path);
+    } catch (cause) {
+      if (cause instanceof UnderstudyError) throw cause;
+      const what = cause instanceof Error ? cause.message : String(cause);
+      throw new UnderstudyError('io', 'CATALOG_UNREADABLE', `the catalog ${path} cannot be opened: ${what}`,
+        'Check the disk and the permissions of the data folder; restore the folder from a backup when the file is damaged.', { cause });
+    }
+    return new SqliteCatalog(db);
+  }
+
+  transaction<T>(work: () => T): T {
+    if (this.#depth > 0) return work();
+    this.#db.exec('BEGIN IMMEDIATE');
+    this.#depth = 1;
+    try {
+      const result = work();
+      this.#db.exec('COMMIT');
+      return result;
+    } catch (error) {
+      if (this.#db.isTransaction) this.#db.exec('ROLLBACK');
+      throw error;
+    } finally {
+      this.#depth = 0;
+    }
+  }
+
+  vmByName(name: string): VmRecord | undefined {
+    const row = this.#prepare('SELECT body FROM vms WHERE name = ?').get(name);
+    return row === undefined ? undefined : parse<VmRecord>(row);
+  }
+
+  addEvent(event: EventRecord): void {
+    const done = this.#prepare('INSERT INTO events (time, vm_name, body) VALUES (?, ?, ?)')
+      .run(event.time, event.vmName, JSON.stringify(event));
+    const sequence = Number(done.lastInsertRowid);
+    if (sequence % EVENTS_TRIM_EVERY === 0) {
+      this.#prepare('DELETE FROM events WHERE sequence <= ?').run(sequence - EVENTS_MAX);
+    }
+  }
+
+  events(filter: EventFilter): (EventRecord & { sequence: number })[] {
+    // The newest ones that match, oldest first.
+    const rows = this.#prepare(`SELECT sequence, body FROM (SELECT sequence, body FROM events
+      WHERE sequence > ? AND (? IS NULL OR vm_name = ?) ORDER BY sequence DESC LIMIT ?) ORDER BY sequence`)
+      .all(filter.after ?? 0, filter.vmName ?? null, filter.vmName ?? null, filter.limit ?? 1000);
+    return rows.map((row) => ({ ...parse<EventRecord>(row), sequence: Number(row.sequence) }));
+  }
+
+  value(key: string): unknown {
+    const row = this.#prepare('SELECT body FROM settings WHERE key = ?').get(key);
+    return row === undefined ? undefined : parse<unknown>(row);
+  }
+
+  setValue(key: string, value: unknown): void {
+    this.#prepare('INSERT INTO settings (key, body) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET body = excluded.body')
+      .run(key, JSON.stringify(value));
+  }
+
+  close(): void {
+    if (this.#db.isOpen) this.#db.close();
+  }
+
+  #prepare(sql: string): StatementSync {
+    let statement = this.#statements.get(sql);
+    if (statement === undefined) this.#statements.set(sql, (statement = this.#db.prepare(sql)));
+    return statement;
+  }
+
+  #table<Key extends KeyPart[], Row>(
+    name: string, keys: readonly string[], keyOf: (row: Row) => Key, columns: Record<string, (row: Row) => SQLInputValue> = {},
+  ): Table<Key, Row> {
+    const where = (count: number) => (count === 0 ? '' : `WHERE ${keys.slice(0, count).map((key) => `${key} = ?`).join(' AND ')}`);
+    const all = [...keys, ...Object.keys(columns), 'body'];
+    const insert = `INSERT INTO ${name} (${all.join(', ')}) VALUES (${all.map(() => '?').join(', ')})
+      ON CONFLICT (${keys.join(', ')}) DO UPDATE SET ${all.slice(keys.length).map((c) => `${c} = excluded.${c}`).join(', ')}`;
+    return {
+      get: (...key) => {
+        const row = this.#prepare(`SELECT body FROM ${name} ${where(keys.length)}`).get(...key);
+        return row === undefined ? undefined : parse<Row>(row);
+      },
+      put: (row) => {
+        const extra = Object.values(columns).map((column) => column(row));
+        this.#prepare(insert).run(...keyOf(row), ...extra, JSON.stringify(row));
+      },
+      remove: (...key) => {
+        this.#prepare(`DELETE FROM ${name} ${where(keys.length)}`).run(...key);
+      },
+      list: (...prefix) => {
+        const given = prefix.filter((part): part is KeyPart => part !== undefined);
+        const rows = this.#prepare(`SELECT body FROM ${name} ${where(given.length)} ORDER BY ${keys.join(', ')}`).all(...given);
+        return rows.map((row) => parse<Row>(row));
+      },
+    };
+  }
+}
+
+const parse = <T>(row: Record<string, unknown>): T => JSON.parse(String(row.body)) as T;
+
+function migrate(db: DatabaseSync, path: string): void {
+  const found = Number(db.prepare('PRAGMA user_version').get()!.user_version);
+  if (found > MIGRATIONS.length) {
+    throw new UnderstudyError('io', 'CATALOG_TOO_NEW',
+      `the catalog ${path} has schema ${found}, this program knows up to ${MIGRATIONS.length}`,
+      'Run the newer version of understudy that made it.');
+  }
+  for (let step = found; step < MIGRATIONS.length; step++) {
+    db.exec(`BEGIN IMMEDIATE; ${MIGRATIONS[step]} PRAGMA user_version = ${step + 1}; COMMIT;`);
+  }
+}

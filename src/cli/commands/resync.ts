@@ -1,0 +1,122 @@
+/** Resynchronization: how far it is, what it would do, who is next; and the proof that it is not needed. */
+
+import { EXIT_DIFFERENT } from '../../model/errors.ts';
+import type { ResyncPlan, ResyncStatus } from '../../server/api/contract.ts';
+import { define, option } from '../command.ts';
+import type { CommandDefinition } from '../command.ts';
+import { bytes, duration, orNothing, rate, time } from '../format.ts';
+import type { Output, Row } from '../output.ts';
+import { watch, watchOptions } from '../watch.ts';
+import type { WatchOptions } from '../watch.ts';
+import { statusCommand } from './replication.ts';
+
+const nameHelp = { name: 'name of the virtual machine' };
+
+export const resyncCommands: CommandDefinition[] = [
+  define<WatchOptions>({
+    path: 'resync status',
+    arguments: '<name>',
+    argumentHelp: nameHelp,
+    summary: 'Show phase, rung with its reason, and progress per disk.',
+    options: watchOptions(),
+    examples: ['resync status web1', 'resync status web1 --watch'],
+    async run(context, [name], options) {
+      const { call, output } = context;
+      await watch(context, options, () => call('resync.status', { name: name! }), (status) => resyncText(status, output));
+    },
+  }),
+  define({
+    path: 'resync plan',
+    arguments: '<name>',
+    argumentHelp: nameHelp,
+    summary: 'Show what would be done now, why, and what it would cost. Changes nothing.',
+    examples: ['resync plan web1'],
+    async run({ call, output }, [name]) {
+      output.print(await call('resync.plan', { name: name! }), (plan) => planText(plan, output));
+    },
+  }),
+  define({
+    path: 'resync queue',
+    summary: 'List the resynchronizations of this host: running, waiting, scheduled.',
+    examples: ['resync queue'],
+    async run({ call, output, zone }) {
+      const queue = await call('resync.queue', {});
+      const rows = queue.map((entry): Row => [
+        ['VMName', entry.vmName],
+        ['Standing', entry.standing],
+        ['Position', String(entry.position)],
+        ['Priority', String(entry.priority)],
+        ['NotBefore', time(entry.startTime, zone)],
+      ]);
+      output.print(queue, () => output.table(rows, 'No resynchronization runs or waits.'));
+    },
+  }),
+  statusCommand({
+    path: 'cancel-resync',
+    operation: 'cancel-resync',
+    summary: 'Cancel a running resynchronization, or drop a scheduled start.',
+    details: 'The replica stays as it was before. A resynchronization is still required, and will start from zero.',
+    examples: ['cancel-resync web1'],
+  }),
+  define<{ repair?: true }>({
+    path: 'verify',
+    arguments: '<name>',
+    argumentHelp: nameHelp,
+    summary: 'Prove that the replica equals a point of the primary, while the guest writes.',
+    details: 'Exit code 1 when a difference was found, with --repair also when it was mended.',
+    options: [option('--repair', 'mend what differs')],
+    examples: ['verify web1', 'verify web1 --repair'],
+    async run({ call, output, zone }, [name], { repair }) {
+      const result = await call('verify', { name: name!, ...(repair === true ? { repair } : {}) });
+      output.print(result, () =>
+        output.list([
+          ['Equal', result.equal ? 'yes' : 'NO'],
+          ['At', time(result.at, zone)],
+          ['Compared', bytes(result.comparedBytes)],
+          ['Differing', bytes(result.differingBytes)],
+          ['Unproven', bytes(result.unprovenBytes)],
+          ...(result.repairedBytes === undefined ? [] : [['Repaired', bytes(result.repairedBytes)] as const]),
+        ]),
+      );
+      return result.equal ? 0 : EXIT_DIFFERENT;
+    },
+  }),
+];
+
+function resyncText(status: ResyncStatus, output: Output): string {
+  const head = output.list([
+    ['VM name', status.vmName],
+    ['Phase', status.phase],
+    ['Rung', orNothing(status.rung)],
+    ['Reason', orNothing(status.reason)],
+    ['Done', status.percent === null ? orNothing(null) : `${status.percent.toFixed(1)} %`],
+    ...(typeof status.bytesPerSecond === 'number' ? [['Rate', rate(status.bytesPerSecond)] as const] : []),
+    ['Time left', duration(status.etaSeconds)],
+  ]);
+  if (status.disks.length === 0) return head;
+  const disks = status.disks.map((disk): Row => [
+    ['Disk', disk.path],
+    ['Total', bytes(disk.totalBytes)],
+    ['Compared', bytes(disk.comparedBytes)],
+    ['Differing', bytes(disk.differingBytes)],
+    ['Sent', bytes(disk.sentBytes)],
+  ]);
+  return `${head}\n\n${output.table(disks, '')}`;
+}
+
+function planText(plan: ResyncPlan, output: Output): string {
+  const head = output.list([
+    ['VM name', plan.vmName],
+    ['Rung', plan.rung],
+    ['Reason', plan.reason],
+    ['To be read', `${bytes(plan.readBytes)} on each side`],
+    ['Time needed', duration(plan.estimatedSeconds)],
+    ...(plan.refusals ?? []).map((refusal) => ['Refused now', refusal] as const),
+  ]);
+  const disks = plan.disks.map((disk): Row => [
+    ['Disk', disk.path],
+    ['Total', bytes(disk.totalBytes)],
+    ['To be read', bytes(disk.readBytes)],
+  ]);
+  return `${head}\n\n${output.table(disks, 'no disks')}`;
+}

@@ -1,0 +1,117 @@
+/** Virtual machines and their disks. */
+
+import type { Vm } from '../../server/api/contract.ts';
+import { define, option } from '../command.ts';
+import type { CommandDefinition } from '../command.ts';
+import { bytes, yesNo } from '../format.ts';
+import { libvirtLines, qemuLines } from '../hypervisor-lines.ts';
+import type { Output, Row } from '../output.ts';
+
+const nameHelp = { name: 'name of the virtual machine' };
+
+export const vmCommands: CommandDefinition[] = [
+  define<{ disk: string[]; logDir?: string }>({
+    path: 'vm add',
+    arguments: '<name>',
+    argumentHelp: nameHelp,
+    summary: 'Make a virtual machine and its disks known to this host.',
+    details:
+      'A disk is an image file (raw, VHD, VHDX), a block device, or an NBD URI (so qcow2 through qemu-nbd). Nothing is changed on it.\n' +
+      'All disks that the guest uses together belong to one VM: they are replicated as one instant.',
+    options: [
+      option('--disk <path...>', 'one or more disks; may be repeated').makeOptionMandatory(),
+      option('--log-dir <dir>', 'folder for the tracking logs (default: in the data folder)'),
+    ],
+    examples: ['vm add web1 --disk /srv/vm/web1-root.raw /srv/vm/web1-data.vhdx', "vm add db --disk 'nbd+unix:///?socket=/run/db.sock'"],
+    async run({ call, output, path, diskLocation }, [name], { disk, logDir }) {
+      const vm = await call('vm.add', {
+        name: name!,
+        disks: disk.map(diskLocation),
+        ...(logDir === undefined ? {} : { logDir: path(logDir) }),
+      });
+      output.print(vm, (shown) => describe(shown, output));
+    },
+  }),
+  define({
+    path: 'vm list',
+    summary: 'List the virtual machines of this host.',
+    examples: ['vm list', "vm list --json | jq -r '.[].name'"],
+    async run({ call, output }) {
+      output.print(await call('vm.list', {}), (vms) => output.table(vms.map(tableRow), 'This host knows no virtual machine.'));
+    },
+  }),
+  define({
+    path: 'vm show',
+    arguments: '<name>',
+    argumentHelp: nameHelp,
+    summary: 'Show one virtual machine and its disks.',
+    examples: ['vm show web1'],
+    async run({ call, output }, [name]) {
+      output.print(await call('vm.show', { name: name! }), (vm) => describe(vm, output));
+    },
+  }),
+  define<{ trustDisk?: true }>({
+    path: 'vm attach',
+    arguments: '<name>',
+    argumentHelp: nameHelp,
+    summary: 'Serve the disks over NBD, and print the lines that make a hypervisor open them.',
+    details:
+      'From now on every write goes through this server and is tracked. The NBD URI stays the same over restarts of the server;\n' +
+      "QEMU's reconnect-delay makes the guest wait for a restart instead of seeing an I/O error.",
+    options: [option('--trust-disk', 'you vouch that nobody wrote to a device whose past no mark can prove')],
+    examples: ['vm attach web1', "vm attach web1 --json | jq -r '.disks[].uri'"],
+    async run({ call, output }, [name], { trustDisk }) {
+      const vm = await call('vm.attach', { name: name!, ...(trustDisk === true ? { trustDisk } : {}) });
+      output.print(vm, (shown) => `${describe(shown, output)}${pasteLines(shown)}`);
+    },
+  }),
+  define({
+    path: 'vm stop',
+    arguments: '<name>',
+    argumentHelp: nameHelp,
+    summary: 'Stop serving the disks, and seal them.',
+    details: 'Shut the guest down first. What somebody else writes to the disks from now on is found at the next attach.',
+    examples: ['vm stop web1'],
+    async run({ call, output }, [name]) {
+      output.print(await call('vm.stop', { name: name! }), (vm) => describe(vm, output));
+    },
+  }),
+  define({
+    path: 'vm remove',
+    arguments: '<name>',
+    argumentHelp: nameHelp,
+    summary: 'Forget a virtual machine. Its disks stay as they are.',
+    details: 'Refused while it is attached or replicated: run `vm stop` and `remove` first.',
+    examples: ['vm remove web1'],
+    async run({ call, output }, [name]) {
+      output.print(await call('vm.remove', { name: name! }), (vm) => `${vm.name} is forgotten; its disks were not touched.`);
+    },
+  }),
+];
+
+function tableRow(vm: Vm): Row {
+  const total = vm.disks.reduce((sum, disk) => sum + disk.virtualSize, 0);
+  return [
+    ['Name', vm.name],
+    ['Attached', yesNo(vm.attached)],
+    ['Disks', String(vm.disks.length)],
+    ['Size', bytes(total)],
+    ['VMId', vm.vmId],
+  ];
+}
+
+function describe(vm: Vm, output: Output): string {
+  const head = output.list([['Name', vm.name], ['VMId', vm.vmId], ['Attached', yesNo(vm.attached)]]);
+  const disks = vm.disks.map((disk): Row => [
+    ['Disk', disk.path],
+    ['Format', disk.format],
+    ['Size', bytes(disk.virtualSize)],
+    ...(disk.uri === null ? [] : [['URI', disk.uri] as const]),
+  ]);
+  return `${head}\n\n${output.table(disks, 'no disks')}`;
+}
+
+function pasteLines(vm: Vm): string {
+  const uris = vm.disks.flatMap(({ uri }) => (uri === null ? [] : [uri]));
+  return `\n\nQEMU:\n${qemuLines(uris)}\n\nlibvirt, inside <devices>:\n${libvirtLines(uris)}`;
+}

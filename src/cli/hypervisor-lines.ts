@@ -1,0 +1,89 @@
+/** Ready-to-paste lines that make a hypervisor open disks served over NBD. */
+
+/** Long enough for a restart of the server under load: the guest's I/O waits instead of failing. */
+const RECONNECT_SECONDS = 60;
+
+interface NbdAddress {
+  exportName: string;
+  socket: string | null;
+  host: string;
+  port: string;
+}
+
+/** Null for what is not an NBD URI of a Unix socket or of TCP. */
+export function parseNbdUri(uri: string): NbdAddress | null {
+  const match = /^nbd(\+unix)?:\/\/([^/?]*)\/?([^?]*)(?:\?(.*))?$/.exec(uri);
+  if (match === null) return null;
+  const [, unix, authority = '', name = '', query = ''] = match;
+  const exportName = decodeURIComponent(name);
+  if (unix !== undefined) {
+    const socket = new URLSearchParams(query).get('socket');
+    return socket === null ? null : { exportName, socket, host: '', port: '' };
+  }
+  const [, host = '', port = '10809'] = /^(\[[^\]]*\]|[^:]*)(?::(\d+))?$/.exec(authority) ?? [];
+  return { exportName, socket: null, host: host.replace(/^\[|\]$/g, ''), port };
+}
+
+/** Options for a QEMU command line, one disk after another. */
+export function qemuLines(uris: readonly string[]): string {
+  return uris
+    .map((uri, index) => {
+      const address = parseNbdUri(uri);
+      if (address === null) return `# ${uri}: no line for this kind of address`;
+      const server =
+        address.socket === null
+          ? `server.type=inet,server.host=${comma(address.host)},server.port=${address.port}`
+          : `server.type=unix,server.path=${comma(address.socket)}`;
+      const node = `driver=nbd,node-name=disk${index},${server},export=${comma(address.exportName)}`;
+      return (
+        `-blockdev ${quoted(`${node},reconnect-delay=${RECONNECT_SECONDS},discard=unmap,cache.direct=on`)} \\\n` +
+        `-device virtio-blk-pci,drive=disk${index}`
+      );
+    })
+    .join(' \\\n');
+}
+
+/** `<disk>` elements for a libvirt domain. */
+export function libvirtLines(uris: readonly string[]): string {
+  return uris
+    .map((uri, index) => {
+      const address = parseNbdUri(uri);
+      if (address === null) return `<!-- ${xml(uri)}: no element for this kind of address -->`;
+      const host =
+        address.socket === null
+          ? `<host name='${xml(address.host)}' port='${address.port}'/>`
+          : `<host transport='unix' socket='${xml(address.socket)}'/>`;
+      return [
+        `<disk type='network' device='disk'>`,
+        `  <driver name='qemu' type='raw' cache='none' discard='unmap'/>`,
+        `  <source protocol='nbd' name='${xml(address.exportName)}'>`,
+        `    ${host}`,
+        `    <reconnect delay='${RECONNECT_SECONDS}'/>`,
+        `  </source>`,
+        `  <target dev='${targetName(index)}' bus='virtio'/>`,
+        `</disk>`,
+      ].join('\n');
+    })
+    .join('\n');
+}
+
+/** vda … vdz, vdaa …, as Linux counts. */
+function targetName(index: number): string {
+  const letters = (value: number): string =>
+    (value >= 26 ? letters(Math.floor(value / 26) - 1) : '') + String.fromCharCode(97 + (value % 26));
+  return `vd${letters(index)}`;
+}
+
+/** QEMU's option lists end a value at a comma; two stand for one. */
+function comma(value: string): string {
+  return value.replaceAll(',', ',,');
+}
+
+function quoted(word: string): string {
+  return /^[\w./:=,+@%-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
+function xml(text: string): string {
+  const entities: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', "'": '&apos;', '"': '&quot;' };
+  return text.replace(/[&<>'"]/g, (character) => entities[character]!);
+}

@@ -1,0 +1,181 @@
+/**
+ * What Node lacks, straight from libc: holes, byte-range locks, reads that do not wait, and the ioctls of block devices.
+ *
+ * `libc()` is the native one where koffi loads (Linux on x64 and arm64, glibc or musl) and the portable one elsewhere; the portable
+ * one answers every call with what plain Node can promise: everything is data, nothing can be punched, nothing can be locked.
+ *
+ * Calls that may wait for a device run on the thread pool and return promises. The numbers below (fcntl and lseek
+ * commands, ioctls, struct layouts) are those that x64 and arm64 share.
+ */
+import { createRequire } from 'node:module';
+import { getSystemErrorName } from 'node:util';
+import { ioError } from './disk-errors.ts';
+
+type Koffi = typeof import('koffi');
+export type LockKind = 'read' | 'write' | 'unlock';
+
+export interface BlockDeviceSizes {
+  size: number;
+  logicalSectorSize: number;
+  physicalSectorSize: number;
+}
+
+export interface Libc {
+  readonly native: boolean;
+  /** The first offset at or after `from` that holds data; null when only a hole follows. */
+  seekData(fd: number, from: number): number | null;
+  /** The first hole at or after `from`, at most `end`. */
+  seekHole(fd: number, from: number, end: number): number;
+  /** Makes the range a hole that reads as zeroes; the size stays. False when this file cannot have holes: nothing was done. */
+  punchHole(fd: number, offset: number, length: number): Promise<boolean>;
+  /** Makes the range read as zeroes with its space kept. False when the file system cannot: nothing was done. */
+  zeroRange(fd: number, offset: number, length: number): Promise<boolean>;
+  /** Open-file-description lock on one byte: it lives as long as this opening of the file, not as the process. */
+  lockByte(fd: number, byte: number, kind: LockKind): 'done' | 'conflict' | 'unsupported';
+  /** Whether another opening of the file holds any lock on the byte. */
+  isByteLocked(fd: number, byte: number): boolean;
+  /** Reads from the page cache only: the number of bytes read, or null when it would have to wait (or cannot tell). */
+  readNow(fd: number, into: Uint8Array, offset: number): number | null;
+  /** A mark of the file system that survives a reboot where the file system has one. */
+  fileSystemId(fd: number): string | null;
+  blockDeviceSizes(fd: number): BlockDeviceSizes | null;
+  /** Writes zeroes by the device's own command; offset and length are multiples of the logical sector. False: not done. */
+  blockZeroOut(fd: number, offset: number, length: number): Promise<boolean>;
+  blockDiscard(fd: number, offset: number, length: number): Promise<boolean>;
+}
+
+export const portableLibc: Libc = {
+  native: false,
+  seekData: (_fd, from) => from,
+  seekHole: (_fd, _from, end) => end,
+  punchHole: () => Promise.resolve(false),
+  zeroRange: () => Promise.resolve(false),
+  lockByte: () => 'unsupported',
+  isByteLocked: () => false,
+  readNow: () => null,
+  fileSystemId: () => null,
+  blockDeviceSizes: () => null,
+  blockZeroOut: () => Promise.resolve(false),
+  blockDiscard: () => Promise.resolve(false),
+};
+
+let loaded: Libc | undefined;
+
+export function libc(): Libc {
+  loaded ??= loadNative() ?? portableLibc;
+  return loaded;
+}
+
+function loadNative(): Libc | null {
+  if (process.platform !== 'linux' || !['x64', 'arm64'].includes(process.arch)) return null;
+  try {
+    return nativeLibc(createRequire(import.meta.url)('koffi') as Koffi);
+  } catch {
+    // Without the library, or on a libc without one of the calls, the portable answers are slower and still right.
+    return null;
+  }
+}
+
+const [SEEK_DATA, SEEK_HOLE] = [3, 4];
+const FALLOC = { KEEP_SIZE: 0x01, PUNCH_HOLE: 0x02, ZERO_RANGE: 0x10 } as const;
+const [F_OFD_GETLK, F_OFD_SETLK] = [36, 37];
+const LOCK_TYPE: Record<LockKind, number> = { read: 0, write: 1, unlock: 2 };
+const RWF_NOWAIT = 0x08;
+const IOCTL = {
+  BLKSSZGET: 0x1268, BLKPBSZGET: 0x127b, BLKGETSIZE64: 0x8008_1272, BLKDISCARD: 0x1277, BLKZEROOUT: 0x127f,
+} as const;
+/** "This file, file system or device has no such call", as opposed to "it failed". */
+const NOT_SUPPORTED = new Set(['EOPNOTSUPP', 'ENOTSUP', 'ENOSYS', 'EINVAL', 'ENOTTY', 'ENODEV']);
+
+function nativeLibc(koffi: Koffi): Libc {
+  const library = koffi.load(null);
+  // fcntl and ioctl are variadic in C; on both architectures a pointer argument is passed the same way in either case.
+  const lseek = library.func('int64_t lseek(int, int64_t, int)');
+  const fallocate = library.func('int fallocate(int, int, int64_t, int64_t)');
+  const fcntl = library.func('int fcntl(int, int, void *)');
+  const ioctl = library.func('int ioctl(int, unsigned long, void *)');
+  const preadv2 = library.func('int64_t preadv2(int, void *, int, int64_t, int)');
+  const fstatfs = library.func('int fstatfs(int, void *)');
+
+  /** Must come directly behind the call: any other call may overwrite it. */
+  const errno = (): string => getSystemErrorName(-koffi.errno());
+
+  const seek = (fd: number, from: number, whence: number): number | null => {
+    const found = Number(lseek(fd, from, whence));
+    if (found >= 0) return found;
+    const code = errno();
+    if (code === 'ENXIO') return null;
+    throw ioError(code, `lseek(${from}, ${whence === SEEK_DATA ? 'SEEK_DATA' : 'SEEK_HOLE'})`);
+  };
+
+  // `done` holds on to the arguments until the call is over, so that their memory stays where it is.
+  const later = (name: string, call: typeof fallocate, ...args: unknown[]): Promise<boolean> =>
+    new Promise((resolve, reject) => {
+      const done = (failure: unknown, result: number): void => {
+        const code = result === 0 ? null : errno();
+        if (failure) reject(failure as Error);
+        else if (code === null) resolve(true);
+        else if (NOT_SUPPORTED.has(code)) resolve(false);
+        else reject(ioError(code, `${name}(${args.slice(1).join(', ')})`));
+      };
+      call.async(...args, done);
+    });
+
+  const lockRequest = (kind: LockKind, byte: number): Buffer => {
+    // struct flock: i16 type, i16 whence (0 = from the start), i64 start, i64 length, i32 pid (must be 0 here)
+    const request = Buffer.alloc(32);
+    request.writeInt16LE(LOCK_TYPE[kind], 0);
+    request.writeBigInt64LE(BigInt(byte), 8);
+    request.writeBigInt64LE(1n, 16);
+    return request;
+  };
+
+  const askInt = (fd: number, request: number): number | null => {
+    const answer = Buffer.alloc(8);
+    return ioctl(fd, request, answer) === 0 ? Number(answer.readBigUInt64LE(0)) : null;
+  };
+
+  const vector = new BigUint64Array(2); // struct iovec: address, length
+
+  return {
+    native: true,
+    seekData: (fd, from) => seek(fd, from, SEEK_DATA),
+    seekHole: (fd, from, end) => Math.min(end, seek(fd, from, SEEK_HOLE) ?? end),
+    punchHole: (fd, offset, length) =>
+      later('punch hole', fallocate, fd, FALLOC.PUNCH_HOLE | FALLOC.KEEP_SIZE, offset, length),
+    zeroRange: (fd, offset, length) =>
+      later('zero range', fallocate, fd, FALLOC.ZERO_RANGE | FALLOC.KEEP_SIZE, offset, length),
+    lockByte(fd, byte, kind) {
+      if (fcntl(fd, F_OFD_SETLK, lockRequest(kind, byte)) === 0) return 'done';
+      const code = errno();
+      return code === 'EAGAIN' || code === 'EACCES' ? 'conflict' : 'unsupported';
+    },
+    isByteLocked(fd, byte) {
+      const request = lockRequest('write', byte);
+      return fcntl(fd, F_OFD_GETLK, request) === 0 && request.readInt16LE(0) !== LOCK_TYPE.unlock;
+    },
+    readNow(fd, into, offset) {
+      vector[0] = koffi.address(into);
+      vector[1] = BigInt(into.length);
+      const count = Number(preadv2(fd, vector, 1, offset, RWF_NOWAIT));
+      return count < 0 ? null : count;
+    },
+    fileSystemId(fd) {
+      const answer = Buffer.alloc(256); // struct statfs; f_fsid is the eighth 8-byte field
+      if (fstatfs(fd, answer) !== 0) return null;
+      const id = answer.readBigUInt64LE(56);
+      return id === 0n ? null : id.toString(16).padStart(16, '0');
+    },
+    blockDeviceSizes(fd) {
+      const size = askInt(fd, IOCTL.BLKGETSIZE64);
+      const logicalSectorSize = askInt(fd, IOCTL.BLKSSZGET);
+      const physicalSectorSize = askInt(fd, IOCTL.BLKPBSZGET);
+      if (size === null || logicalSectorSize === null || physicalSectorSize === null) return null;
+      return { size, logicalSectorSize, physicalSectorSize };
+    },
+    blockZeroOut: (fd, offset, length) =>
+      later('BLKZEROOUT', ioctl, fd, IOCTL.BLKZEROOUT, BigUint64Array.of(BigInt(offset), BigInt(length))),
+    blockDiscard: (fd, offset, length) =>
+      later('BLKDISCARD', ioctl, fd, IOCTL.BLKDISCARD, BigUint64Array.of(BigInt(offset), BigInt(length))),
+  };
+}

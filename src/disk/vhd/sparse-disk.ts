@@ -1,0 +1,413 @@
+import { assertInside } from '../virtual-disk.ts';
+import type { DiskFormat, DiskVariant, Extent, Geometry, Seal, VirtualDisk } from '../virtual-disk.ts';
+import type { OpenFile } from '../../model/ports.ts';
+import type { BlockMap } from './block-map.ts';
+import { Lane, Pins } from './lane.ts';
+import { allSet, isSet, runEnd } from './sector-bits.ts';
+
+/**
+ * A virtual disk over a block map and perhaps a parent: what VHD and VHDX have in common.
+ *
+ * - Bytes that are stored already are read and written at once, many calls side by side. Whatever changes the map (new blocks, new
+ *   sectors, zeroed blocks, commits) runs in one lane, one after another.
+ * - A call that touches a block's room holds a pin on the block; room is given up only when nobody holds it.
+ * - After a failed commit nothing is known about the file: every later write and flush is refused (rule R3).
+ */
+
+/** A piece of the disk and where its bytes are; `position` is an offset in the file. */
+export interface Run {
+  offset: number;
+  length: number;
+  from: 'file' | 'zero' | 'parent';
+  position: number;
+}
+
+export interface SparseDiskParts {
+  location: string;
+  format: DiskFormat;
+  variant: DiskVariant;
+  virtualSize: number;
+  logicalSectorSize: number;
+  physicalSectorSize: number;
+  geometry: Geometry | null;
+  readOnly: boolean;
+  file: OpenFile;
+  map: BlockMap;
+  parent: VirtualDisk | null;
+  /** Called at rest: nothing waits to be written. */
+  sealAtRest: () => Promise<Seal>;
+}
+
+const CHUNK_BYTES = 1 << 20;
+const ZEROES = Buffer.alloc(CHUNK_BYTES);
+
+export class SparseDisk implements VirtualDisk {
+  readonly location: string;
+  readonly format: DiskFormat;
+  readonly variant: DiskVariant;
+  readonly virtualSize: number;
+  readonly logicalSectorSize: number;
+  readonly physicalSectorSize: number;
+  readonly geometry: Geometry | null;
+  readonly readOnly: boolean;
+  readonly discardReadsZero = true;
+  readonly parent: VirtualDisk | null;
+  readonly #file: OpenFile;
+  readonly #map: BlockMap;
+  readonly #sealAtRest: () => Promise<Seal>;
+  readonly #lane = new Lane();
+  readonly #pins = new Pins();
+  #flushWaiting: Promise<void> | null = null;
+  #broken: Error | null = null;
+  #closed = false;
+
+  constructor(parts: SparseDiskParts) {
+    this.location = parts.location;
+    this.format = parts.format;
+    this.variant = parts.variant;
+    this.virtualSize = parts.virtualSize;
+    this.logicalSectorSize = parts.logicalSectorSize;
+    this.physicalSectorSize = parts.physicalSectorSize;
+    this.geometry = parts.geometry;
+    this.readOnly = parts.readOnly;
+    this.parent = parts.parent;
+    this.#file = parts.file;
+    this.#map = parts.map;
+    this.#sealAtRest = parts.sealAtRest;
+  }
+
+  async read(into: Uint8Array, offset: number): Promise<void> {
+    assertInside(this, offset, into.length);
+    const { blockSize } = this.#map;
+    const first = Math.floor(offset / blockSize);
+    if (offset + into.length <= (first + 1) * blockSize) return this.#readBlock(first, into, offset);
+    const parts: Promise<void>[] = [];
+    for (const [block, start, end] of pieces(offset, into.length, blockSize)) {
+      parts.push(this.#readBlock(block, into.subarray(start - offset, end - offset), start));
+    }
+    await settleAll(parts);
+  }
+
+  async write(from: Uint8Array, offset: number): Promise<void> {
+    assertInside(this, offset, from.length);
+    this.#assertWritable();
+    if (!this.#map.begun) await this.#lane.run(() => this.#begin());
+    const parts: Promise<void>[] = [];
+    for (const [block, start, end] of pieces(offset, from.length, this.#map.blockSize)) {
+      parts.push(this.#writeBlock(block, from.subarray(start - offset, end - offset), start));
+    }
+    await settleAll(parts);
+    if (this.#map.overfull) await this.flush();
+  }
+
+  async zero(offset: number, length: number): Promise<void> {
+    assertInside(this, offset, length);
+    this.#assertWritable();
+    if (!this.#map.begun) await this.#lane.run(() => this.#begin());
+    for (const [block, start, end] of pieces(offset, length, this.#map.blockSize)) {
+      const blockStart = block * this.#map.blockSize;
+      const blockEnd = Math.min(blockStart + this.#map.blockSize, this.virtualSize);
+      if (start === blockStart && end === blockEnd && this.#map.zeroedState !== null) await this.#zeroWholeBlock(block);
+      else await this.#zeroPart(block, start, end);
+    }
+    if (this.#map.overfull) await this.flush();
+  }
+
+  discard(offset: number, length: number): Promise<void> {
+    return this.zero(offset, length);
+  }
+
+  /** Callers that come while a flush waits for its turn share it: it starts after all their writes. */
+  async flush(): Promise<void> {
+    if (this.readOnly) return;
+    this.#flushWaiting ??= this.#lane.run(() => {
+      this.#flushWaiting = null;
+      return this.#settle(() => this.#map.commit());
+    });
+    await this.#flushWaiting;
+  }
+
+  async *extents(offset: number, length: number): AsyncIterable<Extent> {
+    assertInside(this, offset, length);
+    let last: Extent | null = null;
+    for await (const run of this.runs(offset, length)) {
+      for await (const extent of this.#extentsOf(run)) {
+        if (last !== null && last.kind === extent.kind) last.length += extent.length;
+        else {
+          if (last !== null) yield last;
+          last = { ...extent };
+        }
+      }
+    }
+    if (last !== null) yield last;
+  }
+
+  /** Where the bytes of a range are, in order and without gaps: what a merge copies and what it leaves. */
+  async *runs(offset: number, length: number): AsyncIterable<Run> {
+    for (const [block, start, end] of pieces(offset, length, this.#map.blockSize)) {
+      while (this.#map.state(block) === 'partial' && this.#map.bits(block) === undefined) await this.#map.loadBits(block);
+      yield* [...this.#runsOf(block, start, end)]; // At once: the bits may leave memory while the caller works.
+    }
+  }
+
+  async seal(): Promise<Seal> {
+    if (!this.readOnly) await this.#lane.run(() => this.#settle(() => this.#map.rest()));
+    return this.#sealAtRest();
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    try {
+      if (!this.readOnly && this.#broken === null) await this.#lane.run(() => this.#settle(() => this.#map.rest()));
+    } finally {
+      try {
+        await this.#file.close();
+      } finally {
+        await this.parent?.close();
+      }
+    }
+  }
+
+  #assertWritable(): void {
+    if (this.readOnly) throw failure('EROFS', `${this.location} was opened read-only`);
+    if (this.#broken !== null) throw this.#broken;
+  }
+
+  async #begin(): Promise<void> {
+    if (!this.#map.begun) await this.#settle(() => this.#map.begin());
+  }
+
+  /** Runs what writes the image's own structures; its failure is for good. */
+  async #settle(task: () => Promise<void>): Promise<void> {
+    if (this.#broken !== null) throw this.#broken;
+    try {
+      await task();
+    } catch (cause) {
+      this.#broken = Object.assign(new Error(`${this.location} cannot be written any more: ${String(cause)}`, { cause }), { code: 'EIO' });
+      throw cause;
+    }
+  }
+
+  async #readBlock(block: number, into: Uint8Array, offset: number): Promise<void> {
+    while (this.#map.state(block) === 'partial' && this.#map.bits(block) === undefined) await this.#map.loadBits(block);
+    // From here to the end of the loop nothing is awaited: the pin is set in the same breath as the place is looked up.
+    const parts: Promise<void>[] = [];
+    for (const run of this.#runsOf(block, offset, offset + into.length)) {
+      const piece = into.subarray(run.offset - offset, run.offset - offset + run.length);
+      if (run.from === 'zero') piece.fill(0);
+      else if (run.from === 'parent') parts.push(this.#readParent(piece, run.offset));
+      else parts.push(this.#readFile(block, piece, run.position));
+    }
+    await settleAll(parts);
+  }
+
+  async #readFile(block: number, into: Uint8Array, position: number): Promise<void> {
+    this.#pins.hold(block);
+    try {
+      const count = await this.#file.read(into, position);
+      if (count < into.length) throw failure('EIO', `${this.location} ends at ${position + count}, inside of block ${block}`);
+    } finally {
+      this.#pins.release(block);
+    }
+  }
+
+  /** A child may be larger than its parent: there it reads as zeroes. */
+  async #readParent(into: Uint8Array, offset: number): Promise<void> {
+    const inside = this.parent === null ? 0 : Math.max(0, Math.min(into.length, this.parent.virtualSize - offset));
+    into.fill(0, inside);
+    if (inside > 0) await this.parent!.read(into.subarray(0, inside), offset);
+  }
+
+  *#runsOf(block: number, start: number, end: number): Iterable<Run> {
+    const { blockSize, sectorSize } = this.#map;
+    const state = this.#map.state(block);
+    const base = block * blockSize;
+    const absent = this.parent === null ? 'zero' : 'parent';
+    if (state === 'absent' || state === 'zero') {
+      yield { offset: start, length: end - start, from: state === 'zero' ? 'zero' : absent, position: 0 };
+      return;
+    }
+    const position = this.#map.position(block) - base;
+    if (state === 'full') {
+      yield { offset: start, length: end - start, from: 'file', position: position + start };
+      return;
+    }
+    const bits = this.#map.bits(block)!;
+    const lastSector = Math.ceil((end - base) / sectorSize);
+    for (let at = start; at < end; ) {
+      const sector = Math.floor((at - base) / sectorSize);
+      const runStop = Math.min(end, base + runEnd(bits, sector, lastSector) * sectorSize);
+      yield { offset: at, length: runStop - at, from: isSet(bits, sector) ? 'file' : absent, position: position + at };
+      at = runStop;
+    }
+  }
+
+  async *#extentsOf(run: Run): AsyncIterable<Extent> {
+    if (run.from !== 'parent') {
+      yield { offset: run.offset, length: run.length, kind: run.from === 'file' ? 'data' : 'zero' };
+      return;
+    }
+    const inside = Math.max(0, Math.min(run.length, this.parent!.virtualSize - run.offset));
+    if (inside > 0) yield* this.parent!.extents(run.offset, inside);
+    if (inside < run.length) yield { offset: run.offset + inside, length: run.length - inside, kind: 'zero' };
+  }
+
+  /** True when every sector of the range is stored, as far as memory knows. */
+  #stored(block: number, start: number, end: number): boolean {
+    const state = this.#map.state(block);
+    if (state === 'full') return true;
+    if (state !== 'partial') return false;
+    const bits = this.#map.bits(block);
+    const { blockSize, sectorSize } = this.#map;
+    const base = block * blockSize;
+    return bits !== undefined && allSet(bits, Math.floor((start - base) / sectorSize), Math.ceil((end - base) / sectorSize));
+  }
+
+  async #writeBlock(block: number, from: Uint8Array, offset: number): Promise<void> {
+    if (this.#stored(block, offset, offset + from.length)) return this.#writeStored(block, from, offset);
+    await this.#lane.run(() => this.#writeMapped(block, from, offset));
+  }
+
+  async #writeStored(block: number, from: Uint8Array, offset: number): Promise<void> {
+    this.#pins.hold(block);
+    try {
+      await this.#file.write([from], this.#map.position(block) + offset - block * this.#map.blockSize);
+    } finally {
+      this.#pins.release(block);
+    }
+  }
+
+  /** In the lane: a write that makes a block or a sector present. */
+  async #writeMapped(block: number, from: Uint8Array, offset: number): Promise<void> {
+    if (this.#broken !== null) throw this.#broken;
+    const end = offset + from.length;
+    if (this.#map.state(block) === 'partial') await this.#map.loadBits(block);
+    if (this.#stored(block, offset, end)) return this.#writeStored(block, from, offset);
+    const state = this.#map.state(block);
+    if (state === 'partial') return this.#writeSectors(block, from, offset);
+    const base = block * this.#map.blockSize;
+    const whole = offset === base && end >= Math.min(base + this.#map.blockSize, this.virtualSize);
+    const hidesParent = state === 'zero' || this.parent === null || whole;
+    const room = await this.#map.reserve(block);
+    try {
+      if (hidesParent) await this.#fillRoom(room, from, offset - base);
+      else await this.#file.write(await this.#withEdges(block, from, offset), room.position + floorTo(offset - base, this.#map.sectorSize));
+    } catch (error) {
+      this.#map.abandon(room);
+      throw error;
+    }
+    await this.#settle(() => this.#map.publish(block, room, hidesParent ? 'full' : 'partial'));
+    if (!hidesParent) await this.#markWritten(block, offset, end);
+  }
+
+  /** Writes into new room, with zeroes around. */
+  async #fillRoom(room: { position: number; fresh: boolean }, from: Uint8Array, start: number): Promise<void> {
+    if (!room.fresh) {
+      await this.#writeZeroes(room.position, start);
+      await this.#writeZeroes(room.position + start + from.length, this.#map.blockSize - start - from.length);
+    }
+    await this.#file.write([from], room.position + start);
+  }
+
+  async #writeZeroes(position: number, length: number): Promise<void> {
+    for (let done = 0; done < length; done += CHUNK_BYTES) {
+      await this.#file.write([ZEROES.subarray(0, Math.min(CHUNK_BYTES, length - done))], position + done);
+    }
+  }
+
+  /** In the lane: a write to a partial block whose bits are in memory. */
+  async #writeSectors(block: number, from: Uint8Array, offset: number): Promise<void> {
+    const base = block * this.#map.blockSize;
+    const buffers = await this.#withEdges(block, from, offset);
+    const lead = buffers.length > 0 && buffers[0] !== from ? buffers[0]!.length : 0;
+    this.#pins.hold(block);
+    try {
+      await this.#file.write(buffers, this.#map.position(block) + offset - base - lead);
+    } finally {
+      this.#pins.release(block);
+    }
+    await this.#markWritten(block, offset, offset + from.length);
+  }
+
+  async #markWritten(block: number, start: number, end: number): Promise<void> {
+    const { blockSize, sectorSize } = this.#map;
+    const base = block * blockSize;
+    while (this.#map.state(block) === 'partial' && this.#map.bits(block) === undefined) await this.#map.loadBits(block);
+    this.#map.markPresent(block, Math.floor((start - base) / sectorSize), Math.ceil((end - base) / sectorSize));
+  }
+
+  /**
+   * The data with the rest of its first and last sector around it, as those sectors read now. A sector that is stored already
+   * gets no rest: another write may be changing the other bytes of that sector at this moment.
+   */
+  async #withEdges(block: number, from: Uint8Array, offset: number): Promise<Uint8Array[]> {
+    const { sectorSize } = this.#map;
+    const stored = (at: number) => this.#stored(block, at, at + 1);
+    const end = offset + from.length;
+    const head = offset % sectorSize;
+    const tail = (sectorSize - (end % sectorSize)) % sectorSize;
+    const buffers: Uint8Array[] = [from];
+    if (head > 0 && !stored(offset)) buffers.unshift(await this.#around(offset - head, head));
+    if (tail > 0 && !stored(end - 1)) buffers.push(await this.#around(end, tail));
+    return buffers;
+  }
+
+  async #around(offset: number, length: number): Promise<Uint8Array> {
+    const bytes = new Uint8Array(length);
+    const inside = Math.max(0, Math.min(length, this.virtualSize - offset));
+    await this.#readParent(bytes.subarray(0, inside), offset);
+    return bytes;
+  }
+
+  async #zeroWholeBlock(block: number): Promise<void> {
+    const zeroed = this.#map.zeroedState!;
+    if (this.#map.state(block) === zeroed) return;
+    await this.#lane.run(async () => {
+      if (this.#broken !== null) throw this.#broken;
+      if (this.#map.state(block) === zeroed) return;
+      this.#map.vacate(block, zeroed);
+      await this.#pins.drained(block);
+    });
+  }
+
+  async #zeroPart(block: number, start: number, end: number): Promise<void> {
+    const state = this.#map.state(block);
+    if (state === 'zero' || (state === 'absent' && this.parent === null)) return;
+    if (state === 'absent' && (await this.#parentReadsZero(start, end - start))) return;
+    for (let at = start; at < end; at += CHUNK_BYTES) {
+      await this.#writeBlock(block, ZEROES.subarray(0, Math.min(CHUNK_BYTES, end - at)), at);
+    }
+  }
+
+  async #parentReadsZero(offset: number, length: number): Promise<boolean> {
+    for await (const extent of this.#extentsOf({ offset, length, from: 'parent', position: 0 })) {
+      if (extent.kind === 'data') return false;
+    }
+    return true;
+  }
+}
+
+const floorTo = (value: number, step: number): number => value - (value % step);
+
+/** [block, start, end] for each block that a range touches. */
+function* pieces(offset: number, length: number, blockSize: number): Iterable<[number, number, number]> {
+  const stop = offset + length;
+  for (let start = offset; start < stop; ) {
+    const block = Math.floor(start / blockSize);
+    const end = Math.min(stop, (block + 1) * blockSize);
+    yield [block, start, end];
+    start = end;
+  }
+}
+
+/** Waits for all, then reports the first failure: a caller must not free a buffer that another part still fills. */
+async function settleAll(parts: Promise<void>[]): Promise<void> {
+  if (parts.length === 1) return parts[0];
+  const results = await Promise.allSettled(parts);
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+}
+
+function failure(code: string, message: string): Error {
+  return Object.assign(new Error(message), { code });
+}

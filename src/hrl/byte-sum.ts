@@ -1,0 +1,54 @@
+/**
+ * The checksum of MS-HRL (section 2.6): the complement of the sum of all bytes, modulo 2^32. It does not see order, so it finds
+ * damage but never proves equality; the BLAKE3 digest of the whole file does (R12). Native crc32 is no faster (bench/open-log.ts).
+ */
+
+/** Below this a plain loop is faster than making a view. */
+const SHORT = 64;
+const LOW_BYTES = 0x00ff00ff;
+/** Each of the two accumulators takes 128 words, each at most 2 × 255 per 16-bit lane: 65,280 fits. */
+const WORDS_PER_FOLD = 256;
+
+/** Adds the bytes to `sum`, so that data may come in pieces. Start with 0, end with `complement`. */
+export function addBytes(sum: number, data: Uint8Array): number {
+  let total = sum;
+  let at = 0;
+  const aligned = data.length < SHORT ? data.length : (4 - (data.byteOffset & 3)) & 3;
+  while (at < aligned) total += data[at++]!;
+  const words = new Uint32Array(data.buffer, data.byteOffset + at, (data.length - at) >>> 2);
+  total += sumWords(words);
+  at += words.length * 4;
+  while (at < data.length) total += data[at++]!;
+  return total % 2 ** 32;
+}
+
+/** Four bytes at a time in two 16-bit lanes each. Byte order does not matter to a sum. */
+function sumWords(words: Uint32Array): number {
+  const count = words.length;
+  let total = 0;
+  let at = 0;
+  while (at + WORDS_PER_FOLD <= count) {
+    let even = 0;
+    let odd = 0;
+    for (const end = at + WORDS_PER_FOLD; at < end; at += 4) {
+      const a = words[at]!, b = words[at + 1]!, c = words[at + 2]!, d = words[at + 3]!;
+      even = (even + (a & LOW_BYTES) + ((a >>> 8) & LOW_BYTES) + (c & LOW_BYTES) + ((c >>> 8) & LOW_BYTES)) | 0;
+      odd = (odd + (b & LOW_BYTES) + ((b >>> 8) & LOW_BYTES) + (d & LOW_BYTES) + ((d >>> 8) & LOW_BYTES)) | 0;
+    }
+    total += (even & 0xffff) + (even >>> 16) + (odd & 0xffff) + (odd >>> 16);
+  }
+  for (; at < count; at++) {
+    const word = words[at]!;
+    const lanes = (word & LOW_BYTES) + ((word >>> 8) & LOW_BYTES);
+    total += (lanes & 0xffff) + (lanes >>> 16);
+  }
+  return total;
+}
+
+export function complement(sum: number): number {
+  return ~sum >>> 0;
+}
+
+export function byteSumChecksum(data: Uint8Array): number {
+  return complement(addBytes(0, data));
+}

@@ -1,0 +1,44 @@
+/** Mostly-forward reading of a file with few system calls and bounded memory. */
+import { UnderstudyError } from '../model/errors.ts';
+import type { OpenFile } from '../model/ports.ts';
+
+const WINDOW_BYTES = 1 << 20;
+
+export class WindowedFile {
+  readonly size: number;
+  readonly #file: OpenFile;
+  /** The bytes from `start`; replaced, never overwritten, so that views given out stay valid and calls may overlap in time. */
+  #window: { start: number; bytes: Buffer } = { start: 0, bytes: Buffer.alloc(0) };
+
+  /** Reads below `size` only, whatever the file has. */
+  constructor(file: OpenFile, size: number) {
+    this.#file = file;
+    this.size = size;
+  }
+
+  /** A view of the range, which must lie inside `size`; rejects when the file has become shorter. Long ranges are the caller's choice. */
+  async bytes(position: number, length: number): Promise<Buffer> {
+    let window = this.#window;
+    if (position < window.start || position + length > window.start + window.bytes.length) {
+      const wanted = Math.min(Math.max(length, WINDOW_BYTES), this.size - position);
+      const bytes = Buffer.allocUnsafeSlow(wanted);
+      await this.#fill(bytes, position);
+      window = { start: position, bytes };
+      this.#window = window;
+    }
+    return window.bytes.subarray(position - window.start, position - window.start + length);
+  }
+
+  /** As `bytes`, into memory of the caller. */
+  async copy(into: Uint8Array, position: number): Promise<void> {
+    if (into.length >= WINDOW_BYTES) await this.#fill(into, position);
+    else into.set(await this.bytes(position, into.length));
+  }
+
+  async #fill(into: Uint8Array, position: number): Promise<void> {
+    const count = await this.#file.read(into, position);
+    if (count === into.length) return;
+    const message = `${this.#file.path} ended at ${position + count}, expected bytes up to ${position + into.length}`;
+    throw new UnderstudyError('io', 'LOG_INVALID', message, 'Somebody shortened the file while it was read: resynchronize.');
+  }
+}

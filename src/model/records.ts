@@ -1,0 +1,207 @@
+/**
+ * What a host knows, as plain JSON records, and the catalog that keeps them. The catalog's transactions are durable when they
+ * return; promises of tracking and replication rest on that. Times are milliseconds since 1970 UTC.
+ */
+import type { ReplicationState, Side } from './replication-state.ts';
+import type { Rung, TriggerNumber } from './resync-trigger.ts';
+import type { RelationshipSettings } from './settings.ts';
+import type { Statistics } from './statistics.ts';
+
+/** Kept as the disk layer's `Seal`; the catalog does not look inside. */
+export type SealRecord = { kind: string } & Record<string, unknown>;
+
+export interface DiskRecord {
+  diskId: string;
+  /** Path or NBD URI, as opened. On a replica the path of the replica disk. */
+  path: string;
+  format: string;
+  virtualSize: number;
+  logicalSectorSize: number;
+  geometry: { cylinders: number; heads: number; sectorsPerTrack: number } | null;
+}
+
+/** How far the tracking of a VM is known to be sound. Written at start, at every switch, at stop. */
+export interface TrackingRecord {
+  /** The epoch that new writes belong to. Never goes back. */
+  epoch: number;
+  /** `logging`: log and map; `map-only`: a trigger stopped the logs; the map goes on. */
+  mode: 'logging' | 'map-only';
+  /** True while disks are open for writing: found true at a start, the stop was not clean. */
+  running: boolean;
+  bootId: string;
+  hostId: string;
+  /** By disk id; taken at the clean stop. Meaningless while running. */
+  seals: Record<string, SealRecord>;
+  /** By disk id: the unique id of the newest log, which the next one names as its predecessor. */
+  chain: Record<string, string>;
+  /** False once a bit may be missing (R10): the next repair is a full compare. */
+  mapTrusted: boolean;
+}
+
+export interface VmRecord {
+  vmId: string;
+  name: string;
+  createdAt: number;
+  side: Side;
+  disks: DiskRecord[];
+  /** Where tracking logs go; null: beside each disk. */
+  logFolder: string | null;
+  /** `on-demand`: served when a guest connects; `attached`: held and served; `stopped`: connections are refused. */
+  attach: 'on-demand' | 'attached' | 'stopped';
+  /** The user vouches that nobody else writes to disks that have no identity (R24). */
+  trustDisk: boolean;
+  tracking: TrackingRecord | null;
+}
+
+export interface EpochDisk {
+  diskId: string;
+  uniqueId: string;
+  /** Null for the first log after a baseline. */
+  previousUniqueId: string | null;
+  path: string;
+  /** Bytes of the closed file, its BLAKE3 in hex and its number of entries; null while open. */
+  size: number | null;
+  digest: string | null;
+  entries: number | null;
+}
+
+/** One set of tracking logs of the primary: all disks of the VM between two instants (R5). */
+export interface EpochRecord {
+  vmId: string;
+  epoch: number;
+  /** `closing`: new writes go to the next one, its own are still finishing on disk. `received`: kept only in case it rots there. */
+  status: 'open' | 'closing' | 'closed' | 'received';
+  openedAt: number;
+  /** The instant that the set ends at: a recovery point when applied. */
+  closedAt: number | null;
+  disks: EpochDisk[];
+}
+
+/** One set of logs in the replica's inbox. */
+export interface InboxRecord {
+  vmId: string;
+  epoch: number;
+  status: 'receiving' | 'received';
+  closedAt: number;
+  disks: (EpochDisk & { size: number; digest: string; entries: number; diskSize: number })[];
+}
+
+export interface RemoteHost {
+  host: string;
+  port: number;
+  fingerprint: string;
+  name: string;
+}
+
+export interface InitialReplication {
+  method: 'network' | 'export' | 'existing';
+  /** Null: at once. */
+  startAt: number | null;
+  /** Fencing token of this run (R18): messages of an earlier one are refused. */
+  token: string;
+  folder: string | null;
+  /** Writes from this epoch on are in logs. */
+  firstEpoch: number;
+  /** Per disk id: every byte before it is on the replica and durable. */
+  cursors: Record<string, number>;
+  copied: boolean;
+}
+
+export interface RequiredResync {
+  trigger: TriggerNumber;
+  reason: string;
+  rung: Rung;
+  since: number;
+  startAt: number | null;
+}
+
+export interface RelationshipRecord {
+  vmId: string;
+  side: Side;
+  state: ReplicationState;
+  remote: RemoteHost;
+  settings: RelationshipSettings;
+  createdAt: number;
+  trustGroup: string;
+  /** Changes with every new baseline; both sides must name the same one before a log is taken. */
+  baselineId: string;
+  initial: InitialReplication | null;
+  required: RequiredResync | null;
+  error: { code: string; message: string; remedy: string; since: number; retryAt: number | null; failures: number } | null;
+  /** Primary: when the last epoch was acknowledged. Replica: when it was received. */
+  lastReplicationTime: number | null;
+  lastReceivedEpoch: number;
+  lastAppliedEpoch: number;
+  /** The instant that the replica disk shows: `closedAt` of the last applied epoch. */
+  lastAppliedTime: number | null;
+  /** By disk id: unique id of the log that was applied last; the next one must name it as its predecessor (R13). */
+  lastAppliedLogs: Record<string, string>;
+  /** The replica is one past instant only from this epoch on: before, the initial copy and its logs are not together yet. */
+  consistentFrom: number;
+  /** Bytes of the initial copy, of logs and of resyncs that have been sent (primary) or received (replica). */
+  transferred: { initialBytes: number; logBytes: number; wireBytes: number; resyncBytes: number };
+  /** Replica: how its disks looked after the last apply; what differs now was changed behind our back (trigger 7). */
+  appliedSeals: Record<string, SealRecord>;
+  /** Replica: the epoch that is being applied; its disks are between two instants, and redo mends that (R13). */
+  applying: number | null;
+  /** Replica: an epoch that must be sent again because it cannot be used as it is. */
+  wantedAgain: number | null;
+  /** Replica: why it can no longer be known equal. */
+  lost: { trigger: 6 | 7; reason: string } | null;
+  /** What the other side last said of itself. */
+  remoteState: ReplicationState | null;
+  mapTrusted: boolean;
+  statistics: Statistics;
+}
+
+export interface AuthorizationRecord {
+  /** SHA-256 of the peer's certificate, or `any`. */
+  fingerprint: string;
+  name: string | null;
+  storageLocation: string;
+  trustGroup: string;
+  createdAt: number;
+}
+
+export interface EventRecord {
+  time: number;
+  id: number | string;
+  level: 'Information' | 'Warning' | 'Error';
+  vmId: string | null;
+  vmName: string | null;
+  message: string;
+  data: Record<string, unknown>;
+}
+
+export interface EventFilter {
+  vmName?: string;
+  /** Only events after this sequence number. */
+  after?: number;
+  limit?: number;
+}
+
+/** A keyed set of records. `put` inserts or replaces. */
+export interface Table<Key extends readonly unknown[], Row> {
+  get(...key: Key): Row | undefined;
+  put(row: Row): void;
+  remove(...key: Key): void;
+  /** In key order; with a first key part, only rows below it. */
+  list(...prefix: Partial<Key>): Row[];
+}
+
+export interface Catalog {
+  /** All or nothing, durable on return. May be nested: the outermost commits. */
+  transaction<T>(work: () => T): T;
+  readonly vms: Table<[vmId: string], VmRecord>;
+  readonly relationships: Table<[vmId: string], RelationshipRecord>;
+  readonly epochs: Table<[vmId: string, epoch: number], EpochRecord>;
+  readonly inbox: Table<[vmId: string, epoch: number], InboxRecord>;
+  readonly authorizations: Table<[fingerprint: string], AuthorizationRecord>;
+  vmByName(name: string): VmRecord | undefined;
+  addEvent(event: EventRecord): void;
+  events(filter: EventFilter): (EventRecord & { sequence: number })[];
+  /** Host-wide values: host id, name, settings. */
+  value(key: string): unknown;
+  setValue(key: string, value: unknown): void;
+  close(): void;
+}

@@ -1,0 +1,299 @@
+/**
+ * The replica side of one VM: takes what the primary sends, applies it, and says how far it is.
+ *
+ * Invariants
+ * - Receiving never waits for applying; applying takes the next link of the chain only (R13).
+ * - `lastAppliedEpoch`, the seals and the chain of all disks change in one transaction (R14).
+ * - A message of an earlier token or baseline changes nothing (R18).
+ * - What the replica cannot use it asks for again; only when nobody can supply it is it a reason for a resync (R12).
+ */
+import type { Clock } from '../model/ports.ts';
+import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
+import { isRecoverable } from '../model/backoff.ts';
+import { errnoOf, messageOf, UnderstudyError } from '../model/errors.ts';
+import type { InboxRecord, InitialReplication, RelationshipRecord, SealRecord, VmRecord } from '../model/records.ts';
+import { applySet, defectOf } from './apply.ts';
+import { Inbox, type OfferAnswer } from './inbox.ts';
+import { InitialReceiver } from './initial-receiver.ts';
+import type { AnsweredVm, OfferedLog } from './messages.ts';
+import type { ReplicationPorts } from './replication-ports.ts';
+
+/** After an error that may pass by itself (a full disk, say). */
+const RETRY_MS = 30_000;
+
+export class ReplicaVm {
+  readonly vmId: string;
+  readonly inbox: Inbox;
+  readonly initial: InitialReceiver;
+  #ports: ReplicationPorts;
+  #clock: Clock;
+  #stop = new AbortController();
+  #loop: Promise<void> | null = null;
+  #wake = Promise.withResolvers<void>();
+  #waiting: (() => void)[] = [];
+  /** Holds apply back at a log boundary: by name, who does (R15). */
+  #pins = new Set<string>();
+  #applying: Promise<void> = Promise.resolve();
+
+  constructor(ports: ReplicationPorts, vmId: string) {
+    this.#ports = ports;
+    this.#clock = ports.clock;
+    this.vmId = vmId;
+    this.inbox = new Inbox(ports, vmId);
+    this.initial = new InitialReceiver(ports, vmId);
+  }
+
+  get relationship(): RelationshipRecord {
+    return this.#ports.relationships.get(this.vmId);
+  }
+
+  get vm(): VmRecord {
+    return this.#ports.relationships.vm(this.vmId);
+  }
+
+  /** Begins to apply what waits. Looks first whether the disks are those that were left (trigger 7). */
+  async start(): Promise<void> {
+    await this.#checkSeals();
+    this.#loop = this.#run();
+  }
+
+  /** Ends at a point from which a later start goes on. */
+  async close(): Promise<void> {
+    this.#stop.abort(new Error('the server stops'));
+    this.#wake.resolve();
+    await this.#loop;
+    await this.inbox.close();
+    await this.initial.close();
+    this.#tellWaiting();
+  }
+
+  async offer(baselineId: string, epoch: number, closedAt: number, disks: OfferedLog[]): Promise<OfferAnswer> {
+    const { relationship } = this;
+    this.#checkBaseline(relationship, baselineId);
+    const known = new Set(this.vm.disks.map(({ diskId }) => diskId));
+    if (disks.length !== known.size || disks.some(({ diskId }) => !known.has(diskId))) {
+      throw new UnderstudyError('usage', 'LOG_SET_INCOMPLETE',
+        `a set of ${disks.length} logs for ${known.size} disks`, 'Remove and enable replication again if the disk set has changed.');
+    }
+    return this.inbox.offer(relationship, epoch, closedAt, disks);
+  }
+
+  async commit(epoch: number): Promise<void> {
+    if (epoch <= this.relationship.lastReceivedEpoch) return;
+    await this.inbox.commit(epoch, ({ disks }) => {
+      const { relationship } = this;
+      const bytes = disks.reduce((sum, { size }) => sum + size, 0);
+      this.#ports.relationships.update(this.vmId, {
+        lastReceivedEpoch: epoch, lastReplicationTime: this.#clock.now(), wantedAgain: null,
+        transferred: { ...relationship.transferred, logBytes: relationship.transferred.logBytes + bytes },
+      });
+      this.#ports.relationships.count(this.vmId,
+        { outcome: 'success', bytes, latencyMs: Math.max(0, this.#clock.now() - this.#closedAt(epoch)) });
+    });
+    this.wake();
+  }
+
+  /** Takes up a run of initial replication. What an earlier one has left is dropped. */
+  async beginInitial(token: string, method: InitialReplication['method'], firstEpoch: number): Promise<Record<string, number>> {
+    if (this.relationship.initial?.token !== token) await this.inbox.clear();
+    return this.initial.begin(token, method, firstEpoch);
+  }
+
+  /** The copy is whole: it becomes the baseline, named by the token of its run; the logs that came meanwhile belong to it. */
+  async completeInitial(token: string, consistentFrom: number): Promise<void> {
+    if (this.relationship.initial === null && this.relationship.baselineId === token) return;
+    await this.initial.finish(token);
+    const { firstEpoch } = this.relationship.initial!;
+    this.#ports.relationships.happened(this.vmId, { kind: 'initial-finished', reason: 'the initial copy is complete' }, {
+      baselineId: token, initial: null, required: null, lost: null, error: null, wantedAgain: null, applying: null,
+      consistentFrom, lastAppliedLogs: {}, appliedSeals: await this.#seals(), lastAppliedEpoch: firstEpoch - 1,
+      lastReplicationTime: this.#clock.now(),
+    });
+    this.wake();
+  }
+
+  answer(): AnsweredVm {
+    const { state, baselineId, lastReceivedEpoch, lastAppliedEpoch, lastAppliedTime, wantedAgain, lost, error } = this.relationship;
+    return {
+      vmId: this.vmId, known: true, baselineId: baselineId === '' ? null : baselineId, state,
+      receivedEpoch: lastReceivedEpoch, appliedEpoch: lastAppliedEpoch, appliedTime: lastAppliedTime, inboxBytes: this.inbox.bytes(),
+      wantedAgain, lost,
+      failure: error === null ? null : { code: error.code, message: error.message.slice(0, 2000), remedy: error.remedy.slice(0, 2000) },
+    };
+  }
+
+  /** Resolves when the epoch is applied, or after `waitMs`. */
+  async waitApplied(epoch: number, waitMs: number): Promise<void> {
+    const deadline = this.#clock.monotonic() + waitMs;
+    const timer = new AbortController();
+    while (this.relationship.lastAppliedEpoch < epoch && !this.#stop.signal.aborted && this.relationship.error === null) {
+      const left = deadline - this.#clock.monotonic();
+      if (left <= 0) break;
+      const changed = new Promise<void>((resolve) => this.#waiting.push(resolve));
+      await Promise.race([changed, this.#clock.sleep(left, timer.signal).catch(() => undefined)]);
+    }
+    timer.abort();
+  }
+
+  wake(): void {
+    this.#wake.resolve();
+  }
+
+  /** Holds apply at the next log boundary until the returned function is called; resolves when none is running. */
+  async pin(who: string): Promise<() => void> {
+    this.#pins.add(who);
+    await this.#applying;
+    return () => {
+      this.#pins.delete(who);
+      this.wake();
+    };
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      this.#wake = Promise.withResolvers<void>();
+      const next = this.#next();
+      if (next === undefined) {
+        await this.#wake.promise;
+        continue;
+      }
+      const work = this.#applyOne(next);
+      this.#applying = work.catch(() => undefined);
+      try {
+        await work;
+      } catch (error) {
+        if (signal.aborted) return;
+        await this.#failed(error);
+      }
+      this.#tellWaiting();
+    }
+  }
+
+  /** The next link of the chain, when it may be applied now. */
+  #next(): InboxRecord | undefined {
+    const relationship = this.#ports.relationships.find(this.vmId);
+    if (relationship === undefined || relationship.baselineId === '' || relationship.initial !== null) return undefined;
+    if (relationship.lost !== null || relationship.wantedAgain !== null || this.#pins.size > 0) return undefined;
+    if (relationship.state !== 'Replicating' && relationship.state !== 'Suspended' && relationship.state !== 'Error') return undefined;
+    return this.#ports.catalog.inbox.list(this.vmId)
+      .find(({ epoch, status }) => status === 'received' && epoch === relationship.lastAppliedEpoch + 1);
+  }
+
+  async #applyOne(record: InboxRecord): Promise<void> {
+    const { relationships } = this.#ports;
+    const defect = await defectOf(this.#ports, record, this.relationship, this.vm.disks);
+    if (defect !== null) return await this.#refuseSet(record, defect);
+    const lost = this.relationship.applying === null ? await this.#changedBehindOurBack() : null;
+    if (lost !== null) return this.#lose(7, lost);
+    relationships.update(this.vmId, { applying: record.epoch });
+    const applied = await applySet(this.#ports, record, this.vm.disks, this.#stop.signal);
+    let removeFiles = async () => {};
+    this.#ports.catalog.transaction(() => {
+      relationships.update(this.vmId, {
+        applying: null, lastAppliedEpoch: record.epoch, lastAppliedTime: record.closedAt, lastAppliedLogs: applied.logs,
+        appliedSeals: applied.seals, error: null,
+      });
+      if (this.relationship.state === 'Error') {
+        relationships.happened(this.vmId, { kind: 'primary-changed', state: 'Replicating', reason: 'the logs could be applied again' });
+      }
+      removeFiles = this.inbox.forget(record);
+    });
+    await removeFiles();
+  }
+
+  /** A set that cannot be used. It is asked for again once; a second copy with the same fault means that nobody has a good one. */
+  async #refuseSet(record: InboxRecord, defect: { reason: string; again: boolean; code: string }): Promise<void> {
+    const { relationships } = this.#ports;
+    relationships.note(this.vmId,
+      makeEvent(ACTIVITY_EVENTS.applyFailed, this.vm.name, { reason: defect.reason, code: defect.code }));
+    if (!defect.again) {
+      throw new UnderstudyError('io', defect.code, defect.reason, 'Check the disk sizes on both sides, then resume replication.');
+    }
+    const later = this.#ports.catalog.inbox.list(this.vmId).filter(({ epoch }) => epoch >= record.epoch);
+    const removals = later.map((set) => this.inbox.forget(set));
+    relationships.update(this.vmId, { wantedAgain: record.epoch, lastReceivedEpoch: record.epoch - 1 });
+    for (const remove of removals) await remove();
+  }
+
+  async #failed(error: unknown): Promise<void> {
+    const { relationships } = this.#ports;
+    const known = error instanceof UnderstudyError ? error
+      : new UnderstudyError('io', errnoOf(error) ?? 'APPLY_FAILED', messageOf(error), 'Check the replica disk and its volume.');
+    const passing = isRecoverable(error);
+    const before = this.relationship.error;
+    const change = {
+      error: { code: known.code, message: known.message, remedy: known.remedy, since: before?.since ?? this.#clock.now(),
+        retryAt: passing ? this.#clock.now() + RETRY_MS : null, failures: (before?.failures ?? 0) + 1 },
+    };
+    relationships.note(this.vmId,
+      makeEvent(ACTIVITY_EVENTS.applyIncomplete, this.vm.name, { reason: known.message, code: known.code }));
+    if (passing) relationships.update(this.vmId, change);
+    else relationships.happened(this.vmId, { kind: 'failed', code: known.code, reason: known.message }, change);
+    const timer = new AbortController();
+    const woken = this.#wake.promise.then(() => timer.abort());
+    await Promise.race([woken, this.#clock.sleep(RETRY_MS, timer.signal).catch(() => undefined)]);
+    timer.abort();
+  }
+
+  /** The replica is not what it was: from here the primary must resynchronize. */
+  #lose(trigger: 6 | 7, reason: string): void {
+    const { relationships } = this.#ports;
+    this.#ports.catalog.transaction(() => {
+      relationships.update(this.vmId, { lost: { trigger, reason } });
+      relationships.happened(this.vmId, { kind: 'primary-changed', state: 'WaitingForStartResynchronize', reason });
+    });
+    this.#tellWaiting();
+  }
+
+  async #checkSeals(): Promise<void> {
+    const relationship = this.#ports.relationships.find(this.vmId);
+    if (relationship === undefined || relationship.baselineId === '' || relationship.lost !== null) return;
+    if (relationship.initial !== null || relationship.applying !== null) return;
+    const reason = await this.#changedBehindOurBack();
+    if (reason !== null) this.#lose(7, reason);
+  }
+
+  async #changedBehindOurBack(): Promise<string | null> {
+    const before = this.relationship.appliedSeals;
+    let now: Record<string, SealRecord>;
+    try {
+      now = await this.#seals();
+    } catch (error) {
+      if (error instanceof UnderstudyError && error.code === 'DISK_NOT_FOUND') return error.message;
+      throw error;
+    }
+    for (const { diskId, path } of this.vm.disks) {
+      const [old, seen] = [before[diskId], now[diskId]];
+      if (old === undefined || seen === undefined || seen.kind === 'none') continue;
+      if (JSON.stringify(old) !== JSON.stringify(seen)) return `replica disk ${path} was changed, replaced or restored behind our back`;
+    }
+    return null;
+  }
+
+  async #seals(): Promise<Record<string, SealRecord>> {
+    const seals: Record<string, SealRecord> = {};
+    for (const record of this.vm.disks) {
+      const disk = await this.#ports.openDiskForReading(record);
+      seals[record.diskId] = await disk.seal();
+      await disk.close();
+    }
+    return seals;
+  }
+
+  #checkBaseline(relationship: RelationshipRecord, baselineId: string): void {
+    const expected = relationship.initial === null ? relationship.baselineId : relationship.initial.token;
+    if (baselineId === expected) return;
+    throw new UnderstudyError('state', 'BASELINE_MISMATCH',
+      `a log for baseline ${baselineId}, the replica holds ${expected === '' ? 'none' : expected}`,
+      'Resynchronize the VM: understudy resume NAME --resynchronize');
+  }
+
+  #closedAt(epoch: number): number {
+    return this.#ports.catalog.inbox.get(this.vmId, epoch)?.closedAt ?? this.#clock.now();
+  }
+
+  #tellWaiting(): void {
+    for (const resolve of this.#waiting.splice(0)) resolve();
+  }
+}

@@ -1,0 +1,21 @@
+/** What replication needs of its host. */
+import type { VirtualDisk } from '../disk/virtual-disk.ts';
+import type { DiskRecord, RemoteHost } from '../model/records.ts';
+import type { HostSettings } from '../model/settings.ts';
+import type { PeerLink } from '../peer/link.ts';
+import type { TrackingPorts } from '../tracking/tracking-ports.ts';
+import type { Relationships } from './relationships.ts';
+
+export interface ReplicationPorts extends TrackingPorts {
+  relationships: Relationships;
+  hostName: string;
+  hostSettings(): HostSettings;
+  /** The link to a peer; shared by all VMs that replicate to it, never closed by its users. */
+  link(remote: Pick<RemoteHost, 'host' | 'port' | 'fingerprint'>): PeerLink;
+  /** For reading a disk that is not attached. */
+  openDiskForReading(record: DiskRecord): Promise<VirtualDisk>;
+  /** A new sparse disk of the record's format and size; fails when the file exists. */
+  createDisk(record: DiskRecord): Promise<void>;
+  /** Limits how many VMs transfer at once. */
+  transferSlot(signal: AbortSignal): Promise<() => void>;
+}

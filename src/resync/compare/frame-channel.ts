@@ -1,0 +1,177 @@
+/**
+ * Frames over a byte stream: bounded, numbered and sealed.
+ *
+ *   offset  size  field
+ *        0     1  type
+ *        1     3  length of the body in bytes, big-endian
+ *        4     n  body
+ *      4+n     8  seal: the first 8 bytes of BLAKE3(u32 number of the frame in this direction || type, length || body)
+ *
+ * The seal finds damage, loss, repetition and reordering on links without integrity of their own; it is no authentication. That
+ * is the transport's (TLS or ssh).
+ */
+import type { Readable, Writable } from 'node:stream';
+import { UnderstudyError } from '../../model/errors.ts';
+import type { Compute } from '../../model/ports.ts';
+import { malformed } from './byte-cursor.ts';
+import { MEND_BYTES } from './tree-shape.ts';
+
+export const HEADER_BYTES = 4;
+export const SEAL_BYTES = 8;
+/** A mend message whose pages did not shrink, with its list of leaves. */
+export const BODY_BYTES_MAX = MEND_BYTES + 64 * 1024;
+
+export interface Frame {
+  type: number;
+  body: Buffer;
+}
+
+export interface FrameChannel {
+  /** Resolves when the stream takes more. Frames leave in the order of the calls. */
+  send(type: number, parts: readonly Uint8Array[]): Promise<void>;
+  /** Null when the other side has ended the stream between two frames. One call at a time. */
+  receive(): Promise<Frame | null>;
+  /** Bytes sent and received so far, framing included. */
+  readonly wireBytes: number;
+  /**
+   * Every pending and later call rejects with `reason`. A last frame is still sent when the stream takes it; resolves when it has
+   * left or cannot.
+   */
+  close(reason: Error, last: { type: number; parts: readonly Uint8Array[] } | null): Promise<void>;
+}
+
+export function linkLost(detail: string, cause?: unknown): UnderstudyError {
+  return new UnderstudyError(
+    'peer',
+    'COMPARE_LINK_LOST',
+    `the connection to the other side of the compare was lost: ${detail}`,
+    'Start again: the compare continues from its last checkpoint.',
+    { cause },
+  );
+}
+
+export class StreamChannel implements FrameChannel {
+  readonly #readable: Readable;
+  readonly #writable: Writable;
+  readonly #digester: Compute['digester'];
+  readonly #chunks: AsyncIterator<Buffer>;
+  #pending: Buffer[] = [];
+  #pendingBytes = 0;
+  #sentFrames = 0;
+  #receivedFrames = 0;
+  #wireBytes = 0;
+  #failure: Error | null = null;
+  #wakeWriters: (() => void)[] = [];
+
+  /** The streams stay the caller's; the channel keeps what it has read ahead, so several compares may follow one another. */
+  constructor(readable: Readable, writable: Writable, compute: Pick<Compute, 'digester'>) {
+    this.#readable = readable;
+    this.#writable = writable;
+    this.#digester = () => compute.digester();
+    this.#chunks = readable.iterator({ destroyOnReturn: false }) as AsyncIterator<Buffer>;
+    const wake = () => {
+      for (const resolve of this.#wakeWriters.splice(0)) resolve();
+    };
+    const fail = (error?: Error) => {
+      this.#failure ??= linkLost(error?.message ?? 'closed', error);
+      wake();
+    };
+    writable.on('drain', wake).on('error', fail).on('close', fail);
+    readable.on('error', fail);
+  }
+
+  get wireBytes(): number {
+    return this.#wireBytes;
+  }
+
+  async send(type: number, parts: readonly Uint8Array[]): Promise<void> {
+    if (this.#failure !== null) throw this.#failure;
+    const length = parts.reduce((sum, part) => sum + part.length, 0);
+    if (length > BODY_BYTES_MAX) throw new RangeError(`a body of ${length} bytes`);
+    const header = Buffer.alloc(HEADER_BYTES);
+    header.writeUInt32BE(type * 2 ** 24 + length);
+    const seal = this.#seal(this.#sentFrames++, [header, ...parts]);
+    this.#wireBytes += HEADER_BYTES + length + SEAL_BYTES;
+    // Small frames as one piece: one record on TLS, one packet on the link.
+    if (length <= 4096) this.#writable.write(Buffer.concat([header, ...parts, seal]));
+    else {
+      this.#writable.cork();
+      for (const part of [header, ...parts, seal]) this.#writable.write(part);
+      this.#writable.uncork();
+    }
+    while (this.#writable.writableNeedDrain && this.#failure === null) {
+      await new Promise<void>((resolve) => this.#wakeWriters.push(resolve));
+    }
+    if (this.#failure !== null) throw this.#failure;
+  }
+
+  async receive(): Promise<Frame | null> {
+    const header = await this.#take(HEADER_BYTES);
+    if (header === null) return null;
+    const type = header[0]!;
+    const length = header.readUIntBE(1, 3);
+    if (length > BODY_BYTES_MAX) throw malformed(`a body of ${length} bytes, the limit is ${BODY_BYTES_MAX}`);
+    const rest = await this.#take(length + SEAL_BYTES);
+    if (rest === null) throw linkLost(`cut inside of message ${this.#receivedFrames}`);
+    const body = rest.subarray(0, length);
+    const seal = this.#seal(this.#receivedFrames, [header, body]);
+    if (seal.compare(rest, length) !== 0) throw malformed(`the seal of message ${this.#receivedFrames} is wrong`);
+    this.#receivedFrames++;
+    return { type, body };
+  }
+
+  async close(reason: Error, last: { type: number; parts: readonly Uint8Array[] } | null): Promise<void> {
+    const open = this.#failure === null && !this.#writable.writableNeedDrain && !this.#writable.destroyed;
+    if (open && last !== null) {
+      await this.send(last.type, last.parts).catch(() => {}); // Best effort: the link may be what failed.
+      this.#failure ??= reason;
+      await new Promise<void>((resolve) => {
+        this.#writable.once('close', () => resolve()).once('error', () => resolve());
+        this.#writable.end(() => resolve());
+      });
+    }
+    this.#failure ??= reason;
+    for (const resolve of this.#wakeWriters.splice(0)) resolve();
+    // Destroyed without an error event: the reason travels by the rejections of `send` and `receive`.
+    this.#readable.destroy();
+    this.#writable.destroy();
+  }
+
+  #seal(number: number, parts: readonly Uint8Array[]): Buffer {
+    const digester = this.#digester();
+    const order = Buffer.alloc(4);
+    order.writeUInt32BE(number % 2 ** 32);
+    digester.update(order);
+    for (const part of parts) digester.update(part);
+    return Buffer.from(digester.digest().subarray(0, SEAL_BYTES));
+  }
+
+  /** Exactly `count` bytes; null when the stream ends before the first of them. */
+  async #take(count: number): Promise<Buffer | null> {
+    while (this.#pendingBytes < count) {
+      const chunk = await this.#nextChunk();
+      if (chunk === null) {
+        if (this.#failure !== null) throw this.#failure;
+        if (this.#pendingBytes > 0) throw linkLost(`cut after ${this.#pendingBytes} of ${count} bytes`);
+        return null;
+      }
+      this.#pending.push(chunk);
+      this.#pendingBytes += chunk.length;
+      this.#wireBytes += chunk.length;
+    }
+    const all = this.#pending.length === 1 ? this.#pending[0]! : Buffer.concat(this.#pending);
+    this.#pending = all.length > count ? [all.subarray(count)] : [];
+    this.#pendingBytes -= count;
+    return all.subarray(0, count);
+  }
+
+  async #nextChunk(): Promise<Buffer | null> {
+    if (this.#failure !== null) throw this.#failure;
+    try {
+      const { value, done } = await this.#chunks.next();
+      return done === true ? null : value;
+    } catch (error) {
+      throw this.#failure ?? linkLost(error instanceof Error ? error.message : String(error), error);
+    }
+  }
+}

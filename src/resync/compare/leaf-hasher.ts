@@ -1,0 +1,170 @@
+/**
+ * Digests of leaves and of their pages, read from a disk. Holes are known from the disk's extents and are never read; leaves of
+ * zeroes have one constant digest. Two implementations give the same answers: this one, over any VirtualDisk, and
+ * worker-hasher.ts, which reads raw files off the main thread.
+ */
+import type { Extent, VirtualDisk } from '../../disk/virtual-disk.ts';
+import type { Digest, DigestList } from './digest-tree.ts';
+import { DIGEST_BYTES, PAGE_BYTES, type TreeShape, pagesPerLeaf } from './tree-shape.ts';
+
+/** Awaited with the bytes about to be read, so that a share of the disk and the guest's own I/O can be honoured. */
+export type Pace = (bytes: number) => Promise<void> | void;
+
+/** Fills `into` from the disk; the tracker's read takes turns with guest writes. */
+export type ReadSpan = (into: Uint8Array, offset: number) => Promise<void>;
+
+export interface LeafHasher {
+  /** One digest for each of the leaves `[first, first + count)` of the disk. */
+  leaves(first: number, count: number): Promise<DigestList>;
+  /** For each listed leaf of the disk one digest per page, zeroes for pages past the end of the disk. */
+  pages(leaves: readonly number[]): Promise<DigestList>;
+  close(): Promise<void>;
+}
+
+/** Several leaves per read, so that one system call or message is not felt. */
+export const READ_BYTES = 1024 * 1024;
+
+export const leafLength = (leaf: number, shape: TreeShape, virtualSize: number): number =>
+  Math.min(shape.leafBytes, virtualSize - leaf * shape.leafBytes);
+
+/** Runs of leaves that hold data, out of `[first, first + count)`; all others read as zeroes. */
+export async function dataLeaves(
+  disk: Pick<VirtualDisk, 'extents' | 'virtualSize'>,
+  first: number,
+  count: number,
+  leafBytes: number,
+): Promise<[first: number, count: number][]> {
+  const offset = first * leafBytes;
+  const end = Math.min(disk.virtualSize, (first + count) * leafBytes);
+  const runs: [number, number][] = [];
+  const extents: AsyncIterable<Extent> = disk.extents(offset, end - offset);
+  for await (const extent of extents) {
+    if (extent.kind === 'zero' || extent.length === 0) continue;
+    const from = Math.max(first, Math.floor(extent.offset / leafBytes));
+    const to = Math.min(first + count, Math.ceil((extent.offset + extent.length) / leafBytes));
+    const last = runs.at(-1);
+    if (last !== undefined && from <= last[0] + last[1]) last[1] = Math.max(last[1], to - last[0]);
+    else runs.push([from, to - from]);
+  }
+  return runs;
+}
+
+/** The constant digests of zeroes: of a full leaf, of the last leaf of a disk, and of pages. */
+export class ZeroDigests {
+  readonly #digest: Digest;
+  readonly #known = new Map<number, Uint8Array>();
+
+  constructor(digest: Digest) {
+    this.#digest = digest;
+  }
+
+  of(length: number): Uint8Array {
+    const known = this.#known.get(length);
+    if (known !== undefined) return known;
+    const fresh = this.#digest(new Uint8Array(length));
+    this.#known.set(length, fresh);
+    return fresh;
+  }
+}
+
+/** A digest per page of one leaf. */
+export function digestPages(leaf: Uint8Array, shape: TreeShape, digest: Digest, into: DigestList): void {
+  for (let page = 0; page < pagesPerLeaf(shape) && page * PAGE_BYTES < leaf.length; page++) {
+    into.set(digest(leaf.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES)), page * DIGEST_BYTES);
+  }
+}
+
+export interface HasherOptions {
+  shape: TreeShape;
+  digest: Digest;
+  pace?: Pace;
+  /** Default: the disk's own read. */
+  read?: ReadSpan;
+}
+
+/** Reads the next megabyte while it hashes the last one. */
+export class InThreadHasher implements LeafHasher {
+  readonly #disk: VirtualDisk;
+  readonly #shape: TreeShape;
+  readonly #digest: Digest;
+  readonly #pace: Pace;
+  readonly #read: ReadSpan;
+  readonly #zeroes: ZeroDigests;
+
+  constructor(disk: VirtualDisk, { shape, digest, pace, read }: HasherOptions) {
+    this.#disk = disk;
+    this.#shape = shape;
+    this.#digest = digest;
+    this.#pace = pace ?? (() => {});
+    this.#read = read ?? ((into, offset) => disk.read(into, offset));
+    this.#zeroes = new ZeroDigests(digest);
+  }
+
+  async leaves(first: number, count: number): Promise<DigestList> {
+    const digests = new Uint8Array(count * DIGEST_BYTES);
+    const runs = await dataLeaves(this.#disk, first, count, this.#shape.leafBytes);
+    const data = new Set(runs.flatMap(([from, length]) => Array.from({ length }, (_, index) => from + index)));
+    for (let index = 0; index < count; index++) {
+      if (!data.has(first + index)) digests.set(this.#zeroes.of(this.#length(first + index)), index * DIGEST_BYTES);
+    }
+    await this.#eachChunk(runs, (leaf, bytes) => {
+      digests.set(this.#digestLeaf(bytes), (leaf - first) * DIGEST_BYTES);
+    });
+    return digests;
+  }
+
+  async pages(leaves: readonly number[]): Promise<DigestList> {
+    const perLeaf = pagesPerLeaf(this.#shape) * DIGEST_BYTES;
+    const digests = new Uint8Array(leaves.length * perLeaf);
+    for (const [index, leaf] of leaves.entries()) {
+      const bytes = await this.#readChunk([leaf, 1]);
+      digestPages(bytes, this.#shape, this.#digest, digests.subarray(index * perLeaf, (index + 1) * perLeaf));
+    }
+    return digests;
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  #digestLeaf(bytes: Uint8Array): Uint8Array {
+    return isZero(bytes) ? this.#zeroes.of(bytes.length) : this.#digest(bytes);
+  }
+
+  async #eachChunk(runs: readonly [number, number][], visit: (leaf: number, bytes: Uint8Array) => void): Promise<void> {
+    const { leafBytes } = this.#shape;
+    const perRead = Math.max(1, READ_BYTES / leafBytes);
+    const chunks = runs.flatMap(([from, count]) => {
+      const pieces: [number, number][] = [];
+      for (let at = 0; at < count; at += perRead) pieces.push([from + at, Math.min(perRead, count - at)]);
+      return pieces;
+    });
+    let ahead = chunks[0] === undefined ? null : this.#readChunk(chunks[0]);
+    for (const [index, [leaf]] of chunks.entries()) {
+      const bytes = await ahead!;
+      const following = chunks[index + 1];
+      ahead = following === undefined ? null : this.#readChunk(following);
+      for (let at = 0; at < bytes.length; at += leafBytes) visit(leaf + at / leafBytes, bytes.subarray(at, at + leafBytes));
+    }
+  }
+
+  async #readChunk([leaf, count]: [number, number]): Promise<Uint8Array> {
+    const { leafBytes } = this.#shape;
+    const offset = leaf * leafBytes;
+    const bytes = Buffer.allocUnsafe(Math.min(count * leafBytes, this.#disk.virtualSize - offset));
+    await this.#pace(bytes.length);
+    await this.#read(bytes, offset);
+    return bytes;
+  }
+
+  #length(leaf: number): number {
+    return leafLength(leaf, this.#shape, this.#disk.virtualSize);
+  }
+}
+
+const ZEROES = Buffer.alloc(256 * 1024);
+
+/** For pieces of up to a leaf; stops at the first byte that is not zero. */
+export function isZero(bytes: Uint8Array): boolean {
+  return ZEROES.compare(bytes, 0, bytes.length, 0, bytes.length) === 0;
+}

@@ -1,0 +1,25 @@
+/** From a disk to the digest tree of one segment of the selection. */
+import { type Digest, type SegmentTree, growSegment } from './digest-tree.ts';
+import type { LeafHasher } from './leaf-hasher.ts';
+import type { Selection } from './selection.ts';
+import { DIGEST_BYTES, type TreeShape, segmentLeaves } from './tree-shape.ts';
+
+export const segmentCount = (selection: Selection, shape: TreeShape): number => Math.ceil(selection.count / segmentLeaves(shape));
+
+/** Positions of segment number `segment`: the last one may be shorter. */
+export function segmentPositions(segment: number, selection: Selection, shape: TreeShape): { first: number; count: number } {
+  const first = segment * segmentLeaves(shape);
+  return { first, count: Math.min(segmentLeaves(shape), selection.count - first) };
+}
+
+export async function scanSegment(
+  segment: number,
+  { selection, shape, hasher, digest }: { selection: Selection; shape: TreeShape; hasher: LeafHasher; digest: Digest },
+): Promise<SegmentTree> {
+  const leaves = new Uint8Array(segmentLeaves(shape) * DIGEST_BYTES);
+  const { first, count } = segmentPositions(segment, selection, shape);
+  for (const run of selection.runsOf(first, count)) {
+    leaves.set(await hasher.leaves(run.leaf, run.count), (run.position - first) * DIGEST_BYTES);
+  }
+  return growSegment(leaves, shape, digest);
+}

@@ -1,0 +1,128 @@
+/** Digests of a raw file or block device on a thread of its own, so that the thread that serves guest I/O neither reads nor hashes. */
+import { stat } from 'node:fs/promises';
+import { Worker } from 'node:worker_threads';
+import type { VirtualDisk } from '../../disk/virtual-disk.ts';
+import type { Digest, DigestList } from './digest-tree.ts';
+import { type HasherOptions, InThreadHasher, type LeafHasher, type Pace, ZeroDigests, dataLeaves, leafLength } from './leaf-hasher.ts';
+import type { LeafAnswer, LeafJob, LeafWorkerData } from './leaf-worker.ts';
+import { DIGEST_BYTES, type TreeShape } from './tree-shape.ts';
+
+/** 8 MiB of leaves per message; two messages wait at the thread, so that it never idles for one. */
+const JOB_LEAVES = 32;
+const JOBS_IN_FLIGHT = 2;
+
+type Waiting = { resolve: (digests: DigestList) => void; reject: (error: Error) => void };
+
+export class WorkerHasher implements LeafHasher {
+  readonly #disk: VirtualDisk;
+  readonly #shape: TreeShape;
+  readonly #pace: Pace;
+  readonly #zeroes: ZeroDigests;
+  readonly #worker: Worker;
+  readonly #waiting = new Map<number, Waiting>();
+  #jobs = 0;
+  #failure: Error | null = null;
+
+  /** The disk must be a raw file or block device at `disk.location`: see `hasherFor`. */
+  constructor(disk: VirtualDisk, { shape, digest, pace }: { shape: TreeShape; digest: Digest; pace?: Pace }) {
+    this.#disk = disk;
+    this.#shape = shape;
+    this.#pace = pace ?? (() => {});
+    this.#zeroes = new ZeroDigests(digest);
+    const workerData: LeafWorkerData = { path: disk.location, virtualSize: disk.virtualSize, leafBytes: shape.leafBytes };
+    // The build turns .ts into .js, also for the file of the thread.
+    const file = new URL(import.meta.url.endsWith('.ts') ? './leaf-worker.ts' : './leaf-worker.js', import.meta.url);
+    this.#worker = new Worker(file, { workerData, name: 'compare', resourceLimits: { maxOldGenerationSizeMb: 64 } });
+    this.#worker.on('message', (answer: LeafAnswer) => this.#onAnswer(answer));
+    this.#worker.on('error', (error) => this.#fail(error as Error));
+    this.#worker.on('exit', () => this.#fail(Object.assign(new Error('the hashing thread has ended'), { code: 'EIO' })));
+  }
+
+  async leaves(first: number, count: number): Promise<DigestList> {
+    const digests = new Uint8Array(count * DIGEST_BYTES);
+    const zero = this.#zeroes.of(this.#shape.leafBytes);
+    for (let index = 0; index < count; index++) digests.set(zero, index * DIGEST_BYTES);
+    const last = leafLength(first + count - 1, this.#shape, this.#disk.virtualSize);
+    digests.set(this.#zeroes.of(last), (count - 1) * DIGEST_BYTES);
+    const runs = await dataLeaves(this.#disk, first, count, this.#shape.leafBytes);
+    const data = runs.flatMap(([from, length]) => Array.from({ length }, (_, index) => from + index));
+    await this.#eachJob('leaves', data, (leaf, digest) => digests.set(digest, (leaf - first) * DIGEST_BYTES), 1);
+    return digests;
+  }
+
+  async pages(leaves: readonly number[]): Promise<DigestList> {
+    const pages = this.#shape.leafBytes / 4096;
+    const digests = new Uint8Array(leaves.length * pages * DIGEST_BYTES);
+    let at = 0;
+    await this.#eachJob('pages', leaves, (_leaf, digest) => {
+      digests.set(digest, at);
+      at += digest.length;
+    }, pages);
+    return digests;
+  }
+
+  async close(): Promise<void> {
+    this.#failure ??= new Error('the hasher is closed');
+    const exited = new Promise((resolve) => this.#worker.once('exit', resolve));
+    if (this.#worker.threadId === -1) return;
+    this.#worker.postMessage({ kind: 'close' } satisfies LeafJob);
+    await exited;
+  }
+
+  /** Posts the leaves in messages, two ahead, and visits the answers in order. */
+  async #eachJob(
+    kind: 'leaves' | 'pages',
+    leaves: readonly number[],
+    visit: (leaf: number, digests: Uint8Array) => void,
+    digestsPerLeaf: number,
+  ): Promise<void> {
+    const step = digestsPerLeaf * DIGEST_BYTES;
+    const flying: { leaves: readonly number[]; digests: Promise<DigestList> }[] = [];
+    const settle = async () => {
+      const { leaves: asked, digests } = flying.shift()!;
+      const got = await digests;
+      for (const [index, leaf] of asked.entries()) visit(leaf, got.subarray(index * step, (index + 1) * step));
+    };
+    for (let at = 0; at < leaves.length; at += JOB_LEAVES) {
+      const some = leaves.slice(at, at + JOB_LEAVES);
+      if (flying.length === JOBS_IN_FLIGHT) await settle();
+      await this.#pace(some.length * this.#shape.leafBytes);
+      const digests = this.#ask(kind, some);
+      digests.catch(() => {}); // Seen by `settle`, or the call has failed already at an earlier job.
+      flying.push({ leaves: some, digests });
+    }
+    while (flying.length > 0) await settle();
+  }
+
+  #ask(kind: 'leaves' | 'pages', leaves: readonly number[]): Promise<DigestList> {
+    if (this.#failure !== null) return Promise.reject(this.#failure);
+    const id = this.#jobs++;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject });
+      this.#worker.postMessage({ id, kind, leaves: Uint32Array.from(leaves) } satisfies LeafJob);
+    });
+  }
+
+  #onAnswer(answer: LeafAnswer): void {
+    const waiting = this.#waiting.get(answer.id);
+    this.#waiting.delete(answer.id);
+    if ('digests' in answer) waiting?.resolve(answer.digests);
+    else waiting?.reject(Object.assign(new Error(answer.failed), { code: answer.errno }));
+  }
+
+  #fail(error: Error): void {
+    this.#failure ??= error;
+    for (const { reject } of this.#waiting.values()) reject(this.#failure);
+    this.#waiting.clear();
+  }
+}
+
+/** A thread for raw files and block devices, else the calling thread. With `read` handed in every byte goes through it. */
+export async function hasherFor(disk: VirtualDisk, options: HasherOptions): Promise<LeafHasher> {
+  const readable = disk.format === 'raw' && options.read === undefined && disk.location.startsWith('/');
+  const found = readable ? await stat(disk.location).catch(() => null) : null;
+  if (found !== null && (found.isBlockDevice() || (found.isFile() && found.size >= disk.virtualSize))) {
+    return new WorkerHasher(disk, options);
+  }
+  return new InThreadHasher(disk, options);
+}

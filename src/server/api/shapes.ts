@@ -1,0 +1,267 @@
+/**
+ * What travels between a host and its clients: the parameters of operations, and what comes back. Field names in results are
+ * promises to scripts (docs/operating/cli.md). Sizes are bytes, times ISO 8601 UTC, durations seconds, times of day HH:MM:SS local.
+ */
+
+import { z } from 'zod';
+import { DISKS_PER_VM_MAX, FREQUENCIES_SEC } from '../../model/limits.ts';
+import { HEALTH_NUMBERS, MODE_NUMBERS, RELATIONSHIP_TYPE_NUMBERS, STATES } from '../../model/replication-state.ts';
+import { RUNGS } from '../../model/resync-trigger.ts';
+import { timeOfDaySchema, vmNameSchema } from '../../model/settings.ts';
+
+// Bounds on what a client may send, before the host looks at it.
+export const NAME_CHARS_MAX = 200;
+const PATH_CHARS_MAX = 4096;
+export const EVENTS_MAX = 10_000;
+
+const namesOf = <Name extends string>(table: Record<Name, unknown>): [Name, ...Name[]] => Object.keys(table) as [Name, ...Name[]];
+
+// ── What people and programs send ──────────────────────────────────────────────────────────────────────────────────
+
+export const vmName = vmNameSchema.describe('name of the virtual machine');
+const path = z.string().min(1).max(PATH_CHARS_MAX).regex(/^[^\0]+$/);
+/** The client makes paths absolute: the server has another working folder. */
+export const absolutePath = path.regex(/^\//, 'an absolute path');
+export const diskLocation = path
+  .regex(/^(\/|nbd(s)?(\+unix)?:\/\/)/, 'an absolute path or an NBD URI')
+  .describe('absolute path of an image or block device, or an NBD URI');
+export const instant = z.iso.datetime({ offset: true }).describe('ISO 8601 with a zone');
+export const timeOfDay = timeOfDaySchema.describe('local time of day');
+export const hostPort = z.string().max(300).regex(/^(\[[^\]]+\]|[^:/\s]+):\d{1,5}$/, 'HOST:PORT').describe('HOST:PORT');
+export const fingerprint = z
+  .string()
+  .max(200)
+  .regex(/^[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){31}$/, '64 hexadecimal digits, with or without colons')
+  .describe("SHA-256 fingerprint of a host's certificate");
+export const none = z.strictObject({});
+export const named = z.strictObject({ name: vmName });
+export const maybeNamed = z.strictObject({ name: vmName.exactOptional() });
+
+/**
+ * A `SettingsChange` of model/settings.ts: what is absent stays as it is (`set`) or takes its default (`enable`). Ranges are checked by
+ * `changeSettings`, together with what was set before.
+ */
+export const settingsChange = z.strictObject({
+  frequencySec: z.literal([...FREQUENCIES_SEC]).exactOptional().describe('seconds between two log files'),
+  recoveryHistory: z.int().exactOptional().describe('further hourly recovery points to keep'),
+  applicationConsistentHours: z.int().exactOptional(),
+  compression: z.boolean().exactOptional(),
+  excludedDisks: z.array(diskLocation).max(DISKS_PER_VM_MAX).exactOptional(),
+  autoResync: z
+    .strictObject({ enabled: z.boolean().exactOptional(), intervalStart: timeOfDay.exactOptional(), intervalEnd: timeOfDay.exactOptional() })
+    .exactOptional(),
+  resyncPriority: z.int().exactOptional().describe("smaller goes first in the host's queue"),
+  resyncShare: z
+    .strictObject({ diskBytesPerSec: z.int().nullable().exactOptional(), linkBytesPerSec: z.int().nullable().exactOptional() })
+    .exactOptional(),
+  keepRecoveryPoints: z.boolean().exactOptional(),
+  logLimitPercent: z.number().exactOptional().describe('of the virtual size of all disks'),
+  boundedWaitMs: z.int().exactOptional(),
+  verify: z
+    .strictObject({ everyDays: z.int().exactOptional(), at: timeOfDay.exactOptional(), diskBytesPerSec: z.int().exactOptional() })
+    .exactOptional(),
+});
+
+// ── What the host answers ──────────────────────────────────────────────────────────────────────────────────────────
+
+const bytes = z.int().min(0);
+const seconds = z.number().min(0);
+const time = z.iso.datetime();
+
+export const authorizationEntry = z.looseObject({
+  fingerprint: z.string().describe('of the peer, or "any"'),
+  name: z.string().nullable(),
+  storage: z.string().nullable().describe('folder for replica disks; null = the default of the data folder'),
+  trustGroup: z.string(),
+});
+
+export const vm = z.looseObject({
+  vmId: z.string(),
+  name: z.string(),
+  disks: z.array(
+    z.looseObject({
+      path: z.string(),
+      format: z.string(),
+      virtualSize: bytes,
+      uri: z.string().nullable().describe('where a hypervisor opens the disk; null while not attached'),
+    }),
+  ),
+  attached: z.boolean(),
+});
+
+export const statistics = z.looseObject({
+  monitoringStartTime: time.nullable(),
+  monitoringEndTime: time.nullable(),
+  averageReplicationBytes: z.number().min(0),
+  maximumReplicationBytes: bytes,
+  averageLatencySeconds: seconds.nullable(),
+  maximumLatencySeconds: seconds.nullable(),
+  replicationErrors: z.int().min(0),
+  successfulReplications: z.int().min(0),
+  missedReplications: z.int().min(0),
+  pendingBytes: bytes,
+  initialReplicationBytes: bytes.optional(),
+  resynchronizedBytes: bytes.optional(),
+  sentBytes: bytes.optional().describe('over the network, after compression'),
+});
+
+const healthName = z.enum(namesOf(HEALTH_NUMBERS));
+const relationshipName = z.enum(namesOf(RELATIONSHIP_TYPE_NUMBERS));
+const stateName = z.enum(STATES).describe("PowerShell's VMReplicationState");
+
+export const status = z.looseObject({
+  vmId: z.string(),
+  vmName: z.string(),
+  state: stateName,
+  stateNumber: z.int().describe("PowerShell's number"),
+  wmiState: z.int().describe("WMI's number of the same state"),
+  health: healthName,
+  mode: z.enum(namesOf(MODE_NUMBERS)),
+  relationship: relationshipName,
+  frequencySec: z.int().nullable(),
+  primaryServer: z.string().nullable(),
+  replicaServer: z.string().nullable(),
+  lastReplicationTime: time.nullable(),
+  lastAppliedLogTime: time.nullable(),
+  pendingBytes: bytes,
+  autoResynchronizeEnabled: z.boolean(),
+  autoResynchronizeIntervalStart: timeOfDay,
+  autoResynchronizeIntervalEnd: timeOfDay,
+  resynchronizeStartTime: time.nullable(),
+  healthDetails: z.array(z.string()),
+  initialReplicationStartTime: time.nullable().optional(),
+  recoveryHistory: z.int().optional(),
+  replicaPort: z.int().nullable().optional(),
+  lagSeconds: seconds.nullable().optional().describe('age of what the replica could serve now'),
+  logBytes: bytes.optional().describe('tracking logs that count against the limit'),
+  logLimitBytes: bytes.optional().describe('beyond it a resynchronization is required'),
+  secondsToLogLimit: seconds.nullable().optional().describe('forecast at the present rate; null = not in sight'),
+  excludedDisks: z.array(z.string()).optional(),
+  disks: z
+    .array(z.looseObject({ path: z.string(), uri: z.string().nullable() }))
+    .optional()
+    .describe('after a failover: where each disk is served'),
+});
+
+export const health = z.looseObject({
+  vmName: z.string(),
+  health: healthName,
+  state: stateName,
+  relationship: relationshipName.optional(),
+  lastReplicationTime: time.nullable().optional(),
+  healthDetails: z.array(z.string()),
+  statistics,
+});
+
+const resyncDisk = z.looseObject({
+  path: z.string(),
+  totalBytes: bytes,
+  comparedBytes: bytes,
+  differingBytes: bytes,
+  sentBytes: bytes,
+});
+
+export const resyncStatus = z.looseObject({
+  vmName: z.string(),
+  phase: z.string().describe('"none" when no resynchronization is required or running'),
+  rung: z.enum(RUNGS).nullable(),
+  reason: z.string().nullable(),
+  percent: z.number().min(0).max(100).nullable(),
+  disks: z.array(resyncDisk),
+  etaSeconds: seconds.nullable(),
+  bytesPerSecond: z.number().min(0).nullable().optional(),
+  startTime: time.nullable().optional(),
+});
+
+export const resyncPlan = z.looseObject({
+  vmName: z.string(),
+  rung: z.enum(RUNGS),
+  reason: z.string(),
+  readBytes: bytes.describe('to be read on each side'),
+  estimatedSeconds: seconds.nullable(),
+  disks: z.array(z.looseObject({ path: z.string(), totalBytes: bytes, readBytes: bytes })),
+  refusals: z.array(z.string()).optional().describe('why it could not start now'),
+});
+
+export const resyncQueueEntry = z.looseObject({
+  vmName: z.string(),
+  standing: z.enum(['running', 'waiting', 'scheduled', 'paused']),
+  position: z.int().min(0).describe('0 = running'),
+  priority: z.int(),
+  startTime: time.nullable().describe('not before'),
+  reason: z.string().nullable().optional(),
+});
+
+export const event = z.looseObject({
+  time,
+  id: z.union([z.int(), z.string()]).describe("Hyper-V's number where one exists, else a name"),
+  level: z.enum(['Information', 'Warning', 'Error']),
+  vmName: z.string().nullable(),
+  message: z.string(),
+  data: z.record(z.string(), z.unknown()),
+});
+
+export const point = z.looseObject({
+  id: z.string(),
+  time,
+  kind: z.enum(['standard', 'application-consistent', 'latest']),
+  bytes: bytes.describe('what keeping it costs'),
+});
+
+export const check = z.looseObject({ check: z.string(), ok: z.boolean(), detail: z.string(), remedy: z.string().nullable() });
+
+export const syncNow = z.looseObject({ vmName: z.string(), logSequence: z.int().min(0), bytes, seconds });
+
+export const verifyResult = z.looseObject({
+  vmName: z.string(),
+  equal: z.boolean(),
+  comparedBytes: bytes,
+  differingBytes: bytes,
+  unprovenBytes: bytes,
+  at: time.describe('the instant for which the answer holds'),
+  repairedBytes: bytes.optional(),
+});
+
+/** One line of progress of a long operation. */
+export const PROGRESS = z.looseObject({
+  phase: z.string(),
+  done: z.number().min(0),
+  total: z.number().min(0).describe('0 = not known'),
+  unit: z.literal('bytes'),
+  rate: z.number().min(0).optional().describe('bytes per second'),
+  etaSeconds: seconds.optional(),
+  disk: z.string().optional(),
+  message: z.string().optional(),
+});
+export interface Progress {
+  phase: string;
+  done: number;
+  total: number;
+  unit: 'bytes';
+  rate?: number;
+  etaSeconds?: number;
+  disk?: string;
+  message?: string;
+}
+
+/** How an operation fails, on every transport. `kind` decides exit code and HTTP status. */
+export const FAILURE = z.looseObject({
+  error: z.looseObject({
+    kind: z.enum(['usage', 'state', 'peer', 'io']),
+    code: z.string(),
+    message: z.string(),
+    remedy: z.string(),
+  }),
+});
+
+export type Status = z.output<typeof status>;
+export type Health = z.output<typeof health>;
+export type Statistics = z.output<typeof statistics>;
+export type Vm = z.output<typeof vm>;
+export type AuthorizationEntry = z.output<typeof authorizationEntry>;
+export type ResyncStatus = z.output<typeof resyncStatus>;
+export type ResyncPlan = z.output<typeof resyncPlan>;
+export type ResyncQueueEntry = z.output<typeof resyncQueueEntry>;
+export type HostEvent = z.output<typeof event>;
+export type RecoveryPoint = z.output<typeof point>;
+export type Check = z.output<typeof check>;

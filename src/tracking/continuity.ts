@@ -1,0 +1,106 @@
+/**
+ * After a start: may what was known of the disks still be believed? Pure; the facts are gathered by tracked-vm.ts.
+ *
+ * The answers are those of the design: rules R2 (process crash), R11 (machine crash), R24 (seals), R25 (other host), triggers
+ * 1, 4 and 5.
+ */
+import type { SealRecord, TrackingRecord } from '../model/records.ts';
+import type { LeaseRecord } from './write-lease.ts';
+
+export type Continuity =
+  /** Cleanly stopped and untouched since. */
+  | { kind: 'clean' }
+  /** This machine's page cache still holds everything: take the open logs up again. */
+  | { kind: 'recover' }
+  /** The disks may differ from what the logs say. `mapHolds`: the change map still names every region that may differ. */
+  | { kind: 'lost'; trigger: 1 | 4 | 5; reason: string; mapHolds: boolean };
+
+export interface ContinuityFacts {
+  tracking: TrackingRecord;
+  bootId: string;
+  hostId: string;
+  lease: LeaseRecord | null;
+  /** By disk id, taken now. */
+  seals: Record<string, SealRecord>;
+  /** Disk id to what people call it. */
+  names: Record<string, string>;
+  trustDisk: boolean;
+}
+
+export function decideContinuity(facts: ContinuityFacts): Continuity {
+  const { tracking } = facts;
+  if (!tracking.running) return afterCleanStop(facts);
+  if (tracking.hostId !== facts.hostId) {
+    return { kind: 'lost', trigger: 4, mapHolds: true, reason: 'the tracking log was left open by another host' };
+  }
+  if (tracking.bootId !== facts.bootId) {
+    return { kind: 'lost', trigger: 4, mapHolds: true, reason: 'the machine went down while the tracking log was open' };
+  }
+  return afterProcessCrash(facts);
+}
+
+function afterCleanStop(facts: ContinuityFacts): Continuity {
+  for (const [diskId, name] of Object.entries(facts.names)) {
+    const lost = compareSeals(name, facts.tracking.seals[diskId], facts.seals[diskId], facts);
+    if (lost !== null) return lost;
+  }
+  return { kind: 'clean' };
+}
+
+function afterProcessCrash(facts: ContinuityFacts): Continuity {
+  const { lease } = facts;
+  for (const [diskId, name] of Object.entries(facts.names)) {
+    const now = facts.seals[diskId];
+    if (facts.trustDisk && now?.kind !== 'file') continue;
+    if (lease === null) return unproven(name, 'there is no record of the last writes');
+    if (lease.kind === 'quiet') {
+      const lost = compareSeals(name, lease.seals[diskId], now, facts);
+      if (lost !== null) return lost;
+    } else if (now?.kind === 'file') {
+      const latest = Math.max(milliseconds(now.mtimeNs), milliseconds(now.ctimeNs));
+      if (latest > lease.until) {
+        return unproven(name, `it was modified at ${iso(latest)}, this host's last write was before ${iso(lease.until)}`);
+      }
+    } else {
+      return unproven(name, 'such a disk does not tell who wrote to it last');
+    }
+  }
+  return { kind: 'recover' };
+}
+
+/** Null when the seals prove that nobody wrote in between. */
+function compareSeals(
+  name: string, before: SealRecord | undefined, now: SealRecord | undefined, facts: ContinuityFacts,
+): Extract<Continuity, { kind: 'lost' }> | null {
+  if (now === undefined || now.kind === 'none') {
+    return facts.trustDisk ? null : unproven(name, 'such a disk does not tell whether somebody wrote to it');
+  }
+  if (before === undefined || before.kind !== now.kind) return unproven(name, 'it was not sealed at the last stop');
+  if (now.kind === 'block' && !facts.trustDisk && before.bootId !== now.bootId) {
+    return unproven(name, 'the machine was restarted, and a block device keeps no mark of writes over that');
+  }
+  const changed = Object.keys(now).filter((key) => JSON.stringify(before[key]) !== JSON.stringify(now[key]));
+  if (changed.length === 0) return null;
+  const reverted = revertReason(before, now);
+  if (reverted !== null) {
+    return { kind: 'lost', trigger: 5, mapHolds: false, reason: `disk ${name} was replaced or reverted: ${reverted}` };
+  }
+  const what = changed.map((key) => `${key} was ${String(before[key])}, is ${String(now[key])}`).join('; ');
+  return { kind: 'lost', trigger: 1, mapHolds: false, reason: `disk ${name} was modified while the VM was off (${what})` };
+}
+
+/** A file that is another one, or older than the one that was sealed, was put there by a restore, a copy or a revert. */
+function revertReason(before: SealRecord, now: SealRecord): string | null {
+  if (before.kind !== 'file') return null;
+  if (before.inode !== now.inode || before.device !== now.device) return 'it is another file than at the last stop';
+  if (milliseconds(now.mtimeNs) < milliseconds(before.mtimeNs)) {
+    return `it is of ${iso(milliseconds(now.mtimeNs))}, at the last stop it was of ${iso(milliseconds(before.mtimeNs))}`;
+  }
+  return null;
+}
+
+const unproven = (name: string, why: string): Extract<Continuity, { kind: 'lost' }> =>
+  ({ kind: 'lost', trigger: 1, mapHolds: false, reason: `nobody can prove that disk ${name} was not modified: ${why}` });
+
+const milliseconds = (nanoseconds: unknown): number => Number(BigInt(String(nanoseconds)) / 1_000_000n);
+const iso = (time: number): string => new Date(time).toISOString();

@@ -1,0 +1,139 @@
+/** The log files of an epoch: made, closed, taken up again after a crash of this process, dropped. */
+import type { VirtualDisk } from '../disk/virtual-disk.ts';
+import { recoverLog, type UnfinishedRecord } from '../hrl/log-recovery.ts';
+import { LogWriter, type ClosedLog } from '../hrl/log-writer.ts';
+import type { EpochRecord, VmRecord } from '../model/records.ts';
+import { logPath, type TrackingPorts } from './tracking-ports.ts';
+
+/** How much of a disk is read back at once. */
+const READ_BACK_BYTES = 1 << 20;
+
+/** New, empty logs for all disks. Files of the same names can only be left over from a switch that a crash undid. */
+export async function createLogs(
+  ports: TrackingPorts, vm: VmRecord, epoch: number, previous: (diskId: string) => string | null,
+): Promise<Map<string, LogWriter>> {
+  const logs = new Map<string, LogWriter>();
+  try {
+    for (const disk of vm.disks) {
+      const path = logPath(ports, vm, disk, epoch);
+      await ports.files.makeFolder(path.slice(0, path.lastIndexOf('/')));
+      await removeLog(ports, path);
+      logs.set(disk.diskId, await LogWriter.create(ports, path, {
+        uniqueId: ports.random.uuid(), previousUniqueId: previous(disk.diskId), createdAt: ports.clock.now(),
+        diskSize: disk.virtualSize,
+      }));
+    }
+  } catch (error) {
+    for (const log of logs.values()) {
+      await log.abandon();
+      await removeLog(ports, log.path);
+    }
+    throw error;
+  }
+  return logs;
+}
+
+/** Waits for the epoch's last disk write, closes its logs durably and records it as closed. */
+export async function closeEpoch(ports: TrackingPorts, epoch: EpochRecord, logs: Map<string, LogWriter>): Promise<EpochRecord> {
+  await Promise.all([...logs.values()].map((log) => log.allFinished()));
+  const closed = new Map<string, ClosedLog>();
+  for (const [diskId, log] of logs) closed.set(diskId, await log.close());
+  return recordClosed(ports, epoch, closed);
+}
+
+function recordClosed(ports: TrackingPorts, epoch: EpochRecord, closed: Map<string, ClosedLog>): EpochRecord {
+  const record: EpochRecord = {
+    ...epoch,
+    status: 'closed',
+    closedAt: epoch.closedAt ?? ports.clock.now(),
+    disks: epoch.disks.map((disk) => {
+      const log = closed.get(disk.diskId);
+      return log === undefined ? disk : { ...disk, size: log.size, digest: log.digest, entries: log.entries };
+    }),
+  };
+  ports.catalog.transaction(() => ports.catalog.epochs.put(record));
+  return record;
+}
+
+export interface RecoveredEpochs {
+  /** By disk id; empty when the newest epoch was ended already. */
+  open: Map<string, LogWriter>;
+  /** By disk id, of all epochs: what the disk holds there is not known from the logs. */
+  unfinished: Map<string, UnfinishedRecord[]>;
+  /** By disk id: the unfinished records of the open log itself. */
+  ownRecords: Map<string, number[]>;
+}
+
+/**
+ * After a crash of this process, in the same boot and with nobody else having written (R2). An epoch that was being closed is
+ * closed: what was accepted before its instant belongs to it, finished or not. What the disk really holds where a write was
+ * unfinished must be read back into the newest epoch (`readBackInto`), which is what makes that one true.
+ */
+export async function recoverEpochs(ports: TrackingPorts, vm: VmRecord): Promise<RecoveredEpochs | { untrusted: string }> {
+  const records = ports.catalog.epochs.list(vm.vmId).filter(({ status }) => status === 'open' || status === 'closing');
+  const recovered: RecoveredEpochs = { open: new Map(), unfinished: new Map(), ownRecords: new Map() };
+  for (const record of records) {
+    const closed = new Map<string, ClosedLog>();
+    for (const { diskId, path } of record.disks) {
+      const found = await recoverLog(ports, path);
+      const reason = found.outcome === 'untrusted' ? found.reason
+        : found.outcome === 'closed' && record.status === 'open' ? 'it was closed although its epoch was open' : null;
+      if (reason !== null) {
+        for (const log of recovered.open.values()) await log.abandon();
+        return { untrusted: `the tracking log ${path} cannot be taken up again: ${reason}` };
+      }
+      if (found.outcome === 'closed') closed.set(diskId, found.log);
+      if (found.outcome !== 'open') continue;
+      recovered.unfinished.set(diskId, [...(recovered.unfinished.get(diskId) ?? []), ...found.unfinished]);
+      if (record.status === 'open') {
+        recovered.open.set(diskId, found.writer);
+        recovered.ownRecords.set(diskId, found.unfinished.map(({ number }) => number));
+        continue;
+      }
+      for (const { number } of found.unfinished) found.writer.finished(number);
+      closed.set(diskId, await found.writer.close());
+    }
+    if (record.status === 'closing') recordClosed(ports, record, closed);
+  }
+  return recovered;
+}
+
+/** Logs what the disk holds where writes were unfinished; `ownRecords` of this log count as finished then. */
+export async function readBackInto(
+  ports: TrackingPorts, log: LogWriter, disk: VirtualDisk, unfinished: readonly UnfinishedRecord[], ownRecords: readonly number[],
+): Promise<void> {
+  await readBack(ports, disk, log, unfinished);
+  for (const number of ownRecords) log.finished(number);
+  await log.persistFinished();
+}
+
+async function readBack(
+  ports: TrackingPorts, disk: VirtualDisk, log: LogWriter, records: readonly UnfinishedRecord[],
+): Promise<void> {
+  for (const record of records) {
+    for (let done = 0; done < record.length; done += READ_BACK_BYTES) {
+      const data = new Uint8Array(Math.min(READ_BACK_BYTES, record.length - done));
+      await disk.read(data, record.offset + done);
+      const number = await log.append([{ op: 'write', offset: record.offset + done, data }], ports.clock.now());
+      log.finished(number);
+    }
+  }
+}
+
+/** Forgets all logs of the VM; their files are removed as far as they can be. */
+export async function dropEpochs(ports: TrackingPorts, vm: VmRecord): Promise<void> {
+  const records = ports.catalog.epochs.list(vm.vmId);
+  ports.catalog.transaction(() => {
+    for (const { vmId, epoch } of records) ports.catalog.epochs.remove(vmId, epoch);
+  });
+  for (const record of records) await removeEpochFiles(ports, record);
+}
+
+export async function removeEpochFiles(ports: TrackingPorts, record: EpochRecord): Promise<void> {
+  for (const { path } of record.disks) await removeLog(ports, path);
+}
+
+async function removeLog(ports: TrackingPorts, path: string): Promise<void> {
+  await ports.files.remove(`${path}.index`);
+  await ports.files.remove(path);
+}

@@ -1,0 +1,314 @@
+/**
+ * One disk of a running VM: every guest write goes to the change map, then to the tracking log, then to the disk.
+ *
+ * Invariants
+ * - A disk write starts only when its regions' bits are durable (R7) and its log record is written (R1), or after `stopLogging`
+ *   has been told to the catalog (trigger 3): the guest then goes on unlogged, with the map alone.
+ * - Log order is the order in which operations are admitted; two overlapping operations reach the disk in that order (R3).
+ *   Operations that do not overlap run side by side.
+ * - From reading the current epoch to the append call no other code runs, so a log switch falls between two operations (R5).
+ * - Replication delays a guest write by at most the bounded wait and never fails it (promise 1). Only the disk itself can.
+ *
+ * An operation is answered when it is on the disk. It is `finished` in the log then, which is what recovery after a crash of
+ * this process rests on (R2).
+ */
+import type { LogRecord, LogWriter } from '../hrl/log-writer.ts';
+import type { Extent, VirtualDisk } from '../disk/virtual-disk.ts';
+import type { Clock } from '../model/ports.ts';
+import type { ChangeMap } from './change-map.ts';
+
+export interface TrackingHost {
+  readonly clock: Clock;
+  boundedWaitMs(): number;
+  /** The epoch that an operation admitted now belongs to. */
+  epoch(): number;
+  /** Null when this process is on record as writing, else a promise of it, which never rejects (see write-lease.ts). */
+  lease(): Promise<void> | null;
+  /** An operation has begun or ended on this disk. */
+  activity(disk: TrackedDisk): void;
+  /**
+   * The log can no longer be kept. Must put it on record durably, and call `stopLogging` on every disk of the VM, before it
+   * returns: unlogged writes reach the disks right after.
+   */
+  loggingFailed(reason: Error): void;
+  /** A bit of the map could not be made durable in time (R10); must put it on record durably before it returns. */
+  mapFailed(reason: Error): void;
+}
+
+interface Operation {
+  kind: 'write' | 'zero' | 'discard';
+  offset: number;
+  length: number;
+  data: Uint8Array | null;
+  log: LogWriter | null;
+  record: number;
+  /** Overlapping operations before this one that are not done. */
+  blockers: number;
+  dependents: Operation[];
+  /** Called when it has ended, before the guest hears of it; for `settled`. */
+  onEnd: (() => void)[] | null;
+  resolve: () => void;
+  reject: (reason: unknown) => void;
+}
+
+interface PendingAppend {
+  operations: Operation[];
+  since: number;
+}
+
+export class TrackedDisk {
+  readonly disk: VirtualDisk;
+  #map: ChangeMap | null;
+  #host: TrackingHost;
+  #log: LogWriter | null = null;
+  #queue: Operation[] = [];
+  #admitting = false;
+  #pending: PendingAppend[] = [];
+  /** Admitted to the disk, in order: running, or waiting for an overlapping one. */
+  #inFlight = new Set<Operation>();
+  #watching = false;
+  /** Submitted and not yet answered. */
+  #open = new Set<Operation>();
+
+  constructor(disk: VirtualDisk, map: ChangeMap | null, host: TrackingHost) {
+    this.disk = disk;
+    this.#map = map;
+    this.#host = host;
+  }
+
+  get map(): ChangeMap | null {
+    return this.#map;
+  }
+
+  /** A new map for a new baseline, or none; counts for operations admitted from now on. */
+  setMap(map: ChangeMap | null): void {
+    this.#map = map;
+  }
+
+  /** Operations submitted and not yet answered. */
+  get openOperations(): number {
+    return this.#open.size;
+  }
+
+  get log(): LogWriter | null {
+    return this.#log;
+  }
+
+  /** Sends operations admitted from now on to another log; returns the one before. Does nothing else: one step of a switch. */
+  setLog(log: LogWriter | null): LogWriter | null {
+    const before = this.#log;
+    this.#log = log;
+    return before;
+  }
+
+  /** Goes on with the map alone, also for operations whose append is still under way. */
+  stopLogging(): void {
+    this.#log = null;
+    const pending = this.#pending;
+    this.#pending = [];
+    for (const { operations } of pending) for (const operation of operations) this.#start(operation, null, 0);
+  }
+
+  read(into: Uint8Array, offset: number): Promise<void> {
+    return this.disk.read(into, offset);
+  }
+
+  write(data: Uint8Array, offset: number): Promise<void> {
+    return this.#submit('write', offset, data.length, data);
+  }
+
+  zero(offset: number, length: number): Promise<void> {
+    return this.#submit('zero', offset, length, null);
+  }
+
+  /** A discard that cannot promise zeroes is neither logged nor done (R6). */
+  discard(offset: number, length: number): Promise<void> {
+    return this.disk.discardReadsZero ? this.#submit('discard', offset, length, null) : Promise.resolve();
+  }
+
+  extents(offset: number, length: number): AsyncIterable<Extent> {
+    return this.disk.extents(offset, length);
+  }
+
+  /**
+   * Makes the disk durable. It does not wait for the log: a machine crash never trusts an open log (R4). After a failure the
+   * bits of everything since the last good flush are still set, since bits drop only after one (R8); logging stops, because
+   * what the disk holds is no longer what the log says (R3).
+   */
+  async flush(): Promise<void> {
+    try {
+      await this.disk.flush();
+    } catch (cause) {
+      if (this.#log !== null) this.#host.loggingFailed(new Error('a flush of the disk failed', { cause }));
+      throw cause;
+    }
+  }
+
+  /** Resolves when every operation submitted before the call has ended, whatever comes after them (R17). */
+  async settled(): Promise<void> {
+    await Promise.all([...this.#open].map((operation) => new Promise<void>((resolve) => {
+      (operation.onEnd ??= []).push(resolve);
+    })));
+  }
+
+  #submit(kind: Operation['kind'], offset: number, length: number, data: Uint8Array | null): Promise<void> {
+    if (length === 0) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      const operation: Operation =
+        { kind, offset, length, data, log: null, record: 0, blockers: 0, dependents: [], onEnd: null, resolve, reject };
+      this.#open.add(operation);
+      this.#host.activity(this);
+      this.#queue.push(operation);
+      if (this.#admitting) return;
+      this.#admitting = true;
+      // At the end of the current tick: what one network packet brought becomes one log write.
+      queueMicrotask(() => void this.#admit());
+    });
+  }
+
+  /** Takes everything queued, in order: map, then log. While it waits for the map, more operations queue up behind. */
+  async #admit(): Promise<void> {
+    while (this.#queue.length > 0) {
+      const operations = this.#queue;
+      this.#queue = [];
+      for (let wait = this.#needs(operations); wait !== null; wait = this.#needs(operations)) await wait;
+      // No await from here to the append: epoch and log belong together.
+      this.#append(operations);
+    }
+    this.#admitting = false;
+  }
+
+  /** What must be waited for before these operations may be appended under the current epoch; null when nothing is left. */
+  #needs(operations: Operation[]): Promise<unknown> | null {
+    const lease = this.#host.lease();
+    if (this.#map === null) return lease;
+    const epoch = this.#host.epoch();
+    const marks: Promise<void>[] = [];
+    for (const { offset, length } of operations) {
+      const mark = this.#map.mark(offset, length, epoch);
+      if (mark !== null) marks.push(mark);
+    }
+    if (marks.length === 0) return lease;
+    return Promise.all([this.#boundedMark(Promise.all(marks)), lease]);
+  }
+
+  async #boundedMark(mark: Promise<unknown>): Promise<void> {
+    const waitMs = this.#host.boundedWaitMs();
+    const timer = new AbortController();
+    const late = this.#host.clock.sleep(waitMs, timer.signal).then(() => true, () => false);
+    const timedOut = await Promise.race([mark.then(() => false), late]);
+    timer.abort();
+    if (timedOut) this.#map!.distrust(new Error(`the change map took longer than ${waitMs} ms`));
+    const failure = this.#map!.distrusted;
+    if (failure !== null) this.#host.mapFailed(failure);
+  }
+
+  #append(operations: Operation[]): void {
+    const log = this.#log;
+    if (log === null) {
+      for (const operation of operations) this.#start(operation, null, 0);
+      return;
+    }
+    const pending: PendingAppend = { operations, since: this.#host.clock.monotonic() };
+    this.#pending.push(pending);
+    log.append(operations.map(recordOf), this.#host.clock.now()).then(
+      (first) => {
+        if (!this.#take(pending)) return;
+        operations.forEach((operation, index) => this.#start(operation, log, first + index));
+      },
+      (reason: unknown) => {
+        if (this.#pending.includes(pending)) this.#host.loggingFailed(reason instanceof Error ? reason : new Error(String(reason)));
+      },
+    );
+    if (!this.#watching) void this.#watch();
+  }
+
+  /** False when `stopLogging` has let the operations go on already. */
+  #take(pending: PendingAppend): boolean {
+    const index = this.#pending.indexOf(pending);
+    if (index < 0) return false;
+    this.#pending.splice(index, 1);
+    return true;
+  }
+
+  /** While appends are under way: gives the log up when one outlasts the bounded wait (trigger 3). */
+  async #watch(): Promise<void> {
+    this.#watching = true;
+    const { clock } = this.#host;
+    while (this.#pending.length > 0) {
+      const waitMs = this.#host.boundedWaitMs();
+      const left = this.#pending[0]!.since + waitMs - clock.monotonic();
+      if (left <= 0) this.#host.loggingFailed(new Error(`a write to the tracking log took longer than ${waitMs} ms`));
+      else await clock.sleep(left);
+    }
+    this.#watching = false;
+  }
+
+  /** Sends one operation to the disk, behind those before it that it overlaps. */
+  #start(operation: Operation, log: LogWriter | null, record: number): void {
+    operation.log = log;
+    operation.record = record;
+    const end = operation.offset + operation.length;
+    for (const other of this.#inFlight) {
+      if (other.offset < end && operation.offset < other.offset + other.length) {
+        other.dependents.push(operation);
+        operation.blockers++;
+      }
+    }
+    this.#inFlight.add(operation);
+    if (operation.blockers === 0) void this.#perform(operation);
+  }
+
+  async #perform(operation: Operation): Promise<void> {
+    let failure: unknown = null;
+    try {
+      const lease = this.#host.lease();
+      if (lease !== null) await lease;
+      if (operation.kind === 'write') await this.disk.write(operation.data!, operation.offset);
+      else if (operation.kind === 'zero') await this.disk.zero(operation.offset, operation.length);
+      else await this.disk.discard(operation.offset, operation.length);
+      operation.log?.finished(operation.record);
+    } catch (cause) {
+      failure = cause ?? new Error('the disk write failed');
+      await this.#logWhatIsThere(operation);
+    }
+    this.#end(operation, failure);
+  }
+
+  /**
+   * After a failed disk write any part of it may have happened. What the disk holds now is read back and logged, so that the
+   * log says again what the disk says (R3). Overlapping operations wait meanwhile.
+   */
+  async #logWhatIsThere(operation: Operation): Promise<void> {
+    const { log } = operation;
+    if (log === null) return;
+    try {
+      // Its own log, also when that is closing: it cannot end before this record has finished.
+      const data = new Uint8Array(operation.length);
+      await this.disk.read(data, operation.offset);
+      const record = await log.append([{ op: 'write', offset: operation.offset, data }], this.#host.clock.now());
+      log.finished(operation.record);
+      log.finished(record);
+    } catch (cause) {
+      this.#host.loggingFailed(new Error('a disk write failed and could not be read back', { cause }));
+    }
+  }
+
+  #end(operation: Operation, failure: unknown): void {
+    this.#inFlight.delete(operation);
+    for (const dependent of operation.dependents) {
+      if (--dependent.blockers === 0) void this.#perform(dependent);
+    }
+    this.#open.delete(operation);
+    this.#host.activity(this);
+    for (const ended of operation.onEnd ?? []) ended();
+    if (failure === null) operation.resolve();
+    else operation.reject(failure);
+  }
+}
+
+function recordOf(operation: Operation): LogRecord {
+  return operation.kind === 'write'
+    ? { op: 'write', offset: operation.offset, data: operation.data! }
+    : { op: 'zero', offset: operation.offset, length: operation.length };
+}

@@ -1,0 +1,438 @@
+/**
+ * The disks of one VM while they are open for writing: epochs, log switches, recovery after a crash, clean stop.
+ *
+ * Invariants
+ * - `tracking.running` is durable before the first guest write and cleared only after the last one, with the seals (R24).
+ * - A log switch is one catalog transaction followed by one synchronous step over all disks (R5). Crash before it: the new files
+ *   are strangers and are removed. Crash after it: both sets are taken up again, the older one is closed.
+ * - `mode = map-only` is durable before the first unlogged write reaches a disk (trigger 3), so recovery never trusts a log
+ *   with a gap.
+ * - An epoch's bits leave the map after: closed, disks flushed, and applied on the replica (R8).
+ */
+import type { LogWriter } from '../hrl/log-writer.ts';
+import { messageOf, UnderstudyError } from '../model/errors.ts';
+import type { OpenFile } from '../model/ports.ts';
+import type { DiskRecord, EpochRecord, SealRecord, TrackingRecord, VmRecord } from '../model/records.ts';
+import type { TriggerNumber } from '../model/resync-trigger.ts';
+import { ChangeMap, type Range } from './change-map.ts';
+import { decideContinuity, type Continuity } from './continuity.ts';
+import { closeEpoch, createLogs, dropEpochs, readBackInto, recoverEpochs } from './epoch-logs.ts';
+import { TrackedDisk, type TrackingHost } from './tracked-disk.ts';
+import { leasePath, mapPath, type TrackingPorts } from './tracking-ports.ts';
+import { readLease, WriteLease } from './write-lease.ts';
+
+/** No write for this long: the disks are sealed where they are, so that a crash later proves them untouched exactly. */
+const QUIET_AFTER_MS = 20;
+
+export interface TrackingLoss {
+  trigger: TriggerNumber;
+  reason: string;
+}
+
+export interface TrackedVmHooks {
+  boundedWaitMs(): number;
+  /** Tracking has stopped; called inside the catalog transaction that records it. Only when logs were being kept. */
+  trackingLost(loss: TrackingLoss): void;
+}
+
+export class TrackedVm implements TrackingHost {
+  readonly clock;
+  #ports: TrackingPorts;
+  #hooks: TrackedVmHooks;
+  #vm: VmRecord;
+  #disks = new Map<string, TrackedDisk>();
+  #lease: WriteLease | null = null;
+  #closing: Promise<EpochRecord> | null = null;
+  #switching: Promise<unknown> = Promise.resolve();
+  #activity = 0;
+  #sealing = false;
+  #closed = false;
+
+  private constructor(ports: TrackingPorts, vm: VmRecord, hooks: TrackedVmHooks) {
+    this.#ports = ports;
+    this.#vm = vm;
+    this.#hooks = hooks;
+    this.clock = ports.clock;
+  }
+
+  /**
+   * Opens the disks (locked), decides whether what was known still holds, and takes open logs up again. `loss` is set when a
+   * resync is required from now on; writes are then tracked by the map alone.
+   */
+  static async open(ports: TrackingPorts, vm: VmRecord, hooks: TrackedVmHooks): Promise<{ vm: TrackedVm; loss: TrackingLoss | null }> {
+    const opened = new TrackedVm(ports, structuredClone(vm), hooks);
+    try {
+      for (const disk of vm.disks) {
+        opened.#disks.set(disk.diskId, new TrackedDisk(await openChecked(ports, disk), null, opened));
+      }
+      const loss = vm.tracking === null ? null : await opened.#resume(vm.tracking);
+      return { vm: opened, loss };
+    } catch (error) {
+      for (const disk of opened.#disks.values()) await disk.disk.close();
+      throw error;
+    }
+  }
+
+  get tracking(): TrackingRecord | null {
+    return this.#vm.tracking;
+  }
+
+  get logging(): boolean {
+    return this.#vm.tracking?.mode === 'logging';
+  }
+
+  disk(diskId: string): TrackedDisk {
+    const disk = this.#disks.get(diskId);
+    if (disk === undefined) throw new RangeError(`no disk ${diskId} in VM ${this.#vm.name}`);
+    return disk;
+  }
+
+  /** Bytes of the logs that are open or closing. */
+  get openLogBytes(): number {
+    let bytes = 0;
+    for (const disk of this.#disks.values()) bytes += disk.log?.bytes ?? 0;
+    return bytes;
+  }
+
+  /** True when the open epoch holds at least one record. */
+  get hasWrites(): boolean {
+    return [...this.#disks.values()].some((disk) => (disk.log?.recordCount ?? 0) > 0);
+  }
+
+  // What TrackedDisk asks of its VM.
+  boundedWaitMs(): number {
+    return this.#hooks.boundedWaitMs();
+  }
+
+  epoch(): number {
+    return this.#vm.tracking?.epoch ?? 0;
+  }
+
+  lease(): Promise<void> | null {
+    return this.#lease?.cover() ?? null;
+  }
+
+  activity(): void {
+    this.#activity++;
+    if (!this.#sealing && this.#lease !== null) void this.#sealWhenQuiet();
+  }
+
+  loggingFailed(reason: Error): void {
+    if (this.#vm.tracking?.mode !== 'logging') return;
+    const cause = reason.cause === undefined ? '' : `: ${messageOf(reason.cause)}`;
+    this.stopLogging({ trigger: 3, reason: `${reason.message}${cause}` });
+  }
+
+  mapFailed(reason: Error): void {
+    if (this.#vm.tracking === null || !this.#vm.tracking.mapTrusted) return;
+    this.#ports.log.error({ vm: this.#vm.name, reason: reason.message }, 'the change map can no longer be trusted');
+    this.#record({ mapTrusted: false });
+  }
+
+  /** Drops the logs, durably, and goes on with the map: on a trigger, or because the user asked for a resync. */
+  stopLogging(loss: TrackingLoss): void {
+    if (this.#vm.tracking?.mode !== 'logging') return;
+    this.#ports.catalog.transaction(() => {
+      this.#record({ mode: 'map-only' });
+      this.#hooks.trackingLost(loss);
+    });
+    for (const disk of this.#disks.values()) {
+      const log = disk.log;
+      disk.stopLogging();
+      disk.map?.pin();
+      // Best effort, and possibly on a volume that hangs: the record above is what recovery goes by.
+      void log?.distrust(loss.reason).catch((error: unknown) => this.#ports.log.warn({ error: messageOf(error) }, 'could not discard a log'));
+    }
+  }
+
+  /**
+   * Starts tracking from nothing: fresh maps and the first logs of a new chain. Resolves when every write accepted before is on
+   * disk, so that a copy begun now misses nothing (R17). Returns the number of the first epoch.
+   */
+  async begin(options: { keepMap: boolean }): Promise<number> {
+    const epoch = (this.#vm.tracking?.epoch ?? 0) + 1;
+    await dropEpochs(this.#ports, this.#vm);
+    const maps = new Map<string, ChangeMap>();
+    for (const disk of this.#vm.disks) {
+      const before = this.disk(disk.diskId).map;
+      maps.set(disk.diskId, options.keepMap && before !== null ? before : await this.#freshMap(disk, false));
+    }
+    const logs = await createLogs(this.#ports, this.#vm, epoch, () => null);
+    await this.#openLease();
+    this.#ports.catalog.transaction(() => {
+      this.#putEpoch(epoch, logs);
+      this.#record({
+        epoch, mode: 'logging', running: true, bootId: this.#ports.bootId, hostId: this.#ports.hostId, seals: {},
+        chain: chainOf(logs), mapTrusted: options.keepMap ? (this.#vm.tracking?.mapTrusted ?? true) : true,
+      });
+    });
+    for (const [diskId, disk] of this.#disks) {
+      const old = disk.map;
+      if (options.keepMap) maps.get(diskId)!.pin();
+      disk.setMap(maps.get(diskId)!);
+      disk.setLog(logs.get(diskId)!);
+      if (old !== null && old !== maps.get(diskId)) await old.close();
+    }
+    await this.settled();
+    return epoch;
+  }
+
+  /**
+   * Ends the open epoch at this instant for all disks and opens the next (R5). Resolves when the ended one is closed and
+   * durable. One switch at a time.
+   */
+  switchLog(): Promise<EpochRecord> {
+    const result = this.#switching.then(() => this.#switchNow());
+    this.#switching = result.catch(() => undefined);
+    return result;
+  }
+
+  /** The epoch is applied and durable on the replica: its bits may go once the disks are flushed (R8). */
+  async release(epoch: number): Promise<void> {
+    if (!this.logging) return;
+    for (const disk of this.#disks.values()) await disk.flush();
+    if (!this.logging) return;
+    for (const disk of this.#disks.values()) disk.map?.release(epoch);
+  }
+
+  /** The regions that may differ from the replica, by disk id (rung 1); null where the map is not to be trusted. */
+  suspects(): Map<string, Range[]> | null {
+    if (this.#vm.tracking?.mapTrusted !== true) return null;
+    return new Map([...this.#disks].map(([diskId, disk]) => [diskId, disk.map?.suspects() ?? []]));
+  }
+
+  /** Resolves when every operation submitted before the call has ended. */
+  async settled(): Promise<void> {
+    await Promise.all([...this.#disks.values()].map((disk) => disk.settled()));
+  }
+
+  /**
+   * Clean stop: no guest may write any more. Ends the logs, flushes and seals the disks, and says so in the catalog.
+   * After an I/O error the stop counts as not clean, and the next start finds out.
+   */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    await this.#switching;
+    await this.settled();
+    this.#closed = true;
+    try {
+      for (const disk of this.#disks.values()) await disk.disk.flush();
+      if (this.#vm.tracking !== null) await this.#sealAndRecord();
+    } finally {
+      await this.#closing?.catch(() => undefined);
+      await this.#lease?.close();
+      for (const disk of this.#disks.values()) {
+        await disk.map?.close();
+        await disk.disk.close();
+      }
+    }
+  }
+
+  async #sealAndRecord(): Promise<void> {
+    if (this.logging) await this.#endEpochWithoutNext();
+    const seals = await this.#seals();
+    this.#record({ running: false, seals });
+  }
+
+  async #endEpochWithoutNext(): Promise<void> {
+    const record = this.#ports.catalog.epochs.get(this.#vm.vmId, this.epoch());
+    if (record === undefined) return;
+    const logs = new Map<string, LogWriter>();
+    for (const [diskId, disk] of this.#disks) {
+      const log = disk.setLog(null);
+      if (log !== null) logs.set(diskId, log);
+    }
+    const ended: EpochRecord = { ...record, status: 'closing', closedAt: this.clock.now() };
+    this.#ports.catalog.transaction(() => this.#ports.catalog.epochs.put(ended));
+    await closeEpoch(this.#ports, ended, logs);
+  }
+
+  async #switchNow(): Promise<EpochRecord> {
+    await this.#closing;
+    if (!this.logging || this.#closed) {
+      throw new UnderstudyError('state', 'NOT_TRACKING', `VM '${this.#vm.name}' keeps no tracking log now`, 'See its status.');
+    }
+    const next = this.epoch() + 1;
+    const chain = this.#vm.tracking!.chain;
+    const logs = await createLogs(this.#ports, this.#vm, next, (diskId) => chain[diskId] ?? null);
+    if (!this.logging) {
+      for (const log of logs.values()) await log.abandon();
+      throw new UnderstudyError('state', 'NOT_TRACKING', `VM '${this.#vm.name}' stopped tracking meanwhile`, 'See its status.');
+    }
+    const ended: EpochRecord = {
+      ...this.#ports.catalog.epochs.get(this.#vm.vmId, next - 1)!, status: 'closing', closedAt: this.clock.now(),
+    };
+    // The instant. No await until every disk writes to its new log.
+    this.#ports.catalog.transaction(() => {
+      this.#ports.catalog.epochs.put(ended);
+      this.#putEpoch(next, logs);
+      this.#record({ epoch: next, chain: chainOf(logs) });
+    });
+    const old = new Map<string, LogWriter>();
+    for (const [diskId, disk] of this.#disks) old.set(diskId, disk.setLog(logs.get(diskId)!)!);
+    this.#closing = closeEpoch(this.#ports, ended, old).finally(() => (this.#closing = null));
+    try {
+      return await this.#closing;
+    } catch (cause) {
+      this.loggingFailed(new Error('the tracking log could not be closed', { cause }));
+      throw cause;
+    }
+  }
+
+  async #resume(tracking: TrackingRecord): Promise<TrackingLoss | null> {
+    const seals = await this.#seals();
+    const file = await openOrCreate(this.#ports, leasePath(this.#ports, this.#vm.vmId));
+    const lease = await readLease(file);
+    const names = Object.fromEntries(this.#vm.disks.map((disk) => [disk.diskId, disk.path]));
+    const { bootId, hostId } = this.#ports;
+    const continuity = decideContinuity({
+      tracking, bootId, hostId, lease: lease.record, seals, names, trustDisk: this.#vm.trustDisk,
+    });
+    this.#lease = new WriteLease(file, this.clock, lease.sequence, () => this.boundedWaitMs());
+    const loss = await this.#adopt(continuity);
+    return loss;
+  }
+
+  async #adopt(continuity: Continuity): Promise<TrackingLoss | null> {
+    const { bootId, hostId } = this.#ports;
+    const before = this.#vm.tracking!;
+    let loss: TrackingLoss | null = continuity.kind === 'lost' ? continuity : null;
+    const mapsWhole = await this.#openMaps(before.epoch);
+    let mapTrusted = before.mapTrusted && mapsWhole;
+    if (continuity.kind === 'lost' && !continuity.mapHolds) mapTrusted = false;
+    const base = { running: true, bootId, hostId, mapTrusted };
+    if (loss === null && before.mode === 'logging') loss = await this.#continueLogs(continuity.kind === 'recover', base);
+    else this.#record(base);
+    if (loss !== null) {
+      this.#record({ ...base, mode: 'map-only' });
+      for (const disk of this.#disks.values()) disk.map?.pin();
+      // The logs of before say nothing certain any more (R11); the map decides.
+      await dropEpochs(this.#ports, this.#vm);
+    }
+    return loss;
+  }
+
+  /** Opens the logs for new writes; what a crash left unfinished is read back into them. Returns a loss when that is impossible. */
+  async #continueLogs(crashed: boolean, base: Partial<TrackingRecord>): Promise<TrackingLoss | null> {
+    if (!crashed) {
+      await this.#openNextEpoch(base);
+      return null;
+    }
+    const found = await recoverEpochs(this.#ports, this.#vm);
+    if ('untrusted' in found) return { trigger: 4, reason: found.untrusted };
+    if (found.open.size === 0) await this.#openNextEpoch({});
+    for (const [diskId, log] of found.open) this.disk(diskId).setLog(log);
+    for (const [diskId, disk] of this.#disks) {
+      const unfinished = found.unfinished.get(diskId) ?? [];
+      await readBackInto(this.#ports, disk.log!, disk.disk, unfinished, found.ownRecords.get(diskId) ?? []);
+    }
+    this.#record(base);
+    return null;
+  }
+
+  /** After a clean stop: the chain goes on in a new epoch. */
+  async #openNextEpoch(base: Partial<TrackingRecord>): Promise<void> {
+    const { epoch, chain } = this.#vm.tracking!;
+    const logs = await createLogs(this.#ports, this.#vm, epoch + 1, (diskId) => chain[diskId] ?? null);
+    this.#ports.catalog.transaction(() => {
+      this.#putEpoch(epoch + 1, logs);
+      this.#record({ ...base, epoch: epoch + 1, chain: chainOf(logs) });
+    });
+    for (const [diskId, log] of logs) this.disk(diskId).setLog(log);
+  }
+
+  /** False when a map was damaged; it is replaced by one that suspects everything. */
+  async #openMaps(currentEpoch: number): Promise<boolean> {
+    let whole = true;
+    for (const disk of this.#vm.disks) {
+      const path = mapPath(this.#ports, this.#vm.vmId, disk.diskId);
+      let map: ChangeMap;
+      try {
+        map = await ChangeMap.open(this.#ports.files, path, { diskSize: disk.virtualSize, currentEpoch });
+      } catch (error) {
+        this.#ports.log.error({ vm: this.#vm.name, error: messageOf(error) }, 'the change map is damaged: everything is suspect');
+        whole = false;
+        map = await this.#freshMap(disk, true);
+      }
+      // Without logs nothing but a resync explains the bits.
+      if (this.#vm.tracking!.mode === 'map-only') map.pin();
+      this.disk(disk.diskId).setMap(map);
+    }
+    return whole;
+  }
+
+  #freshMap(disk: DiskRecord, everything: boolean): Promise<ChangeMap> {
+    const path = mapPath(this.#ports, this.#vm.vmId, disk.diskId);
+    return ChangeMap.create(this.#ports.files, path, { diskSize: disk.virtualSize, everything });
+  }
+
+  async #openLease(): Promise<void> {
+    if (this.#lease !== null) return;
+    const file = await openOrCreate(this.#ports, leasePath(this.#ports, this.#vm.vmId));
+    const { sequence } = await readLease(file);
+    this.#lease = new WriteLease(file, this.clock, sequence, () => this.boundedWaitMs());
+  }
+
+  /** Puts the seals on record once nothing has been written for a moment. */
+  async #sealWhenQuiet(): Promise<void> {
+    this.#sealing = true;
+    for (let seen = -1; seen !== this.#activity || this.#busy();) {
+      seen = this.#activity;
+      await this.clock.sleep(QUIET_AFTER_MS);
+      if (this.#closed) return;
+    }
+    const seen = this.#activity;
+    const seals = await this.#seals();
+    this.#sealing = false;
+    if (seen === this.#activity && !this.#closed) await this.#lease?.quiet(seals);
+    else if (!this.#closed) void this.#sealWhenQuiet();
+  }
+
+  #busy(): boolean {
+    return [...this.#disks.values()].some((disk) => disk.openOperations > 0);
+  }
+
+  async #seals(): Promise<Record<string, SealRecord>> {
+    const seals: Record<string, SealRecord> = {};
+    for (const [diskId, disk] of this.#disks) seals[diskId] = await disk.disk.seal();
+    return seals;
+  }
+
+  #record(change: Partial<TrackingRecord>): void {
+    const fresh: TrackingRecord = {
+      epoch: 0, mode: 'map-only', running: true, bootId: this.#ports.bootId, hostId: this.#ports.hostId, seals: {}, chain: {},
+      mapTrusted: true,
+    };
+    const tracking = { ...(this.#vm.tracking ?? fresh), ...change };
+    const { catalog } = this.#ports;
+    catalog.transaction(() => catalog.vms.put({ ...catalog.vms.get(this.#vm.vmId)!, tracking }));
+    this.#vm.tracking = tracking;
+  }
+
+  #putEpoch(epoch: number, logs: Map<string, LogWriter>): void {
+    this.#ports.catalog.epochs.put({
+      vmId: this.#vm.vmId, epoch, status: 'open', openedAt: this.clock.now(), closedAt: null,
+      disks: [...logs].map(([diskId, log]) => ({
+        diskId, uniqueId: log.uniqueId, previousUniqueId: log.previousUniqueId, path: log.path, size: null, digest: null, entries: null,
+      })),
+    });
+  }
+}
+
+const chainOf = (logs: Map<string, LogWriter>): Record<string, string> =>
+  Object.fromEntries([...logs].map(([diskId, log]) => [diskId, log.uniqueId]));
+
+async function openChecked(ports: TrackingPorts, record: DiskRecord) {
+  const disk = await ports.openDisk(record);
+  if (disk.virtualSize === record.virtualSize) return disk;
+  const size = disk.virtualSize;
+  await disk.close();
+  throw new UnderstudyError('usage', 'DISK_SIZE_CHANGED',
+    `disk ${record.path} has ${size} bytes, it was added with ${record.virtualSize}`,
+    'Bring it back to its size, or remove the VM and add it again.');
+}
+
+async function openOrCreate(ports: TrackingPorts, path: string): Promise<OpenFile> {
+  await ports.files.makeFolder(path.slice(0, path.lastIndexOf('/')));
+  return (await ports.files.stat(path)) === null ? ports.files.open(path, 'create') : ports.files.open(path, 'write');
+}

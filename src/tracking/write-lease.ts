@@ -1,0 +1,134 @@
+/**
+ * Proof, after this process has died, that nobody else wrote to the disks meanwhile (rules R2, R24).
+ *
+ * A small file says one of two things: `active` — this process may be writing until this instant — or `quiet` — nothing was
+ * being written, and the disks looked like this. No disk write is issued under a `quiet` record or after the instant of an
+ * `active` one. So after a crash: quiet → every disk must look exactly as recorded; active → no disk may have been modified
+ * after the instant. What another program writes within the rest of an active lease goes unseen; the lease is short for that.
+ *
+ * The file need not be durable: it speaks of one boot only. Two slots in turn, each with a checksum, so that a record cut by
+ * the crash leaves the one before it.
+ */
+import { crc32 } from 'node:zlib';
+import type { Clock, OpenFile } from '../model/ports.ts';
+import type { SealRecord } from '../model/records.ts';
+
+/** How far ahead an active record reaches: the longest time that somebody else's write after our crash could go unseen. */
+export const LEASE_MS = 500;
+/** Renewed when less is left, so that a busy thread pool does not let it run out under a write. */
+const RENEW_BELOW_MS = 300;
+const SLOT_BYTES = 4096;
+const HEADER_BYTES = 16;
+
+export type LeaseRecord =
+  | { kind: 'active'; until: number }
+  | { kind: 'quiet'; seals: Record<string, SealRecord> };
+
+export class WriteLease {
+  #file: OpenFile;
+  #clock: Clock;
+  #waitMs: () => number;
+  #sequence: number;
+  #until = 0;
+  #renewing: Promise<void> | null = null;
+  #writes: Promise<void> = Promise.resolve();
+  #broken = false;
+  #generation = 0;
+
+  /** `waitMs`: how long a guest write may wait for a record (promise 1). */
+  constructor(file: OpenFile, clock: Clock, sequence: number, waitMs: () => number) {
+    this.#file = file;
+    this.#clock = clock;
+    this.#sequence = sequence;
+    this.#waitMs = waitMs;
+  }
+
+  /**
+   * Null when an active record covers now; else a promise that one does. Never rejects and is bounded: when the record cannot be
+   * written the guest goes on, and a crash now would end in a full compare, because nothing could be proven.
+   */
+  cover(): Promise<void> | null {
+    const left = this.#until - this.#clock.now();
+    // More than the whole lease left: the clock was set back; the record would reach too far.
+    if ((left > RENEW_BELOW_MS && left <= LEASE_MS) || this.#broken) return null;
+    if (this.#renewing === null) {
+      const until = this.#clock.now() + LEASE_MS;
+      const generation = this.#generation;
+      this.#renewing = this.#bounded(this.#write({ kind: 'active', until })).then(() => {
+        this.#renewing = null;
+        // A quiet record that was ordered meanwhile is the newer one in the file.
+        if (generation === this.#generation) this.#until = until;
+      });
+    }
+    // While some of the lease is left, the renewal goes on beside the writes.
+    return left > 0 && left <= LEASE_MS ? null : this.#renewing;
+  }
+
+  /** Records that nothing is being written and how the disks look. The caller starts no write before this resolves, or covers first. */
+  async quiet(seals: Record<string, SealRecord>): Promise<void> {
+    if (this.#broken) return;
+    this.#until = 0;
+    this.#generation++;
+    await this.#bounded(this.#write({ kind: 'quiet', seals }));
+  }
+
+  async close(): Promise<void> {
+    await this.#bounded(this.#writes);
+    await this.#file.close();
+  }
+
+  #write(record: LeaseRecord): Promise<void> {
+    const bytes = encodeLease(record, ++this.#sequence);
+    const slot = (this.#sequence % 2) * SLOT_BYTES;
+    this.#writes = this.#writes.then(() => this.#file.write([bytes], slot));
+    return this.#writes;
+  }
+
+  async #bounded(written: Promise<void>): Promise<void> {
+    const timer = new AbortController();
+    const late = this.#clock.sleep(this.#waitMs(), timer.signal).then(() => 'late', () => 'stopped');
+    const outcome = await Promise.race([written.then(() => 'written', () => 'failed'), late]);
+    timer.abort();
+    if (outcome !== 'written') this.#broken = true;
+  }
+}
+
+/** The newest whole record and its sequence number; null when there is none. */
+export async function readLease(file: OpenFile): Promise<{ record: LeaseRecord | null; sequence: number }> {
+  const bytes = Buffer.alloc(2 * SLOT_BYTES);
+  const length = await file.read(bytes, 0);
+  let newest: { record: LeaseRecord | null; sequence: number } = { record: null, sequence: 0 };
+  for (let slot = 0; slot + SLOT_BYTES <= length; slot += SLOT_BYTES) {
+    const found = decodeLease(bytes.subarray(slot, slot + SLOT_BYTES));
+    if (found !== null && found.sequence > newest.sequence) newest = found;
+  }
+  return newest;
+}
+
+/*
+ *  offset  size  field      one slot of 4096 bytes, little-endian
+ *       0     8  sequence   the larger one of the two valid slots counts
+ *       8     4  length     of the JSON text
+ *      12     4  crc32      of bytes 0–11 and the text
+ *      16     n  text       LeaseRecord as JSON
+ */
+function encodeLease(record: LeaseRecord, sequence: number): Uint8Array {
+  const text = Buffer.from(JSON.stringify(record));
+  if (text.length > SLOT_BYTES - HEADER_BYTES) return encodeLease({ kind: 'quiet', seals: {} }, sequence);
+  const slot = Buffer.alloc(SLOT_BYTES);
+  slot.writeBigUInt64LE(BigInt(sequence), 0);
+  slot.writeUInt32LE(text.length, 8);
+  slot.set(text, HEADER_BYTES);
+  slot.writeUInt32LE(checksum(slot, text.length), 12);
+  return slot;
+}
+
+function decodeLease(slot: Buffer): { record: LeaseRecord; sequence: number } | null {
+  const length = slot.readUInt32LE(8);
+  if (length === 0 || length > SLOT_BYTES - HEADER_BYTES || slot.readUInt32LE(12) !== checksum(slot, length)) return null;
+  const record = JSON.parse(slot.toString('utf8', HEADER_BYTES, HEADER_BYTES + length)) as LeaseRecord;
+  return { record, sequence: Number(slot.readBigUInt64LE(0)) };
+}
+
+const checksum = (slot: Buffer, length: number) =>
+  crc32(slot.subarray(HEADER_BYTES, HEADER_BYTES + length), crc32(slot.subarray(0, 12)));
