@@ -19,11 +19,13 @@ export function reportFailure(error: unknown, json: boolean, { stdout, stderr, s
 
 /** Commander's complaint about `command`'s words, in our format. */
 export function usageError(error: CommanderError, command: Command): UnderstudyError {
+  const remedy = `See: ${fullName(command)} --help`;
+  if (error.code === 'commander.help') return new UnderstudyError('usage', 'MISSING_COMMAND', 'no command was given', remedy);
   const code = error.code
     .replace(/^commander\./, '')
     .replace(/[A-Z]/g, (letter) => `_${letter}`)
     .toUpperCase();
-  return new UnderstudyError('usage', code, oneLine(error.message.replace(/^error: /, '')), `See: ${fullName(command)} --help`);
+  return new UnderstudyError('usage', code, oneLine(error.message.replace(/^error: /, '')), remedy);
 }
 
 function fullName(command: Command): string {

@@ -40,7 +40,7 @@ test('the next opening is the first open second, in any zone, over any change of
     for (let n = 0; n < 4; n++) {
       const change = nextOffsetChange(from, from + 365 * 86_400_000, zone);
       changes.push([zone, change ?? from]);
-      from = (change ?? from) + 1000;
+      from = change ?? from;
     }
     return changes;
   });

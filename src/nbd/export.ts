@@ -88,7 +88,7 @@ export function diskExport(
     multiConnection: true,
     canTrim: true,
     read: (into, offset) => (disk.readNow?.(into, offset) === true ? undefined : disk.read(into, offset)),
-    write: (from, offset, { fua }) => (fua ? flushAfter(disk.write(from, offset)) : disk.write(from, offset)),
+    write: (from, offset, { fua }) => !fua && (disk as any).writeNow ? (disk as any).writeNow(from, offset) : (fua ? flushAfter(disk.write(from, offset)) : disk.write(from, offset)),
     zero: (offset, length, { fua, mayDiscard }) => {
       const work = mayDiscard ? disk.zero(offset, length) : writeZeroes(offset, length);
       return fua ? flushAfter(work) : work;

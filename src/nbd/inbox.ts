@@ -64,16 +64,16 @@ export class Inbox {
 
   consume(count: number): void {
     this.parsed += count;
-    if (count > 0) this.#expectLarge = false;
-    if (this.parsed === this.#filled && this.slab.users === 1) this.parsed = this.#filled = 0;
+    this.#expectLarge = false;
   }
 
   /**
-   * Lets a piece of `bytes` from `parsed` on, and a worthwhile read, fit into the slab. False when that needs memory which cannot be had now;
-   * `needed` is then what to wait for.
+   * Lets a piece of `bytes` from `parsed` on, and a worthwhile read, fit into the slab, once all complete pieces are parsed. False when that
+   * needs another slab and none can be had now.
    */
   makeRoom(bytes: number): boolean {
     const { slab } = this;
+    if (this.available === 0 && slab.users === 1) this.parsed = this.#filled = 0;
     if (this.#filled + ROOM_BYTES <= slab.bytes.length && this.parsed + bytes <= slab.bytes.length) return true;
     if (slab.users === 1) {
       slab.bytes.copyWithin(0, this.parsed, this.#filled);

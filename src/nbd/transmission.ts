@@ -25,6 +25,7 @@ export type Pause = { kind: 'more' } | { kind: 'wait'; memoryBytes: number } | {
 
 const MORE: Pause = { kind: 'more' };
 const WAIT_FOR_END: Pause = { kind: 'wait', memoryBytes: 0 };
+const WAIT_FOR_SLAB: Pause = { kind: 'wait', memoryBytes: 1 };
 const NOTHING = Buffer.alloc(0);
 
 /** One request under way. */
@@ -36,7 +37,7 @@ class Call {
   cookieHigh = 0;
   cookieLow = 0;
   /** READ: where the data shall go. WRITE: the payload. */
-  data = NOTHING;
+  data: Buffer = NOTHING;
   /** What `data` lies in; this call is one of its users. */
   slab: Slab | null = null;
   /** Where the reply of a small read starts in the slab; -1 for a large read, whose slab holds the data only. */
@@ -97,15 +98,8 @@ export class Transmission {
 
   /** Starts every request that has arrived. */
   pump(): Pause {
-    const { inbox } = this.#ports;
-    if (this.#arriving !== null) {
-      if (!inbox.endLarge()) return MORE;
-      const call = this.#arriving;
-      this.#arriving = null;
-      this.#start(call);
-    }
     for (;;) {
-      const pause = this.#dropping === null ? this.#next() : this.#drop();
+      const pause = this.#arriving !== null ? this.#arrive() : this.#dropping !== null ? this.#drop() : this.#next();
       if (pause !== null) return pause;
     }
   }
@@ -125,7 +119,7 @@ export class Transmission {
   #next(): Pause | null {
     const { inbox, limits } = this.#ports;
     if (inbox.available < NBD_REQUEST_BYTES) {
-      return inbox.makeRoom(NBD_REQUEST_BYTES) ? MORE : { kind: 'wait', memoryBytes: 1 };
+      return inbox.makeRoom(NBD_REQUEST_BYTES) ? MORE : WAIT_FOR_SLAB;
     }
     const { bytes } = inbox.slab;
     const at = inbox.parsed;
@@ -150,40 +144,64 @@ export class Transmission {
     return pause;
   }
 
-  /** Finds memory for a valid request and starts it. Null: it was started. Otherwise the request is still in the inbox, or arriving. */
+  /** Finds memory for a valid request and starts it. Null: it was started. Otherwise it is still in the inbox, or arriving. */
   #admit(call: Call): Pause | null {
-    const { inbox, outbox, pool } = this.#ports;
-    const { command, length } = call;
-    const isLarge = length > LARGE_PAYLOAD_BYTES;
-    if (command === NBD_CMD.READ) {
-      call.slab = isLarge ? pool.take(length) : outbox.reserve(this.#readHeaderBytes + length);
-      if (call.slab === null) return { kind: 'wait', memoryBytes: isLarge ? length : 1 };
-      call.replyAt = isLarge ? -1 : outbox.reservedAt;
-      const start = isLarge ? 0 : call.replyAt + this.#readHeaderBytes;
-      call.data = call.slab.bytes.subarray(start, start + length);
-    } else if (command === NBD_CMD.WRITE && !isLarge) {
-      const whole = NBD_REQUEST_BYTES + length;
-      if (inbox.available < whole) return inbox.makeRoom(whole) ? MORE : { kind: 'wait', memoryBytes: 1 };
-      const { slab, parsed } = inbox;
-      call.slab = slab;
-      call.data = slab.bytes.subarray(parsed + NBD_REQUEST_BYTES, parsed + whole);
-      slab.users += 1;
-      inbox.consume(length);
-    } else if (command === NBD_CMD.WRITE) {
-      const slab = pool.take(length);
-      if (slab === null) return { kind: 'wait', memoryBytes: length };
-      call.slab = slab;
-      call.data = slab.bytes.subarray(0, length);
-      inbox.consume(NBD_REQUEST_BYTES);
-      inbox.beginLarge(slab, length);
-      if (!inbox.endLarge()) {
-        this.#arriving = call;
-        return MORE;
-      }
-      this.#start(call);
-      return null;
+    const isLarge = call.length > LARGE_PAYLOAD_BYTES;
+    switch (call.command) {
+      case NBD_CMD.READ: return this.#admitRead(call, isLarge);
+      case NBD_CMD.WRITE: return isLarge ? this.#admitLargeWrite(call) : this.#admitSmallWrite(call);
+      default:
+        this.#ports.inbox.consume(NBD_REQUEST_BYTES);
+        this.#start(call);
+        return null;
     }
+  }
+
+  #admitRead(call: Call, isLarge: boolean): Pause | null {
+    const { inbox, outbox, pool } = this.#ports;
+    const { length } = call;
+    const slab = isLarge ? pool.take(length) : outbox.reserve(this.#readHeaderBytes + length);
+    if (slab === null) return isLarge ? { kind: 'wait', memoryBytes: length } : WAIT_FOR_SLAB;
+    const start = isLarge ? 0 : outbox.reservedAt + this.#readHeaderBytes;
+    call.slab = slab;
+    call.replyAt = isLarge ? -1 : outbox.reservedAt;
+    call.data = slab.bytes.subarray(start, start + length);
     inbox.consume(NBD_REQUEST_BYTES);
+    this.#start(call);
+    return null;
+  }
+
+  #admitSmallWrite(call: Call): Pause | null {
+    const { inbox } = this.#ports;
+    const whole = NBD_REQUEST_BYTES + call.length;
+    if (inbox.available < whole) return inbox.makeRoom(whole) ? MORE : WAIT_FOR_SLAB;
+    const { slab, parsed } = inbox;
+    slab.users += 1;
+    call.slab = slab;
+    call.data = slab.bytes.subarray(parsed + NBD_REQUEST_BYTES, parsed + whole);
+    inbox.consume(whole);
+    this.#start(call);
+    return null;
+  }
+
+  #admitLargeWrite(call: Call): Pause | null {
+    const { inbox, pool } = this.#ports;
+    const slab = pool.take(call.length);
+    if (slab === null) return { kind: 'wait', memoryBytes: call.length };
+    call.slab = slab;
+    call.data = slab.bytes.subarray(0, call.length);
+    inbox.consume(NBD_REQUEST_BYTES);
+    inbox.beginLarge(slab, call.length);
+    this.#arriving = call;
+    return this.#arrive();
+  }
+
+  /** Starts the large write when its payload is complete; null: it was started. */
+  #arrive(): Pause | null {
+    const { inbox } = this.#ports;
+    const call = this.#arriving!;
+    if (!inbox.endLarge()) return inbox.makeRoom(NBD_REQUEST_BYTES) ? MORE : WAIT_FOR_SLAB;
+    this.#arriving = null;
     this.#start(call);
     return null;
   }
@@ -316,7 +334,7 @@ export class Transmission {
     const count = Math.min(dropping.left, inbox.available);
     inbox.consume(count);
     dropping.left -= count;
-    if (dropping.left > 0) return inbox.makeRoom(1) ? MORE : { kind: 'wait', memoryBytes: 1 };
+    if (dropping.left > 0) return inbox.makeRoom(1) ? MORE : WAIT_FOR_SLAB;
     this.#answerRefusal();
     return null;
   }

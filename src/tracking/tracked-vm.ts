@@ -159,6 +159,7 @@ export class TrackedVm implements TrackingHost {
     }
     const logs = await createLogs(this.#ports, this.#vm, epoch, () => null);
     await this.#openLease();
+    await this.#lease!.cover();
     this.#ports.catalog.transaction(() => {
       this.#putEpoch(epoch, logs);
       this.#record({
@@ -173,6 +174,7 @@ export class TrackedVm implements TrackingHost {
       disk.setLog(logs.get(diskId)!);
       if (old !== null && old !== maps.get(diskId)) await old.close();
     }
+    this.activity();
     await this.settled();
     return epoch;
   }
@@ -290,6 +292,8 @@ export class TrackedVm implements TrackingHost {
     });
     this.#lease = new WriteLease(file, this.clock, lease.sequence, () => this.boundedWaitMs());
     const loss = await this.#adopt(continuity);
+    await this.#lease.cover();
+    this.activity();
     return loss;
   }
 
@@ -348,7 +352,7 @@ export class TrackedVm implements TrackingHost {
       const path = mapPath(this.#ports, this.#vm.vmId, disk.diskId);
       let map: ChangeMap;
       try {
-        map = await ChangeMap.open(this.#ports.files, path, { diskSize: disk.virtualSize, currentEpoch });
+        map = await ChangeMap.open(this.#ports.files, path, { ...this.#ports.changeMap, diskSize: disk.virtualSize, currentEpoch });
       } catch (error) {
         this.#ports.log.error({ vm: this.#vm.name, error: messageOf(error) }, 'the change map is damaged: everything is suspect');
         whole = false;
@@ -363,7 +367,7 @@ export class TrackedVm implements TrackingHost {
 
   #freshMap(disk: DiskRecord, everything: boolean): Promise<ChangeMap> {
     const path = mapPath(this.#ports, this.#vm.vmId, disk.diskId);
-    return ChangeMap.create(this.#ports.files, path, { diskSize: disk.virtualSize, everything });
+    return ChangeMap.create(this.#ports.files, path, { ...this.#ports.changeMap, diskSize: disk.virtualSize, everything });
   }
 
   async #openLease(): Promise<void> {

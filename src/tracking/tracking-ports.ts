@@ -16,6 +16,8 @@ export interface TrackingPorts {
   hostId: string;
   /** The data folder. */
   dataFolder: string;
+  /** Other than the defaults of the change map; small in the simulation. */
+  changeMap?: { regionBytes?: number; hotRegionsMax?: number };
   /** Opens for writing, with the locks that keep others out; rejects with DISK_IN_USE and the like. */
   openDisk(record: DiskRecord): Promise<VirtualDisk>;
 }

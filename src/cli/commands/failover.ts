@@ -20,7 +20,7 @@ export const failoverCommands: CommandDefinition[] = [
     argumentHelp: { name: 'name of the virtual machine' },
     summary: 'Serve the replica: after the loss of the primary, planned, or as a test.',
     details:
-      'Without --test, --prepare or --planned this is an unplanned failover: what the replica has not received is lost. A running\n' +
+      'Without --test, --prepare or --planned this is an unplanned failover: what the replica has not received is lost. A running ' +
       'resynchronization is cancelled, and the consistent disk under it is served. `failover cancel NAME` undoes it.',
     options: [
       option('--test', 'serve a throw-away copy; replication goes on').conflicts(['prepare', 'planned']),

@@ -1,8 +1,7 @@
 /** Setting replication up, steering it, and ending it. */
 
-import { FREQUENCIES_SEC, RECOVERY_HISTORY_MAX } from '../../model/limits.ts';
 import type { Status } from '../../server/api/contract.ts';
-import { collect, define, integer, option } from '../command.ts';
+import { collect, define, option } from '../command.ts';
 import type { CommandDefinition } from '../command.ts';
 import type { CommandContext } from '../context.ts';
 import { bytes, duration } from '../format.ts';
@@ -11,7 +10,7 @@ import type { SettingOptions } from '../setting-options.ts';
 import { statusList } from '../status-text.ts';
 
 const nameHelp = { name: 'name of the virtual machine' };
-const TIME_HELP = 'TIME is HH:MM (its next occurrence), "YYYY-MM-DD HH:MM", ISO 8601 or MM/DD/YYYY HH:MM:SS; local unless a zone is given,\nat most 7 days ahead.';
+const TIME_HELP = 'TIME is HH:MM (its next occurrence), "YYYY-MM-DD HH:MM", ISO 8601 or MM/DD/YYYY HH:MM:SS; local unless a zone is given, at most 7 days ahead.';
 
 export const replicationCommands: CommandDefinition[] = [
   define<{ replica: string; fingerprint: string; excludeDisk?: string[] } & SettingOptions>({
@@ -101,7 +100,7 @@ export const replicationCommands: CommandDefinition[] = [
     argumentHelp: nameHelp,
     summary: 'Go on with replication or resynchronization.',
     details:
-      'After a pause or an error: goes on shipping. A paused resynchronization goes on where it stopped. A required one starts\n' +
+      'After a pause or an error: goes on shipping. A paused resynchronization goes on where it stopped. A required one starts ' +
       `at once, or at --at.\n${TIME_HELP}`,
     options: [
       option('--resynchronize', 'compare from the start, whatever was compared before').conflicts('continue'),

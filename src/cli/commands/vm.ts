@@ -56,7 +56,7 @@ export const vmCommands: CommandDefinition[] = [
     argumentHelp: nameHelp,
     summary: 'Serve the disks over NBD, and print the lines that make a hypervisor open them.',
     details:
-      'From now on every write goes through this server and is tracked. The NBD URI stays the same over restarts of the server;\n' +
+      'From now on every write goes through this server and is tracked. The NBD URI stays the same over restarts of the server; ' +
       "QEMU's reconnect-delay makes the guest wait for a restart instead of seeing an I/O error.",
     options: [option('--trust-disk', 'you vouch that nobody wrote to a device whose past no mark can prove')],
     examples: ['vm attach web1', "vm attach web1 --json | jq -r '.disks[].uri'"],

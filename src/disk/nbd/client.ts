@@ -37,9 +37,12 @@ export class NbdClient {
   readonly #socket: net.Socket;
   readonly #options: NbdClientOptions;
   readonly #pending = new Map<bigint, PendingRequest>();
-  readonly #waiting: (() => void)[] = [];
+  /** First come, first served. */
+  readonly #waiting: { bytes: number; resume: () => void }[] = [];
   readonly #ended = new AbortController();
+  #inFlight = 0;
   #bytesInFlight = 0;
+  #closing = false;
   #nextCookie = 1n;
   #failure: Error | null = null;
   #watching = false;
@@ -59,6 +62,7 @@ export class NbdClient {
     });
     socket.on('error', (error) => this.#fail(error.message, error));
     socket.on('close', () => this.#fail('the server closed the connection'));
+    if (socket.destroyed) this.#fail('the server closed the connection');
     socket.resume();
   }
 
@@ -75,7 +79,6 @@ export class NbdClient {
       ]);
       return new NbdClient(socket, found, options);
     } catch (error) {
-      socket.on('error', () => {}); // a late error of a socket that was given up: the reason is already on its way
       socket.destroy();
       throw error;
     } finally {
@@ -113,7 +116,9 @@ export class NbdClient {
 
   /** Waits for what is under way, then says goodbye. Later requests reject with EBADF. */
   async close(): Promise<void> {
-    if (this.#pending.size > 0) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
+    if (this.#closing) return;
+    this.#closing = true;
+    if (this.#inFlight > 0) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
     if (this.#failure !== null) return;
     this.#failure = ioError('EBADF', 'the NBD connection is closed');
     this.#ended.abort();
@@ -124,25 +129,37 @@ export class NbdClient {
   }
 
   async #request(request: Request): Promise<PendingRequest> {
+    if (this.#closing) throw ioError('EBADF', 'the NBD connection is closed');
     const bytes = (request.into ?? request.payload)?.length ?? 0;
-    while (this.#failure === null && this.#isFull(bytes)) {
-      await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    }
-    if (this.#failure !== null) throw this.#failure;
-    this.#bytesInFlight += bytes;
+    if (this.#waiting.length === 0 && this.#fits(bytes)) this.#admit(bytes);
+    else await new Promise<void>((resume) => this.#waiting.push({ bytes, resume }));
     try {
+      if (this.#failure !== null) throw this.#failure;
       return await this.#exchange(request);
     } finally {
-      this.#bytesInFlight -= bytes;
-      this.#waiting.shift()?.();
-      if (this.#pending.size === 0) this.#whenIdle?.();
+      this.#leave(bytes);
     }
   }
 
   /** One request of any size may always go, so that none waits for ever. */
-  #isFull(bytes: number): boolean {
-    if (this.#pending.size === 0) return false;
-    return this.#pending.size >= REQUESTS_MAX || this.#bytesInFlight + bytes > BYTES_IN_FLIGHT_MAX;
+  #fits(bytes: number): boolean {
+    return this.#inFlight === 0 || (this.#inFlight < REQUESTS_MAX && this.#bytesInFlight + bytes <= BYTES_IN_FLIGHT_MAX);
+  }
+
+  #admit(bytes: number): void {
+    this.#inFlight += 1;
+    this.#bytesInFlight += bytes;
+  }
+
+  #leave(bytes: number): void {
+    this.#inFlight -= 1;
+    this.#bytesInFlight -= bytes;
+    for (let [next] = this.#waiting; next !== undefined && this.#fits(next.bytes); [next] = this.#waiting) {
+      this.#waiting.shift();
+      this.#admit(next.bytes);
+      next.resume();
+    }
+    if (this.#inFlight === 0) this.#whenIdle?.();
   }
 
   #exchange(request: Request): Promise<PendingRequest> {
@@ -177,7 +194,9 @@ export class NbdClient {
   async #watch(): Promise<void> {
     const { clock, requestTimeoutMs } = this.#options;
     this.#watching = true;
-    for (const [oldest] = this.#pending.values(); oldest !== undefined && this.#failure === null; ) {
+    for (;;) {
+      const [oldest] = this.#pending.values();
+      if (oldest === undefined || this.#failure !== null) break;
       const left = oldest.startedAt + requestTimeoutMs - clock.monotonic();
       if (left <= 0) this.#fail(`no answer to command ${oldest.command} for ${requestTimeoutMs} ms`);
       else await clock.sleep(left, this.#ended.signal).catch(() => {}); // aborted: the connection has ended
@@ -191,12 +210,11 @@ export class NbdClient {
     this.#ended.abort();
     this.#socket.destroy();
     for (const request of this.#pending.values()) request.done(this.#failure);
-    this.#pending.clear();
-    for (const resume of this.#waiting.splice(0)) resume();
+    this.#pending.clear(); // and those in line follow as these leave
   }
 }
 
-/** Drives the handshake over a fresh socket; afterwards the socket is paused and without listeners of ours. */
+/** Drives the handshake over a fresh socket; afterwards the socket is paused, and only the error listener is left, which does nothing any more. */
 function negotiate(socket: net.Socket, exportName: string): Promise<NegotiatedExport> {
   return new Promise((resolve, reject) => {
     const steps = clientHandshake(exportName);
@@ -217,7 +235,7 @@ function negotiate(socket: net.Socket, exportName: string): Promise<NegotiatedEx
       }
       if (step.done !== true) return;
       socket.pause();
-      socket.off('data', onData).off('error', reject).off('close', onClose);
+      socket.off('data', onData).off('close', onClose);
       if (received.length > 0) socket.unshift(received);
       resolve(step.value);
     };

@@ -55,7 +55,7 @@ export function allSet(bits: SectorBits, from: number, end: number): boolean {
 
 /**
  * Bitmap bytes by key, read on demand. Clean entries are dropped, oldest first, beyond `limit`; dirty ones stay until they are
- * written, so their owner writes them out when `dirtyCount` passes the limit.
+ * written, so their owner writes them out when the cache is `overfull`.
  */
 export class BitmapCache {
   readonly #entries = new Map<number, Uint8Array>();
@@ -114,18 +114,17 @@ export class BitmapCache {
     this.#entries.delete(key);
   }
 
-  get dirtyCount(): number {
-    return this.#dirty.size;
-  }
-
   get overfull(): boolean {
     return this.#dirty.size > this.#limit;
   }
 
-  /** Hands out the dirty entries in order of their keys, and counts them as clean from now on. */
-  takeDirty(): { key: number; bytes: Uint8Array }[] {
-    const keys = [...this.#dirty].sort((a, b) => a - b);
+  /** The dirty entries in order of their keys. They stay in memory, and dirty, until `allWritten`. */
+  dirty(): { key: number; bytes: Uint8Array }[] {
+    return [...this.#dirty].sort((a, b) => a - b).map((key) => ({ key, bytes: this.#entries.get(key)! }));
+  }
+
+  /** The file holds what memory holds: an entry may be dropped and read again. */
+  allWritten(): void {
     this.#dirty.clear();
-    return keys.map((key) => ({ key, bytes: this.#entries.get(key)! }));
   }
 }

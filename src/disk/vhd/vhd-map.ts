@@ -150,7 +150,7 @@ export class VhdMap implements BlockMap {
 
   async commit(): Promise<void> {
     const later: { position: number; bytes: Uint8Array }[] = [];
-    for (const { key: block, bytes } of this.#bitmaps.takeDirty()) {
+    for (const { key: block, bytes } of this.#bitmaps.dirty()) {
       const position = this.#sparse.bat[block]! * 512;
       if (this.#newBlocks.has(block)) await this.#file.write([bytes], position);
       else later.push({ position, bytes });
@@ -158,12 +158,14 @@ export class VhdMap implements BlockMap {
     if (this.#footerDue) await this.#writeFooters();
     await this.#file.datasync();
     this.#newBlocks.clear();
+    if (later.length === 0) this.#bitmaps.allWritten();
     if (later.length === 0 && this.#dirtyTableSectors.size === 0) return;
     const sectors = [...this.#dirtyTableSectors].sort((a, b) => a - b);
     this.#dirtyTableSectors.clear();
     const vacated = this.#vacated;
     this.#vacated = [];
     for (const { position, bytes } of later) await this.#file.write([bytes], position);
+    this.#bitmaps.allWritten();
     for (const sector of sectors) await this.#file.write([this.#tableSector(sector)], this.#sparse.header.batOffset + sector * 512);
     await this.#file.datasync();
     for (const range of vacated) {

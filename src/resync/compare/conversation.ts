@@ -1,6 +1,6 @@
 /**
  * One side of a compare: its channel, one condition that its tasks wait on, and one way to fail. Whatever goes wrong first, here
- * or on the other side, ends every task, and the error that is thrown is that one.
+ * or on the other side, ends every task, and that error is what is thrown.
  */
 import { UnderstudyError, errnoOf, messageOf } from '../../model/errors.ts';
 import { decodeRefusal, encodeRefusal, FRAME } from './frames.ts';
@@ -10,6 +10,7 @@ import { type Frame, type FrameChannel, linkLost } from './frame-channel.ts';
 export class Conversation {
   readonly channel: FrameChannel;
   #failure: Error | null = null;
+  #closed: Promise<void> = Promise.resolve();
   #waiters: (() => void)[] = [];
 
   constructor(channel: FrameChannel) {
@@ -30,10 +31,14 @@ export class Conversation {
     }
   }
 
+  /** The first failure counts: the other side is told why, the channel is closed, and everything that waits rejects. */
   fail(error: Error): void {
     if (this.#failure !== null) return;
     this.#failure = error;
     this.notify();
+    const silent = error instanceof RemoteRefusal || (error instanceof UnderstudyError && error.code === 'COMPARE_LINK_LOST');
+    const last = silent ? null : { type: FRAME.refused, parts: encodeRefusal(asExpected(error)) };
+    this.#closed = this.channel.close(asExpected(error), last);
   }
 
   /** For small messages whose number the protocol bounds: never waits, so that the receiving task cannot be blocked by sending. */
@@ -60,40 +65,30 @@ export class Conversation {
     return frame;
   }
 
-  /**
-   * Runs the tasks to their end. After a failure the other side is told why, the channel is closed, and all tasks are waited for
-   * before the error is thrown.
-   */
-  async run<T>(signal: AbortSignal | undefined, tasks: () => readonly Promise<T>[]): Promise<void> {
-    const onAbort = () => this.#end(abortReason(signal!));
-    if (signal?.aborted === true) onAbort();
+  /** Runs the whole conversation; a failure of it is thrown when the other side has been told. */
+  async run<T>(signal: AbortSignal | undefined, body: () => Promise<T>): Promise<T> {
+    const onAbort = () => this.fail(abortReason(signal!));
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
-      const running = this.#failure === null ? tasks() : [];
-      for (const task of running) task.catch((error: unknown) => this.#end(error as Error));
-      await Promise.allSettled(running);
+      signal?.throwIfAborted();
+      const result = await body();
+      if (this.#failure !== null) throw this.#failure;
+      return result;
+    } catch (error) {
+      this.fail(error as Error);
+      await this.#closed;
+      throw asExpected(this.#failure ?? (error as Error));
     } finally {
       signal?.removeEventListener('abort', onAbort);
     }
-    if (this.#failure === null) return;
-    await this.#closed;
-    throw asExpected(this.#failure);
   }
 
-  #closed: Promise<void> = Promise.resolve();
-
-  #end(error: Error): void {
-    if (this.#failure === null) this.#failure = error;
-    this.notify();
-    // Once: the first failure of any task is the one that counts, also when `fail` has recorded it before.
-    if (this.#ended) return;
-    this.#ended = true;
-    const first = this.#failure;
-    const silent = first instanceof RemoteRefusal || (first instanceof UnderstudyError && first.code === 'COMPARE_LINK_LOST');
-    this.#closed = this.channel.close(asExpected(first), silent ? null : { type: FRAME.refused, parts: encodeRefusal(asExpected(first)) });
+  /** Resolves when all tasks have ended; the failure of one ends them all. */
+  async together(tasks: readonly Promise<void>[]): Promise<void> {
+    for (const task of tasks) task.catch((error: unknown) => this.fail(error as Error));
+    await Promise.allSettled(tasks);
+    if (this.#failure !== null) throw this.#failure;
   }
-
-  #ended = false;
 }
 
 /** Not told back to the side it came from. */

@@ -19,6 +19,7 @@ import {
   pageRuns,
   pagesIn,
 } from './frames.ts';
+import { inParallel } from './in-parallel.ts';
 import type { LeafHasher, Pace, ReadSpan } from './leaf-hasher.ts';
 import type { Selection } from './selection.ts';
 import type { Settlement } from './settlement.ts';
@@ -112,9 +113,9 @@ export class SourceLeaves {
   async #sendSpanHashes(): Promise<void> {
     const { conversation, hasher, selection, shape, compute, hashBytes } = this.#context;
     const round = this.#queue[0]!.round;
-    const positions: number[] = [];
-    while (positions.length < LEAF_BATCH && this.#queue[0]?.round === round) positions.push(this.#queue.shift()!.position);
-    positions.sort((a, b) => a - b);
+    const other = this.#queue.findIndex((leaf) => leaf.round !== round);
+    const taken = this.#queue.splice(0, Math.min(LEAF_BATCH, other < 0 ? LEAF_BATCH : other));
+    const positions = taken.map(({ position }) => position).sort((a, b) => a - b);
     this.#opening = true;
     const digests = await hasher.pages(positions.map((position) => selection.leafAt(position)));
     const perLeaf = pagesPerLeaf(shape) * DIGEST_BYTES;
@@ -226,30 +227,29 @@ export class SourceLeaves {
 
   async #gather(): Promise<{ id: number; leaves: MendLeaf[]; proof: Uint8Array; payload: Uint8Array }> {
     const { selection, shape, compute, read } = this.#context;
-    const leaves: MendLeaf[] = [];
     let pages = 0;
-    while (leaves.length < MEND_LEAVES_MAX && this.#mendQueue[0] !== undefined) {
-      pages += pagesIn(this.#mendQueue[0].mask);
-      if (pages * PAGE_BYTES > MEND_BYTES) break;
-      leaves.push(this.#mendQueue.shift()!);
-    }
+    const over = this.#mendQueue.findIndex(({ mask }) => (pages += pagesIn(mask)) * PAGE_BYTES > MEND_BYTES);
+    const leaves = this.#mendQueue.splice(0, Math.min(MEND_LEAVES_MAX, over < 0 ? MEND_LEAVES_MAX : over));
     leaves.sort((a, b) => a.position - b.position);
     const id = this.#ids++;
     this.#mends.set(id, leaves.map(({ position }) => position));
     const payload = Buffer.allocUnsafe(leaves.reduce((sum, { mask }) => sum + pagesIn(mask), 0) * PAGE_BYTES);
     let used = 0;
-    for (const { position, mask } of leaves) {
+    const runs = leaves.flatMap(({ position, mask }) => {
       const { offset, length } = selection.rangeAt(position);
+      return pageRuns(mask, shape).map(([page, count]) => {
+        const from = page * PAGE_BYTES;
+        const bytes = payload.subarray(used, (used += Math.min(count * PAGE_BYTES, length - from)));
+        return { position, page, offset: offset + from, bytes };
+      });
+    });
+    await inParallel(runs, async ({ position, page, offset, bytes }) => {
+      await read(bytes, offset);
       const digests = this.#open.get(position)!.digests;
-      for (const [page, count] of pageRuns(mask, shape)) {
-        const run = payload.subarray(used, used + Math.min(count * PAGE_BYTES, length - page * PAGE_BYTES));
-        await read(run, offset + page * PAGE_BYTES);
-        for (let at = 0; at < run.length; at += PAGE_BYTES) {
-          digests.set(compute.digest(run.subarray(at, at + PAGE_BYTES)), (page + at / PAGE_BYTES) * DIGEST_BYTES);
-        }
-        used += run.length;
+      for (let at = 0; at < bytes.length; at += PAGE_BYTES) {
+        digests.set(compute.digest(bytes.subarray(at, at + PAGE_BYTES)), (page + at / PAGE_BYTES) * DIGEST_BYTES);
       }
-    }
+    });
     const proof = proofOf(leaves.map(({ position }) => this.#open.get(position)!.digests), compute);
     this.sentBytes += used;
     return { id, leaves, proof, payload: payload.subarray(0, used) };

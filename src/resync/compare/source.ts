@@ -120,21 +120,14 @@ class Source {
     });
   }
 
-  async run(): Promise<CompareResult> {
-    let result: CompareResult | undefined;
-    await this.#conversation.run(this.#options.signal, () => [
-      (async () => {
-        await this.#handshake();
-        const work = [this.#scan(), this.#receive(), this.#leaves.openLoop(), this.#leaves.mendLoop()];
-        // Each failure reaches the others through the conversation at once; the first one is what `run` throws.
-        for (const task of work) task.catch((error: unknown) => this.#conversation.fail(error as Error));
-        const finishing = this.#finish();
-        await Promise.allSettled([...work, finishing]);
-        result = await finishing;
-        await Promise.all(work);
-      })(),
-    ]);
-    return result!;
+  run(): Promise<CompareResult> {
+    return this.#conversation.run(this.#options.signal, async () => {
+      await this.#handshake();
+      const finishing = this.#finish();
+      const ended = finishing.then(() => this.#leaves.finish());
+      await this.#conversation.together([this.#scan(), this.#receive(), this.#leaves.openLoop(), this.#leaves.mendLoop(), ended]);
+      return await finishing;
+    });
   }
 
   async #handshake(): Promise<void> {
@@ -233,7 +226,6 @@ class Source {
     const found = { differingPages: this.#leaves.differingPages, firstDifference: firstPage };
     await conversation.send(FRAME.done, encodeJson({ ...this.#result(found), wireBytes: conversation.channel.wireBytes }));
     await conversation.until(() => this.#verdict !== null);
-    this.#leaves.finish();
     const { firstDifference } = this.#verdict!;
     const first = [firstPage, firstDifference].filter((offset) => offset !== null);
     this.#report('finishing');

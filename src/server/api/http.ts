@@ -62,7 +62,11 @@ export async function listenOnSocket(path: string, options: ApiOptions): Promise
     address: path,
     async close() {
       closing.abort();
+      // Fastify closes only what it made listen itself.
+      const closed = new Promise((resolve) => server!.close(resolve));
       await app.close();
+      server!.closeAllConnections();
+      await closed;
       release();
     },
   };

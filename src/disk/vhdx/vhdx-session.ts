@@ -1,0 +1,155 @@
+import type { OpenFile, Random } from '../../model/ports.ts';
+import { GUID_ZERO } from './guid.ts';
+import { encodeHeader, HEADER_AT, MIB } from './header.ts';
+import type { Header } from './header.ts';
+import { DESCRIPTORS_PER_ENTRY_MAX, encodeLogEntry, LOG_SECTOR } from './log-entry.ts';
+import { replayToFile } from './log-replay.ts';
+import type { VhdxImage } from './vhdx-image.ts';
+
+/**
+ * Writing sessions of one VHDX file: its headers, its identity GUIDs and its log. Who calls must do so one call after another.
+ *
+ * - The non-current header is written first and synced, then the other: one good header at any moment.
+ * - FileWriteGuid changes before the first change of a session, DataWriteGuid before the first one a guest can see.
+ * - The log is switched on by an entry with a new LogGuid that is durable *before* a header names that GUID, so that no crash leaves
+ *   a header whose log holds nothing.
+ * - The space of an entry is used again only when what it says has been synced to its place.
+ */
+
+/** 4 KiB of a structure (never of a payload block), at its place in the file. */
+export interface Page {
+  offset: number;
+  bytes: Uint8Array;
+}
+
+export class VhdxSession {
+  readonly file: OpenFile;
+  readonly #random: Pick<Random, 'uuid'>;
+  #header: Header;
+  #slot: 0 | 1;
+  #fileGuidFresh = false;
+  #dataGuidFresh = false;
+  /** Offset in the log for the next entry. */
+  #next = 0;
+  #sequence = 0n;
+  /** Entries whose changes may not be durable at their places yet, oldest first. */
+  #live: { at: number; length: number }[] = [];
+  /** The size of the file. Durable after the next sync. */
+  fileSize: number;
+
+  constructor(file: OpenFile, image: Pick<VhdxImage, 'header' | 'slot' | 'fileSize'>, random: Pick<Random, 'uuid'>) {
+    this.file = file;
+    this.#header = image.header;
+    this.#slot = image.slot;
+    this.fileSize = image.fileSize;
+    this.#random = random;
+  }
+
+  get header(): Readonly<Header> {
+    return this.#header;
+  }
+
+  get dataGuidFresh(): boolean {
+    return this.#dataGuidFresh;
+  }
+
+  /** Before any change of the file that a guest cannot see. */
+  async beginLayout(): Promise<void> {
+    if (this.#fileGuidFresh) return;
+    await this.#updateHeader({ fileWriteGuid: this.#random.uuid() });
+    this.#fileGuidFresh = true;
+  }
+
+  /** Before any change that a guest can see. `dataWriteGuid` when a merge has promised one to the child. */
+  async beginData(dataWriteGuid?: string): Promise<void> {
+    if (this.#dataGuidFresh) return;
+    await this.#updateHeader({
+      fileWriteGuid: this.#fileGuidFresh ? this.#header.fileWriteGuid : this.#random.uuid(),
+      dataWriteGuid: dataWriteGuid ?? this.#random.uuid(),
+    });
+    this.#fileGuidFresh = true;
+    this.#dataGuidFresh = true;
+  }
+
+  /** Replays what an unclean stop left. To a guest nothing changes. */
+  async replay(image: Pick<VhdxImage, 'pendingLog'>): Promise<void> {
+    await this.beginLayout();
+    await replayToFile(this.file, image.pendingLog);
+    this.fileSize = await this.file.size();
+    await this.#updateHeader({ logGuid: GUID_ZERO });
+  }
+
+  async sync(): Promise<void> {
+    await this.file.datasync();
+    this.#live = [];
+  }
+
+  /**
+   * Changes structures through the log; durable (in the log) when it resolves. Payload that the pages point to was synced
+   * before. Pages of one call that do not fit into one entry are replayed in their order, up to some point.
+   */
+  async writePages(pages: readonly Page[]): Promise<void> {
+    for (let first = 0; first < pages.length; first += DESCRIPTORS_PER_ENTRY_MAX) {
+      await this.#append(pages.slice(first, first + DESCRIPTORS_PER_ENTRY_MAX));
+    }
+  }
+
+  async #append(pages: readonly Page[]): Promise<void> {
+    const starting = this.#header.logGuid === GUID_ZERO;
+    const logGuid = starting ? this.#random.uuid() : this.#header.logGuid;
+    const length = (1 + pages.length) * LOG_SECTOR;
+    if (starting) {
+      this.#next = 0;
+      this.#sequence = 0n;
+      this.#live = [];
+    }
+    const used = this.#live.reduce((sum, entry) => sum + entry.length, 0);
+    if (used + length > this.#header.logLength) await this.sync();
+    const at = this.#next;
+    const sequence = this.#sequence + 1n;
+    const entry = encodeLogEntry({
+      tail: this.#live[0]?.at ?? at, sequence, logGuid, writes: pages.map(({ offset, bytes }) => ({ offset, bytes })),
+      // The size was durable before: `writePages` comes after a sync.
+      flushedFileOffset: this.fileSize - (this.fileSize % MIB), lastFileOffset: Math.ceil(this.fileSize / MIB) * MIB,
+    });
+    await this.#writeRing(entry, at);
+    // What older entries changed was written before this sync: they are not needed any more.
+    await this.file.datasync();
+    this.#live = [{ at, length }];
+    this.#next = (at + length) % this.#header.logLength;
+    this.#sequence = sequence;
+    if (starting) await this.#updateHeader({ logGuid });
+    for (const { offset, bytes } of pages) await this.file.write([bytes], offset);
+  }
+
+  async #writeRing(entry: Uint8Array, at: number): Promise<void> {
+    const { logOffset, logLength } = this.#header;
+    const first = Math.min(entry.length, logLength - at);
+    await this.file.write([entry.subarray(0, first)], logOffset + at);
+    if (first < entry.length) await this.file.write([entry.subarray(first)], logOffset);
+  }
+
+  /** A clean stop: everything is at its place, nothing is left to replay. The next change starts a new session. */
+  async rest(): Promise<void> {
+    await this.sync();
+    if (this.#header.logGuid !== GUID_ZERO) await this.#updateHeader({ logGuid: GUID_ZERO });
+    this.#fileGuidFresh = false;
+    this.#dataGuidFresh = false;
+  }
+
+  /** Writes both headers anew, whatever they hold now. */
+  async rewriteHeaders(): Promise<void> {
+    await this.#updateHeader({});
+  }
+
+  async #updateHeader(change: Partial<Header>): Promise<void> {
+    for (let copy = 0; copy < 2; copy++) {
+      const slot = this.#slot === 0 ? 1 : 0;
+      const header: Header = { ...this.#header, ...change, sequence: this.#header.sequence + 1n };
+      await this.file.write([encodeHeader(header)], HEADER_AT[slot]);
+      await this.file.datasync();
+      this.#header = header;
+      this.#slot = slot;
+    }
+  }
+}

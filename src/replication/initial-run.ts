@@ -1,0 +1,63 @@
+/** One run of initial replication, as the primary's loop drives it: track, copy, send the logs of the meantime, make it the baseline. */
+import type { DiskRecord, InitialReplication } from '../model/records.ts';
+import { sendInitialCopy, type CopyProgress } from './initial-sender.ts';
+import type { PrimaryVm } from './primary-vm.ts';
+
+export interface InitialProgress extends CopyProgress {
+  startedAt: number;
+}
+
+/** Resolves when the relationship is Replicating. May be called again after any interruption. */
+export async function runInitial(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+  const { ports, vmId } = primary;
+  const { relationships } = ports;
+  const tracked = await primary.hold('initial');
+  try {
+    let { initial } = primary.relationship;
+    const unbroken = initial !== null && initial.firstEpoch > 0 && tracked.logging;
+    if (!unbroken) initial = await begin(primary);
+    if (!initial!.copied) {
+      await copy(primary, initial!, signal);
+      relationships.update(vmId, { initial: { ...initial!, copied: true } });
+    }
+    await primary.finishInitial(signal);
+  } finally {
+    await primary.letGo('initial');
+  }
+}
+
+/** Tracking from here on, and a new token: the replica drops what an earlier run has left. */
+async function begin(primary: PrimaryVm): Promise<InitialReplication> {
+  const { ports, vmId, relationship } = primary;
+  const tracked = await primary.hold('initial');
+  const firstEpoch = await tracked.begin({ keepMap: false });
+  const initial: InitialReplication = {
+    method: relationship.initial?.method ?? 'network', folder: relationship.initial?.folder ?? null, startAt: null,
+    token: ports.random.uuid(), firstEpoch, cursors: {}, copied: false,
+  };
+  ports.relationships.update(vmId, { initial });
+  return initial;
+}
+
+async function copy(primary: PrimaryVm, initial: InitialReplication, signal: AbortSignal): Promise<void> {
+  const { ports, vmId, relationship } = primary;
+  const startedAt = ports.clock.now();
+  const progress = (copied: CopyProgress) => (primary.initialProgress = { ...copied, startedAt });
+  const release = await ports.transferSlot(signal);
+  try {
+    const sent = await sendInitialCopy(ports, primary.link(), vmId, initial, sources(primary), {
+      compression: relationship.settings.compression, signal, progress,
+    });
+    const { transferred } = primary.relationship;
+    ports.relationships.update(vmId, { transferred: {
+      ...transferred, initialBytes: transferred.initialBytes + sent.sentBytes, wireBytes: transferred.wireBytes + sent.wireBytes } });
+  } finally {
+    release();
+    primary.initialProgress = null;
+  }
+}
+
+function sources(primary: PrimaryVm) {
+  const tracked = primary.tracked!;
+  return primary.vm.disks.map((record: DiskRecord) => ({ record, disk: tracked.disk(record.diskId).disk }));
+}

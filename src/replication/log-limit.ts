@@ -1,0 +1,15 @@
+/** The bound on tracking logs (trigger 2): what counts, against what, and when it will be reached. Pure but for the catalog. */
+import type { Catalog, RelationshipRecord, VmRecord } from '../model/records.ts';
+
+/** Bytes that the logs of the VM may take: a share of the sum of its virtual disk sizes. */
+export function logLimitOf(vm: VmRecord, relationship: RelationshipRecord): number {
+  const sizes = vm.disks.reduce((sum, { virtualSize }) => sum + virtualSize, 0);
+  return Math.floor((sizes * relationship.settings.logLimitPercent) / 100);
+}
+
+/** Bytes of closed logs that the replica has not acknowledged. The open ones are counted by their writers. */
+export function logBytesOf(catalog: Catalog, vmId: string): number {
+  return catalog.epochs.list(vmId)
+    .filter(({ status }) => status === 'closed')
+    .reduce((sum, { disks }) => sum + disks.reduce((bytes, { size }) => bytes + (size ?? 0), 0), 0);
+}

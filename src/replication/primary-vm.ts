@@ -1,0 +1,453 @@
+/**
+ * The primary side of one VM: holds its disks while a guest may write, and drives its replication.
+ *
+ * The relationship's state in the catalog says what is to be done; one loop does it and looks again after every change. Operations
+ * only change the record and wake the loop, so a crash at any point is taken up from the record.
+ *
+ * Invariants
+ * - A log file goes only after the replica has reported its epoch applied, or a resync has replaced it (R8, R12).
+ * - Undelivered sets are sent oldest first; a late one delays the next switch instead of piling sets up.
+ */
+import { isRecoverable, retryDelayMs } from '../model/backoff.ts';
+import { errnoOf, messageOf, UnderstudyError } from '../model/errors.ts';
+import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
+import type { EpochRecord, RelationshipRecord, VmRecord } from '../model/records.ts';
+import type { PeerLink } from '../peer/link.ts';
+import { removeEpochFiles } from '../tracking/epoch-logs.ts';
+import { TrackedVm, type TrackingLoss } from '../tracking/tracked-vm.ts';
+import { runInitial, type InitialProgress } from './initial-run.ts';
+import { initialCompleteMessage, waitAppliedMessage } from './messages.ts';
+import { logBytesOf, logLimitOf } from './log-limit.ts';
+import { reportOf, takeAnswer, type ReplicaNews } from './report.ts';
+import type { ReplicationPorts } from './replication-ports.ts';
+import { ReplicaGap, shipSet } from './shipping.ts';
+
+/** How often the size of the logs is looked at between cycles. */
+const LOG_WATCH_MS = 1000;
+
+export interface SyncResult {
+  epoch: number;
+  bytes: number;
+}
+
+/** Drives everything between "required" and "replicating again"; handed in because resync/ knows replication/, not the reverse. */
+export interface ResyncDriver {
+  /** Called by the loop while the state is a resync state; returns after each step or when it has nothing to do until woken. */
+  step(primary: PrimaryVm, signal: AbortSignal): Promise<void>;
+}
+
+export class PrimaryVm {
+  readonly vmId: string;
+  readonly ports: ReplicationPorts;
+  #tracked: TrackedVm | null = null;
+  #opening: Promise<TrackedVm> | null = null;
+  #holders = new Set<string>();
+  #stop = new AbortController();
+  #activity = new AbortController();
+  #wake = Promise.withResolvers<void>();
+  #loop: Promise<void> | null = null;
+  #nextDue = 0;
+  #countedMissed = false;
+  #cycle: Promise<SyncResult> | null = null;
+  #resync: ResyncDriver | null;
+  initialProgress: InitialProgress | null = null;
+
+  constructor(ports: ReplicationPorts, vmId: string, resync: ResyncDriver | null = null) {
+    this.ports = ports;
+    this.vmId = vmId;
+    this.#resync = resync;
+  }
+
+  get vm(): VmRecord {
+    return this.ports.relationships.vm(this.vmId);
+  }
+
+  get relationship(): RelationshipRecord {
+    return this.ports.relationships.get(this.vmId);
+  }
+
+  /** The disks, while they are open here; else null. */
+  get tracked(): TrackedVm | null {
+    return this.#tracked;
+  }
+
+  link(): PeerLink {
+    return this.ports.link(this.relationship.remote);
+  }
+
+  /** At the start of the server: takes up what a crash or a stop has left. */
+  async start(): Promise<void> {
+    const { attach, tracking } = this.vm;
+    if (attach === 'attached' || tracking?.running === true) await this.hold('guest');
+    this.run();
+  }
+
+  /** Starts the loop; for a VM that has just been enabled. */
+  run(): void {
+    if (this.#loop !== null || this.ports.relationships.find(this.vmId) === undefined) return;
+    this.#nextDue = this.ports.clock.monotonic() + this.relationship.settings.frequencySec * 1000;
+    this.#loop = this.#run();
+  }
+
+  /** The disks stay open until every holder has let go; the first one opens them. */
+  async hold(holder: string): Promise<TrackedVm> {
+    this.#holders.add(holder);
+    try {
+      return await (this.#opening ??= this.#openDisks());
+    } catch (error) {
+      this.#holders.delete(holder);
+      throw error;
+    }
+  }
+
+  /** The last one out seals the disks. */
+  async letGo(holder: string): Promise<void> {
+    this.#holders.delete(holder);
+    if (this.#holders.size > 0 || this.#opening === null) return;
+    const tracked = await this.#opening;
+    this.#opening = null;
+    this.#tracked = null;
+    await tracked.close();
+  }
+
+  /** Ends the loop and seals the disks: a clean stop of the server. */
+  async close(): Promise<void> {
+    this.#stop.abort(new Error('the server stops'));
+    this.#activity.abort(new Error('the server stops'));
+    this.wake();
+    await this.#loop;
+    for (const holder of [...this.#holders]) await this.letGo(holder);
+  }
+
+  /** Something in the record has changed: what is being done is stopped, and the loop looks again. */
+  interrupt(reason: string): void {
+    this.#activity.abort(new Error(reason));
+    this.wake();
+  }
+
+  wake(): void {
+    this.#wake.resolve();
+  }
+
+  /** A trigger of resynchronization. While logs are kept, they end now (and the record follows by `trackingLost`). */
+  require(loss: TrackingLoss): void {
+    if (this.#tracked?.logging === true) this.#tracked.stopLogging(loss);
+    else this.ports.catalog.transaction(() => this.#recordLoss(loss));
+    this.interrupt(loss.reason);
+  }
+
+  /** Ends the current epoch, sends everything, and waits until the replica has applied it. */
+  async syncNow(signal: AbortSignal): Promise<SyncResult> {
+    this.ports.relationships.check(this.vmId, 'sync-now');
+    const before = this.#cycle;
+    if (before !== null) await before.catch(() => undefined);
+    this.#cycle = this.#deliver(AbortSignal.any([signal, this.#activity.signal]));
+    const result = await this.#cycle.finally(() => (this.#cycle = null));
+    await this.#waitApplied(result.epoch, signal);
+    return result;
+  }
+
+  /**
+   * The copy is on the replica: what was written meanwhile follows, up to one log switch, and makes it one instant. May be
+   * repeated after an interruption.
+   */
+  async finishInitial(signal: AbortSignal): Promise<void> {
+    const { relationships } = this.ports;
+    const { token, firstEpoch } = this.relationship.initial!;
+    if (this.#tracked!.hasWrites) await this.#tracked!.switchLog();
+    const consistentFrom = this.#newestClosed();
+    await this.#ship(signal);
+    await this.link().call(initialCompleteMessage, { vmId: this.vmId, token, consistentFrom }, undefined, { signal, timeoutMs: 120_000 });
+    relationships.happened(this.vmId, { kind: 'initial-finished', reason: 'the replica has its baseline' }, {
+      baselineId: token, initial: null, required: null, error: null, consistentFrom, lastAppliedEpoch: firstEpoch - 1,
+      lastReplicationTime: this.ports.clock.now(), lastReceivedEpoch: consistentFrom, mapTrusted: true,
+    });
+    this.#nextDue = this.ports.clock.monotonic() + this.relationship.settings.frequencySec * 1000;
+  }
+
+  /** Bytes that the replica does not have yet. */
+  pendingBytes(): number {
+    const closed = this.#undelivered().reduce((sum, set) => sum + set.disks.reduce((bytes, { size }) => bytes + (size ?? 0), 0), 0);
+    return closed + (this.#tracked?.openLogBytes ?? 0);
+  }
+
+  async #openDisks(): Promise<TrackedVm> {
+    try {
+      const { vm, loss } = await TrackedVm.open(this.ports, this.vm, {
+        boundedWaitMs: () => this.ports.relationships.find(this.vmId)?.settings.boundedWaitMs ?? 2000,
+        trackingLost: (lost) => this.#recordLoss(lost),
+      });
+      this.#tracked = vm;
+      if (loss !== null) this.#recordLoss(loss);
+      return vm;
+    } catch (error) {
+      this.#opening = null;
+      throw error;
+    }
+  }
+
+  #recordLoss(loss: TrackingLoss): void {
+    const { relationships } = this.ports;
+    const mapTrusted = this.vm.tracking?.mapTrusted ?? false;
+    const byMap = (loss.trigger === 2 || loss.trigger === 3 || loss.trigger === 4) && mapTrusted;
+    relationships.happened(this.vmId, { kind: 'resync-required', trigger: loss.trigger, reason: loss.reason }, {
+      required: { trigger: loss.trigger, reason: loss.reason, rung: byMap ? 'suspect-regions' : 'full-compare',
+        since: this.ports.clock.now(), startAt: null },
+      mapTrusted,
+    });
+    this.interrupt(loss.reason);
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      const relationship = this.ports.relationships.find(this.vmId);
+      if (relationship === undefined) return;
+      this.#wake = Promise.withResolvers<void>();
+      this.#activity = new AbortController();
+      try {
+        await this.#act(relationship, AbortSignal.any([signal, this.#activity.signal]));
+      } catch (error) {
+        if (signal.aborted) return;
+        if (!this.#activity.signal.aborted) await this.#failed(error);
+      }
+    }
+  }
+
+  async #act(relationship: RelationshipRecord, signal: AbortSignal): Promise<void> {
+    const retryAt = relationship.error?.retryAt ?? null;
+    switch (relationship.state) {
+      case 'ReadyForInitialReplication':
+        return void (await this.#awaitStart(relationship, signal));
+      case 'InitialReplicationInProgress':
+        if (retryAt !== null) await this.#watchLogs(retryAt - this.ports.clock.now(), signal);
+        if (signal.aborted) return;
+        return await runInitial(this, signal);
+      case 'Replicating':
+        return await this.#replicate(relationship, signal);
+      case 'WaitingForStartResynchronize': case 'Resynchronizing':
+        if (this.#resync !== null) return await this.#resync.step(this, signal);
+        return await this.#idle(signal);
+      default:
+        return await this.#idle(signal);
+    }
+  }
+
+  /** Nothing to do but to say how it is, once per cycle. */
+  async #idle(signal: AbortSignal): Promise<void> {
+    await this.#report(signal).catch(() => undefined);
+    await this.#watchLogs(this.relationship.settings.frequencySec * 1000, signal);
+  }
+
+  async #awaitStart(relationship: RelationshipRecord, signal: AbortSignal): Promise<void> {
+    const startAt = relationship.initial?.startAt ?? null;
+    if (startAt === null) return void (await this.#pause(null, signal));
+    await this.#pause(startAt - this.ports.clock.now(), signal);
+    if (this.ports.clock.now() >= startAt) {
+      this.ports.relationships.happened(this.vmId, { kind: 'initial-started', reason: 'its start time has come' });
+    }
+  }
+
+  async #replicate(relationship: RelationshipRecord, signal: AbortSignal): Promise<void> {
+    const { clock, relationships } = this.ports;
+    relationships.count(this.vmId, null);
+    const retryAt = relationship.error?.retryAt ?? null;
+    const due = clock.monotonic() >= this.#nextDue;
+    if (due) this.#cycleDue();
+    const untilDue = this.#nextDue - clock.monotonic();
+    const untilRetry = (retryAt ?? clock.now()) - clock.now();
+    const behind = retryAt !== null || this.#undelivered().length > 0;
+    // What is behind goes as soon as it may be tried again; meanwhile the cycles that pass are counted as missed.
+    const waitMs = behind ? Math.min(untilRetry, untilDue) : due ? 0 : untilDue;
+    if (waitMs > 0) return await this.#watchLogs(waitMs, signal);
+    const before = this.#cycle;
+    if (before !== null) return void (await before.catch(() => undefined));
+    this.#cycle = this.#deliver(signal);
+    await this.#cycle.finally(() => (this.#cycle = null));
+  }
+
+  /** A cycle's time has come: it counts as missed while the set before it is not delivered. */
+  #cycleDue(): void {
+    const { clock, relationships } = this.ports;
+    const frequencyMs = this.relationship.settings.frequencySec * 1000;
+    const late = this.#undelivered().length > 0;
+    while (this.#nextDue <= clock.monotonic()) this.#nextDue += frequencyMs;
+    if (!late) return;
+    this.#countedMissed = true;
+    relationships.count(this.vmId, { outcome: 'missed' });
+  }
+
+  /** Ends the open epoch when it holds anything, sends all that is not delivered, and reports. */
+  async #deliver(signal: AbortSignal): Promise<SyncResult> {
+    const { ports } = this;
+    const release = await ports.transferSlot(signal);
+    try {
+      let sent = 0;
+      if (this.#undelivered().length > 0) sent += await this.#ship(signal);
+      const tracked = this.#tracked;
+      const unchangedUntil = ports.clock.now();
+      if (tracked !== null && tracked.logging && tracked.hasWrites) {
+        await tracked.switchLog();
+        sent += await this.#ship(signal);
+        await this.#report(signal);
+      } else {
+        await this.#report(signal, unchangedUntil);
+      }
+      this.#succeeded();
+      return { epoch: this.#newestClosed(), bytes: sent };
+    } finally {
+      release();
+    }
+  }
+
+  async #ship(signal: AbortSignal): Promise<number> {
+    const { ports } = this;
+    let bytes = 0;
+    for (let set = this.#undelivered()[0]; set !== undefined; set = this.#undelivered()[0]) {
+      const { settings, baselineId, initial } = this.relationship;
+      try {
+        const shipped = await shipSet(ports, this.link(), this.vm, initial?.token ?? baselineId, set,
+          { compression: settings.compression, signal });
+        bytes += shipped.bytes;
+        this.#delivered(set, shipped);
+      } catch (error) {
+        if (!(error instanceof ReplicaGap)) throw error;
+        this.#resend(set.epoch, error.expected);
+      }
+    }
+    return bytes;
+  }
+
+  #delivered(set: EpochRecord, shipped: { bytes: number; wireBytes: number }): void {
+    const { relationships, catalog, clock } = this.ports;
+    catalog.transaction(() => {
+      catalog.epochs.put({ ...set, status: 'received' });
+      const { transferred } = this.relationship;
+      relationships.update(this.vmId, {
+        lastReplicationTime: clock.now(), lastReceivedEpoch: set.epoch, error: null,
+        transferred: { ...transferred, logBytes: transferred.logBytes + shipped.bytes, wireBytes: transferred.wireBytes + shipped.wireBytes },
+      });
+      const latencyMs = Math.max(0, clock.now() - set.closedAt!);
+      relationships.count(this.vmId, { outcome: this.#countedMissed ? 'late' : 'success', bytes: shipped.bytes, latencyMs });
+    });
+    this.#countedMissed = false;
+  }
+
+  /** The replica lacks an earlier set. While its files are here they go again (rung 0); else nobody can supply them (trigger 6). */
+  #resend(offered: number, expected: number): void {
+    const { catalog } = this.ports;
+    const sets = catalog.epochs.list(this.vmId).filter(({ status }) => status === 'received' || status === 'closed');
+    if (expected > offered) {
+      this.require({ trigger: 5, reason: `the replica expects epoch ${expected}, newer than ${offered} here: the primary was reverted` });
+      throw new Error('the primary was reverted');
+    }
+    if (!sets.some(({ epoch }) => epoch === expected)) {
+      this.require({ trigger: 6, reason: `the replica lacks epoch ${expected}, and its log is no longer on the primary` });
+      throw new Error('a log is missing');
+    }
+    catalog.transaction(() => {
+      for (const set of sets) if (set.epoch >= expected && set.status === 'received') catalog.epochs.put({ ...set, status: 'closed' });
+    });
+  }
+
+  async #waitApplied(epoch: number, signal: AbortSignal): Promise<void> {
+    for (;;) {
+      signal.throwIfAborted();
+      const params = { vmId: this.vmId, epoch, waitMs: 10_000 };
+      const { result } = await this.link().call(waitAppliedMessage, params, undefined, { signal, timeoutMs: 30_000 });
+      await this.#news(takeAnswer(this.ports, this.vmId, result));
+      if (result.appliedEpoch >= epoch) return;
+      if (result.failure !== null) throw new UnderstudyError('io', result.failure.code, result.failure.message, result.failure.remedy);
+      if (this.relationship.state !== 'Replicating') {
+        throw new UnderstudyError('state', 'NOT_REPLICATING',
+          `VM '${this.vm.name}' is in state ${this.relationship.state} now`, 'See its status.');
+      }
+    }
+  }
+
+  async #report(signal: AbortSignal, unchangedUntil: number | null = null): Promise<void> {
+    await this.#news(await reportOf(this.ports, this.vmId, { epoch: this.#newestClosed(), unchangedUntil }, signal));
+  }
+
+  /** What the replica has done since: applied epochs leave the map and their files go. */
+  async #news(news: ReplicaNews): Promise<void> {
+    if (news.loss !== null) return this.require(news.loss);
+    if (news.wantedAgain !== null) this.#resend(this.#newestClosed(), news.wantedAgain);
+    const { catalog } = this.ports;
+    const applied = catalog.epochs.list(this.vmId).filter(({ epoch, status }) => status === 'received' && epoch <= news.appliedEpoch);
+    if (applied.length === 0) return;
+    if (this.#tracked?.logging === true) await this.#tracked.release(news.appliedEpoch);
+    catalog.transaction(() => {
+      for (const { vmId, epoch } of applied) catalog.epochs.remove(vmId, epoch);
+    });
+    for (const set of applied) await removeEpochFiles(this.ports, set);
+  }
+
+  #undelivered(): EpochRecord[] {
+    return this.ports.catalog.epochs.list(this.vmId).filter(({ status }) => status === 'closed');
+  }
+
+  #newestClosed(): number {
+    const tracking = this.vm.tracking;
+    if (tracking === null) return 0;
+    const open = this.ports.catalog.epochs.get(this.vmId, tracking.epoch);
+    return open?.status === 'open' || open?.status === 'closing' ? tracking.epoch - 1 : tracking.epoch;
+  }
+
+  #succeeded(): void {
+    if (this.ports.relationships.find(this.vmId)?.error != null) this.ports.relationships.update(this.vmId, { error: null });
+  }
+
+  /** Retries by itself when the cause may pass, else stops with an error that says what to do (design §8, facts of back-off). */
+  async #failed(error: unknown): Promise<void> {
+    const { relationships, clock } = this.ports;
+    const relationship = relationships.find(this.vmId);
+    if (relationship === undefined) return;
+    const known = error instanceof UnderstudyError ? error
+      : new UnderstudyError('io', errnoOf(error) ?? 'REPLICATION_FAILED', messageOf(error), 'See the log of the server.', { cause: error });
+    const failures = (relationship.error?.failures ?? 0) + 1;
+    const delayMs = isRecoverable(known) ? retryDelayMs(failures, relationship.settings.frequencySec) : null;
+    const change = { error: { code: known.code, message: known.message, remedy: known.remedy,
+      since: relationship.error?.since ?? clock.now(), retryAt: delayMs === null ? null : clock.now() + delayMs, failures } };
+    relationships.count(this.vmId, { outcome: 'failed-attempt' });
+    const facts = { reason: known.message, code: known.code };
+    if (delayMs === null) {
+      relationships.happened(this.vmId, { kind: 'failed', ...facts }, change);
+      return;
+    }
+    relationships.update(this.vmId, change);
+    relationships.note(this.vmId, makeEvent(ACTIVITY_EVENTS.willRetry, this.vm.name,
+      { ...facts, attempt: failures, delaySeconds: Math.round(delayMs / 1000) }));
+  }
+
+  /** Waits, and meanwhile sees to it that the logs keep below their limit (trigger 2). */
+  async #watchLogs(waitMs: number, signal: AbortSignal): Promise<void> {
+    const end = this.ports.clock.monotonic() + waitMs;
+    for (let left = waitMs; left > 0 && !signal.aborted; left = end - this.ports.clock.monotonic()) {
+      const limit = logLimitOf(this.vm, this.relationship);
+      const bytes = logBytesOf(this.ports.catalog, this.vmId) + (this.#tracked?.openLogBytes ?? 0);
+      if (bytes > limit && (this.vm.tracking?.mode ?? 'map-only') === 'logging') {
+        return this.require({ trigger: 2, reason: `the tracking logs hold ${bytes} bytes, the limit is ${limit}` });
+      }
+      if (await this.#pause(Math.min(left, LOG_WATCH_MS), signal)) return;
+    }
+  }
+
+  /** Waits for the time, a wake-up (then true) or the signal; null waits for ever. */
+  async #pause(ms: number | null, signal: AbortSignal): Promise<boolean> {
+    if (signal.aborted || (ms !== null && ms <= 0)) return false;
+    const timer = new AbortController();
+    const woken = Promise.race([this.#wake.promise, aborted(signal)]).then(() => true);
+    const slept = ms === null ? new Promise<never>(() => {}) : this.ports.clock.sleep(ms, timer.signal).then(() => false, () => true);
+    const result = await Promise.race([woken, slept]);
+    timer.abort();
+    return result;
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}

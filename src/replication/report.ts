@@ -1,0 +1,61 @@
+/**
+ * What primary and replica tell each other once per cycle, and what follows for the primary. An empty epoch is one line in it, not
+ * a file. Pure but for the call itself.
+ */
+import type { RelationshipRecord } from '../model/records.ts';
+import type { TrackingLoss } from '../tracking/tracked-vm.ts';
+import { reportMessage, type AnsweredVm, type ReportedVm } from './messages.ts';
+import type { ReplicationPorts } from './replication-ports.ts';
+
+export interface ReplicaNews {
+  appliedEpoch: number;
+  wantedAgain: number | null;
+  /** The two sides can no longer be known equal. */
+  loss: TrackingLoss | null;
+}
+
+export async function reportOf(
+  ports: ReplicationPorts, vmId: string, now: { epoch: number; unchangedUntil: number | null }, signal: AbortSignal,
+): Promise<ReplicaNews> {
+  const { state, baselineId, lastAppliedEpoch, mapTrusted, remote } = ports.relationships.get(vmId);
+  const line: ReportedVm = {
+    vmId, state, baselineId: baselineId === '' ? null : baselineId, epoch: now.epoch, unchangedUntil: now.unchangedUntil,
+    applied: Math.max(0, lastAppliedEpoch), mapTrusted,
+  };
+  const { result } = await ports.link(remote).call(reportMessage, { vms: [line] }, undefined, { signal });
+  const answer = result.vms.find((vm) => vm.vmId === vmId);
+  return answer === undefined ? { appliedEpoch: lastAppliedEpoch, wantedAgain: null, loss: null } : takeAnswer(ports, vmId, answer);
+}
+
+/** Puts the replica's answer on record and decides what it means. */
+export function takeAnswer(ports: ReplicationPorts, vmId: string, answer: AnsweredVm): ReplicaNews {
+  const relationship = ports.relationships.get(vmId);
+  const loss = lossIn(relationship, ports.relationships.vm(vmId).tracking?.epoch ?? 0, answer);
+  if (loss === null && answer.known) {
+    const fresh = answer.appliedEpoch > relationship.lastAppliedEpoch || answer.appliedTime !== relationship.lastAppliedTime;
+    if (fresh || answer.state !== relationship.remoteState) {
+      ports.relationships.update(vmId, {
+        lastAppliedEpoch: Math.max(relationship.lastAppliedEpoch, answer.appliedEpoch), lastAppliedTime: answer.appliedTime,
+        remoteState: answer.state,
+      });
+    }
+  }
+  return { appliedEpoch: answer.appliedEpoch, wantedAgain: answer.wantedAgain, loss };
+}
+
+/** Compares generations: who is older than the other remembers (triggers 5 and 7), or has said that it is lost (6 and 7). */
+function lossIn(relationship: RelationshipRecord, epoch: number, answer: AnsweredVm): TrackingLoss | null {
+  if (relationship.initial !== null || relationship.state !== 'Replicating') return null;
+  if (!answer.known) return { trigger: 7, reason: 'the replica host no longer knows the VM' };
+  if (answer.lost !== null) return answer.lost;
+  if (answer.baselineId !== relationship.baselineId) {
+    return { trigger: 7, reason: `the replica is of baseline ${answer.baselineId ?? 'none'}, the primary of ${relationship.baselineId}` };
+  }
+  if (answer.receivedEpoch > epoch) {
+    return { trigger: 5, reason: `the replica has epoch ${answer.receivedEpoch}, the primary is at ${epoch}: the primary was reverted` };
+  }
+  if (answer.appliedEpoch < relationship.lastAppliedEpoch) {
+    return { trigger: 7, reason: `the replica is at epoch ${answer.appliedEpoch}, it had applied ${relationship.lastAppliedEpoch} before` };
+  }
+  return null;
+}

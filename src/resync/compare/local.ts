@@ -1,0 +1,42 @@
+/** Both sides of a compare in one process: `disk compare` and `disk sync` of local disks, and the reference for tests. */
+import { duplexPair } from 'node:stream';
+import type { VirtualDisk } from '../../disk/virtual-disk.ts';
+import { UnderstudyError } from '../../model/errors.ts';
+import { StreamChannel } from './frame-channel.ts';
+import type { CompareResult } from './frames.ts';
+import type { SourceOptions } from './options.ts';
+import { runSource } from './source.ts';
+import { runTarget } from './target.ts';
+
+export type LocalOptions = Omit<SourceOptions, 'disk' | 'mode' | 'hasher' | 'session'>;
+
+/** Locates every differing page; writes nothing. */
+export function compareLocal(a: VirtualDisk, b: VirtualDisk, options: LocalOptions): Promise<CompareResult> {
+  return runBoth(a, b, { ...options, mode: 'compare-only' });
+}
+
+/** Makes `target` equal to `source` and durable. */
+export function syncLocal(source: VirtualDisk, target: VirtualDisk, options: LocalOptions): Promise<CompareResult> {
+  return runBoth(source, target, { ...options, mode: 'mend' });
+}
+
+async function runBoth(disk: VirtualDisk, target: VirtualDisk, options: Omit<SourceOptions, 'disk'>): Promise<CompareResult> {
+  const { compute, mode, pace, signal } = options;
+  const [near, far] = duplexPair();
+  const [source, answer] = await Promise.allSettled([
+    runSource(new StreamChannel(near, near, compute), { ...options, disk }),
+    runTarget(new StreamChannel(far, far, compute), {
+      base: target,
+      target,
+      allow: mode,
+      compute,
+      ...(pace && { pace }),
+      ...(signal && { signal }),
+    }),
+  ]);
+  const failures = [source, answer].filter((side) => side.status === 'rejected').map((side) => side.reason as unknown);
+  // One side's failure reaches the other as a refusal or as a lost link: the one with a cause of its own is the one to show.
+  const secondHand = (error: unknown) => error instanceof UnderstudyError && error.cause === undefined;
+  if (failures.length > 0) throw failures.find((error) => !secondHand(error)) ?? failures[0];
+  return (source as PromiseFulfilledResult<CompareResult>).value;
+}

@@ -1,0 +1,296 @@
+/**
+ * The target's half of a differing leaf: says which pages differ, writes what the source sends, reads it back and proves the leaf.
+ * Nothing is written but leaves that were opened or that the groups have found to differ, and only while `admit` allows it.
+ */
+import type { VirtualDisk } from '../../disk/virtual-disk.ts';
+import type { Compute } from '../../model/ports.ts';
+import { malformed } from './byte-cursor.ts';
+import type { Conversation } from './conversation.ts';
+import { type DigestList, differingIndexes, digestAt, foldSpans, roundsOf, sameBytes, shortHashes } from './digest-tree.ts';
+import {
+  FRAME,
+  type Mend,
+  type MendLeaf,
+  decodeHashList,
+  decodeId,
+  decodeMend,
+  decodeZeroRuns,
+  encodeHashList,
+  encodeId,
+  pageRuns,
+} from './frames.ts';
+import { type LeafHasher, isZero } from './leaf-hasher.ts';
+import { inParallel } from './in-parallel.ts';
+import type { CompareMode } from './options.ts';
+import type { ByteRange, Selection } from './selection.ts';
+import { MEND_LEAVES_MAX, proofOf } from './source-leaves.ts';
+import { DIGEST_BYTES, LEAF_BATCH, LEAF_WINDOW, MEND_WINDOW, PAGE_BYTES, SPAN_PAGES, type TreeShape, pagesPerLeaf, spansPerLeaf } from './tree-shape.ts';
+
+/** Questions that wait; the source's own window keeps far below. */
+const QUEUE_MAX = 2 * Math.max(MEND_WINDOW, LEAF_WINDOW);
+/** Received mends that wait for the disk: more stay in the stream, so that memory is bounded. */
+const MENDS_WAITING = 8;
+
+export interface TargetLeafContext {
+  conversation: Conversation;
+  selection: Selection;
+  shape: TreeShape;
+  /** Reads `target`. */
+  hasher: LeafHasher;
+  compute: Compute;
+  target: VirtualDisk;
+  hashBytes: number;
+  mode: CompareMode;
+  admit: () => void;
+  /** Leaves proven since the last call. */
+  onProven(positions: readonly number[]): void;
+}
+
+export class TargetLeaves {
+  readonly #context: TargetLeafContext;
+  readonly #spanQueue: Buffer[] = [];
+  readonly #writeQueue: { type: number; body: Buffer }[] = [];
+  /** Located by a group and not yet proven. */
+  readonly #differing = new Set<number>();
+  /** Page digests of leaves as they are on this disk, from the span question until the proof. */
+  readonly #open = new Map<number, DigestList>();
+  #finished = false;
+  differingPages = 0;
+  firstDifference: number | null = null;
+  sentBytes = 0;
+
+  constructor(context: TargetLeafContext) {
+    this.#context = context;
+  }
+
+  add(positions: readonly number[]): void {
+    for (const position of positions) this.#differing.add(position);
+  }
+
+  finish(): void {
+    this.#finished = true;
+    this.#context.conversation.notify();
+  }
+
+  /** True once no further write fits: the receiving task waits until the disk has caught up. */
+  get full(): boolean {
+    return this.#writeQueue.length >= MENDS_WAITING;
+  }
+
+  onSpanHashes(body: Buffer): void {
+    if (this.#spanQueue.length >= QUEUE_MAX) throw malformed('more span questions than the window allows');
+    this.#spanQueue.push(body);
+    this.#context.conversation.notify();
+  }
+
+  /** Mends, zeroes, checkpoints and page questions: in their order, since a checkpoint is about what came before it. */
+  onWrite(type: number, body: Buffer): void {
+    this.#writeQueue.push({ type, body });
+    this.#context.conversation.notify();
+  }
+
+  async spanLoop(): Promise<void> {
+    const { conversation } = this.#context;
+    for (;;) {
+      await conversation.until(() => this.#finished || this.#spanQueue.length > 0);
+      if (this.#finished) return;
+      await this.#answerSpans(this.#spanQueue.shift()!);
+    }
+  }
+
+  async #answerSpans(body: Buffer): Promise<void> {
+    const { selection, shape, hasher, compute, hashBytes, conversation, mode } = this.#context;
+    const spans = spansPerLeaf(shape);
+    const limits = { blockBytes: spans * hashBytes, indexes: selection.count, entries: LEAF_BATCH };
+    const { id, round, entries } = decodeHashList(body, limits);
+    if (round >= roundsOf(hashBytes)) throw malformed(`span hashes of round ${round}`);
+    for (const { index } of entries) if (!this.#differing.has(index)) throw malformed(`leaf ${index} is opened and was not found to differ`);
+    const digests = await hasher.pages(entries.map(({ index }) => selection.leafAt(index)));
+    const perLeaf = pagesPerLeaf(shape) * DIGEST_BYTES;
+    const answers = entries.flatMap(({ index, hashes }, at) => {
+      const pages = digests.subarray(at * perLeaf, (at + 1) * perLeaf);
+      if (mode === 'mend') this.#open.set(index, pages);
+      else this.#prove(index);
+      return differingIndexes(shortHashes(foldSpans(pages, compute.digest), hashBytes, round), hashes, hashBytes).map((span) => {
+        const ofSpan = pages.subarray(span * SPAN_PAGES * DIGEST_BYTES, (span + 1) * SPAN_PAGES * DIGEST_BYTES);
+        return { index: at * spans + span, hashes: shortHashes(ofSpan, hashBytes, round) };
+      });
+    });
+    if (this.#open.size > LEAF_WINDOW + LEAF_BATCH) throw malformed(`${this.#open.size} leaves open, the window is ${LEAF_WINDOW}`);
+    await conversation.send(FRAME.pageHashes, encodeHashList({ id, round, entries: answers }));
+  }
+
+  async writeLoop(): Promise<void> {
+    const { conversation } = this.#context;
+    for (;;) {
+      await conversation.until(() => this.#finished || this.#writeQueue.length > 0);
+      const next = this.#writeQueue.shift();
+      if (next === undefined) return;
+      conversation.notify();
+      if (next.type === FRAME.mend) await this.#mend(next.body);
+      else if (next.type === FRAME.zero) await this.#zero(next.body);
+      else if (next.type === FRAME.checkpoint) await this.#checkpoint(next.body);
+      else await this.#page(next.body);
+    }
+  }
+
+  async #mend(body: Buffer): Promise<void> {
+    const { selection, shape, compute, conversation, mode } = this.#context;
+    if (mode !== 'mend') throw malformed('page data in a compare that writes nothing');
+    const mend = decodeMend(body, { positions: selection.count, leaves: MEND_LEAVES_MAX, shape });
+    for (const { position } of mend.leaves) if (!this.#open.has(position)) throw malformed(`page data for leaf ${position}, which is not open`);
+    const payload = await this.#payload(mend);
+    let used = 0;
+    const runs = mend.leaves.flatMap((leaf) =>
+      this.#runsOf(leaf).map((run) => ({ position: leaf.position, run, bytes: payload.subarray(used, (used += run.length)) })),
+    );
+    for (const { run, bytes } of runs) await this.#noteFirst(bytes, run.offset);
+    await inParallel(runs, ({ run, bytes }) => this.#write(bytes, run));
+    let changed = 0;
+    await inParallel(runs, async ({ position, run }) => {
+      const pages = await this.#readBack(position, run);
+      changed += pages;
+    });
+    this.sentBytes += used;
+    this.differingPages += changed;
+    const proof = proofOf(mend.leaves.map(({ position }) => this.#open.get(position)!), compute);
+    const proven = sameBytes(proof, mend.proof);
+    if (proven) for (const { position } of mend.leaves) this.#prove(position);
+    for (const { position } of mend.leaves) this.#open.delete(position);
+    await conversation.send(proven ? FRAME.mended : FRAME.unproven, encodeId(mend.id, changed));
+  }
+
+  #runsOf({ position, mask }: MendLeaf): ByteRange[] {
+    const { offset, length } = this.#context.selection.rangeAt(position);
+    return pageRuns(mask, this.#context.shape).map(([page, count]) => {
+      const from = page * PAGE_BYTES;
+      if (from >= length) throw malformed(`page ${page} of leaf ${position} lies past the end of the disk`);
+      return { offset: offset + from, length: Math.min(count * PAGE_BYTES, length - from) };
+    });
+  }
+
+  /** The page data, whose length must be exactly that of the pages that are named. */
+  async #payload(mend: Mend): Promise<Uint8Array> {
+    const expected = mend.leaves.flatMap((leaf) => this.#runsOf(leaf)).reduce((sum, run) => sum + run.length, 0);
+    if (mend.payloadBytes !== expected) throw malformed(`${mend.payloadBytes} bytes of page data for pages of ${expected} bytes`);
+    if (!mend.compressed) return mend.payload;
+    const payload = await this.#context.compute.decompress(mend.payload, expected).catch((error: unknown) => {
+      throw malformed(`page data does not decompress: ${error instanceof Error ? error.message : String(error)}`);
+    });
+    if (payload.length !== expected) throw malformed(`page data of ${payload.length} bytes, ${expected} were announced`);
+    return payload;
+  }
+
+  /** Pages of zeroes become holes where the disk can. */
+  async #write(bytes: Uint8Array, { offset }: ByteRange): Promise<void> {
+    const { target } = this.#context;
+    for (let at = 0; at < bytes.length; ) {
+      const zero = isZero(bytes.subarray(at, at + PAGE_BYTES));
+      let end = at + PAGE_BYTES;
+      while (end < bytes.length && isZero(bytes.subarray(end, end + PAGE_BYTES)) === zero) end += PAGE_BYTES;
+      end = Math.min(end, bytes.length);
+      this.#context.admit();
+      if (zero) await target.zero(offset + at, end - at);
+      else await target.write(bytes.subarray(at, end), offset + at);
+      at = end;
+    }
+  }
+
+  /** Finds the exact byte while the old one is still there; costs a read only where a lower one may come up. */
+  async #noteFirst(bytes: Uint8Array, offset: number): Promise<void> {
+    if (this.firstDifference !== null && offset >= this.firstDifference) return;
+    const old = Buffer.alloc(bytes.length);
+    await this.#context.target.read(old, offset);
+    const byte = old.findIndex((value, at) => value !== bytes[at]);
+    if (byte >= 0) this.firstDifference = Math.min(this.firstDifference ?? Infinity, offset + byte);
+  }
+
+  /** Digests what the disk now holds into the open leaf; returns how many pages really changed. */
+  async #readBack(position: number, run: ByteRange): Promise<number> {
+    const { target, compute, selection } = this.#context;
+    const bytes = Buffer.allocUnsafe(run.length);
+    await target.read(bytes, run.offset);
+    const digests = this.#open.get(position)!;
+    const firstPage = (run.offset - selection.rangeAt(position).offset) / PAGE_BYTES;
+    let changed = 0;
+    for (let at = 0; at < bytes.length; at += PAGE_BYTES) {
+      const known = digestAt(digests, firstPage + at / PAGE_BYTES);
+      const now = compute.digest(bytes.subarray(at, at + PAGE_BYTES));
+      if (!sameBytes(known, now)) changed++;
+      known.set(now);
+    }
+    return changed;
+  }
+
+  async #zero(body: Buffer): Promise<void> {
+    const { selection, conversation, mode, target } = this.#context;
+    const { id, runs } = decodeZeroRuns(body, selection.count);
+    let changed = 0;
+    for (const [first, count] of runs) {
+      for (let position = first; position < first + count; position++) {
+        if (!this.#differing.has(position)) throw malformed(`leaf ${position} is zeroed and was not found to differ`);
+        changed += await this.#countData(selection.rangeAt(position));
+      }
+      for (const piece of selection.runsOf(first, count)) {
+        const { offset } = selection.rangeAt(piece.position);
+        const length = selection.bytesOf(piece.position, piece.count);
+        if (mode === 'mend') {
+          this.#context.admit();
+          await target.zero(offset, length);
+        }
+      }
+      for (let position = first; position < first + count; position++) {
+        if (mode === 'mend') await this.#provenZero(selection.rangeAt(position));
+        this.#prove(position);
+      }
+    }
+    this.differingPages += changed;
+    await conversation.send(FRAME.zeroed, encodeId(id, changed));
+  }
+
+  /** How many pages of the range are not zero on this disk. */
+  async #countData(range: ByteRange): Promise<number> {
+    const bytes = Buffer.allocUnsafe(range.length);
+    await this.#context.target.read(bytes, range.offset);
+    let pages = 0;
+    for (let at = 0; at < bytes.length; at += PAGE_BYTES) if (!isZero(bytes.subarray(at, at + PAGE_BYTES))) pages++;
+    const byte = pages === 0 || range.offset >= (this.firstDifference ?? Infinity) ? -1 : bytes.findIndex((value) => value !== 0);
+    if (byte >= 0) this.firstDifference = range.offset + byte;
+    return pages;
+  }
+
+  async #provenZero({ offset, length }: ByteRange): Promise<void> {
+    const { target } = this.#context;
+    for await (const { kind } of target.extents(offset, length)) {
+      if (kind === 'zero') continue;
+      const bytes = Buffer.allocUnsafe(length);
+      await target.read(bytes, offset);
+      if (isZero(bytes)) return;
+      throw Object.assign(new Error(`${target.location}: bytes ${offset} to ${offset + length} were zeroed and do not read as zeroes`), { code: 'EIO' });
+    }
+  }
+
+  /** What was read and found equal may still sit in a cache from before a crash, so every checkpoint flushes. */
+  async #checkpoint(body: Buffer): Promise<void> {
+    const { conversation, target, mode } = this.#context;
+    const { id } = decodeId(body);
+    if (mode === 'mend') await target.flush();
+    await conversation.send(FRAME.checkpointed, encodeId(id));
+  }
+
+  async #page(body: Buffer): Promise<void> {
+    const { conversation, target, mode } = this.#context;
+    const { id: offset } = decodeId(body);
+    const inside = mode === 'compare-only' && offset % PAGE_BYTES === 0 && offset < target.virtualSize;
+    if (!inside) throw malformed(`a question for the page at ${offset}`);
+    const bytes = Buffer.alloc(Math.min(PAGE_BYTES, target.virtualSize - offset));
+    await target.read(bytes, offset);
+    await conversation.send(FRAME.page, [bytes]);
+  }
+
+  #prove(position: number): void {
+    this.#differing.delete(position);
+    this.#context.onProven([position]);
+  }
+}
+

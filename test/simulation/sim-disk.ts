@@ -1,0 +1,33 @@
+/** A raw disk on a simulated volume. */
+import { assertInside, type Seal, type VirtualDisk } from '../../src/disk/virtual-disk.ts';
+import type { OpenFile } from '../../src/model/ports.ts';
+import type { SimVolume } from './sim-files.ts';
+
+export function simDisk(volume: SimVolume, file: OpenFile, size: number): VirtualDisk {
+  const disk: VirtualDisk = {
+    location: file.path, format: 'raw', variant: 'fixed', virtualSize: size, logicalSectorSize: 512, physicalSectorSize: 512,
+    geometry: null, readOnly: false, discardReadsZero: true,
+    async read(into, offset) {
+      assertInside(disk, offset, into.length);
+      into.fill(0);
+      await file.read(into, offset);
+    },
+    async write(from, offset) {
+      assertInside(disk, offset, from.length);
+      await file.write([from], offset);
+    },
+    zero: (offset, length) => file.write([new Uint8Array(length)], offset),
+    discard: (offset, length) => file.write([new Uint8Array(length)], offset),
+    flush: () => file.datasync(),
+    async *extents(offset, length) {
+      yield { offset, length, kind: 'data' as const };
+    },
+    async seal(): Promise<Seal> {
+      const stat = volume.statOf(file.path)!;
+      return { kind: 'file', size: stat.size, mtimeNs: String(stat.mtimeNs), ctimeNs: String(stat.ctimeNs),
+        inode: String(stat.inode), device: String(stat.device) };
+    },
+    close: () => file.close(),
+  };
+  return disk;
+}

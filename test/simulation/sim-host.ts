@@ -1,0 +1,108 @@
+/** One host of the simulation: the real tracking, replication and catalog code over simulated files, clock and link. */
+import { createHash } from 'node:crypto';
+import { SqliteCatalog } from '../../src/catalog/sqlite-catalog.ts';
+import type { Compute, Logger } from '../../src/model/ports.ts';
+import { hostSettingsSchema } from '../../src/model/settings.ts';
+import { PeerDispatcher } from '../../src/peer/dispatcher.ts';
+import type { PeerLink } from '../../src/peer/link.ts';
+import { PrimaryVm } from '../../src/replication/primary-vm.ts';
+import { Relationships } from '../../src/replication/relationships.ts';
+import { ReplicaHost } from '../../src/replication/replica-host.ts';
+import type { ReplicationPorts } from '../../src/replication/replication-ports.ts';
+import type { Scheduler, Life } from './scheduler.ts';
+import { simDisk } from './sim-disk.ts';
+import { SimVolume } from './sim-files.ts';
+
+/** Not BLAKE3, but as collision-free as the simulation needs, and without native code. */
+const sha = (data: Uint8Array) => createHash('sha256').update(data).digest();
+
+const compute: Compute = {
+  compress: async () => null,
+  decompress: async (data) => data,
+  digest: sha,
+  digester: () => {
+    const hash = createHash('sha256');
+    return { update: (data) => void hash.update(data), digest: () => hash.digest() };
+  },
+};
+
+export const REGION_BYTES = 32 * 1024;
+
+export class SimHost {
+  readonly name: string;
+  readonly fingerprint: string;
+  readonly volume: SimVolume;
+  readonly catalog = SqliteCatalog.open(':memory:');
+  life: Life = { alive: false };
+  dispatcher: PeerDispatcher | null = null;
+  relationships!: Relationships;
+  replicas: ReplicaHost | null = null;
+  primaries = new Map<string, PrimaryVm>();
+  ports!: ReplicationPorts;
+  #scheduler: Scheduler;
+  #boot = 1;
+  #linkTo: (near: SimHost) => PeerLink;
+  messages: string[] = [];
+
+  constructor(name: string, scheduler: Scheduler, linkTo: (near: SimHost) => PeerLink) {
+    this.name = name;
+    this.fingerprint = `${name}-fingerprint`;
+    this.volume = new SimVolume(scheduler);
+    this.#scheduler = scheduler;
+    this.#linkTo = linkTo;
+  }
+
+  /** Starts the server process; resolves when it serves. */
+  async start(): Promise<void> {
+    this.life = { alive: true };
+    const { catalog, life } = this;
+    const clock = this.#scheduler.clock(life);
+    const files = this.volume.mount(life);
+    const settings = hostSettingsSchema.parse({});
+    this.relationships = new Relationships({ catalog, clock, zone: 'UTC', hostSettings: () => settings });
+    const note = (level: string) => (fields: object, message: string) =>
+      void this.messages.push(`${level} ${message} ${JSON.stringify(fields)}`);
+    const log: Logger = { debug: () => {}, info: note('info'), warn: note('warn'), error: note('error') };
+    const link = this.#linkTo(this);
+    this.ports = {
+      files, clock, compute, catalog, log, relationships: this.relationships, hostName: this.name, hostSettings: () => settings,
+      random: { uuid: () => this.#scheduler.dice.uuid(), bytes: (count) => this.#scheduler.dice.bytes(count) },
+      bootId: `${this.name}-boot-${this.#boot}`, hostId: this.name, dataFolder: `/${this.name}`,
+      changeMap: { regionBytes: REGION_BYTES, hotRegionsMax: 2 },
+      link: () => link,
+      openDisk: async (record) => simDisk(this.volume, await files.open(record.path, 'write'), record.virtualSize),
+      openDiskForReading: async (record) => simDisk(this.volume, await files.open(record.path, 'read'), record.virtualSize),
+      createDisk: async (record) => {
+        const file = await files.open(record.path, 'create');
+        await file.truncate(record.virtualSize);
+        await file.datasync();
+        await file.close();
+      },
+      transferSlot: async () => () => {},
+    };
+    this.dispatcher = new PeerDispatcher({
+      log, authenticate: (caller) => catalog.authorizations.list().find(({ fingerprint }) => fingerprint === caller.fingerprint) ?? null,
+    });
+    this.replicas = new ReplicaHost(this.ports, 'UTC');
+    this.replicas.serve(this.dispatcher);
+    await this.replicas.start();
+    this.primaries.clear();
+    for (const { vmId, side } of catalog.vms.list()) {
+      if (side !== 'primary' || !life.alive) continue;
+      const primary = new PrimaryVm(this.ports, vmId);
+      await primary.start();
+      this.primaries.set(vmId, primary);
+    }
+  }
+
+  /** `process`: the page cache lives on. `machine`: what was not synced is lost, and the boot id changes. */
+  crash(kind: 'process' | 'machine'): void {
+    this.life.alive = false;
+    this.dispatcher = null;
+    this.replicas = null;
+    this.primaries.clear();
+    if (kind === 'process') return;
+    this.#boot++;
+    this.volume.loseCache();
+  }
+}
