@@ -1,7 +1,8 @@
 /**
- * How fast are two nearly equal disks compared and made equal, and what crosses the wire? One run makes the images of the
- * recipe (58 % random data in runs of 8 to 64 MiB, the rest holes, fixed seed), measures `b3sum` and `rsync` on them, then the compare engine with
- * both sides in one process, and prints ratios. Warm page cache, no fsync asked of the others.
+ * How fast are two nearly equal disks compared and made equal, and what crosses the wire? One run makes the images of
+ * the recipe (58 % random data in runs of 8 to 64 MiB, the rest holes, fixed seed), measures `b3sum` and `rsync` on
+ * them, then the compare engine with both sides in one process, and prints ratios. Warm page cache, no fsync asked of
+ * the others.
  *
  * usage: node bench/compare.ts [--gib 4] [--rounds 3] [--folder DIR] [--json]
  */
@@ -54,7 +55,7 @@ function makeImage(path: string): [first: number, count: number][] {
   ftruncateSync(file, size);
   const words = new Uint32Array(MIB / 4);
   const runs: [number, number][] = [];
-  for (let at = 0; at < size / MIB; ) {
+  for (let at = 0; at < size / MIB;) {
     const data = Math.min(size / MIB - at, 8 + Math.floor(random() * 57));
     runs.push([at, data]);
     for (let end = at + data; at < end; at++) {
@@ -108,7 +109,8 @@ function zstdOfDifferences(source: string, target: string): number {
     readSync(b, right, 0, MIB, at);
     if (left.equals(right)) continue;
     for (let page = 0; page < MIB; page += 4096) {
-      if (left.compare(right, page, page + 4096, page, page + 4096) !== 0) pages.push(Buffer.from(left.subarray(page, page + 4096)));
+      if (left.compare(right, page, page + 4096, page, page + 4096) !== 0)
+        pages.push(Buffer.from(left.subarray(page, page + 4096)));
     }
   }
   closeSync(a);
@@ -155,20 +157,26 @@ async function measure(source: string, target: string, runs: readonly [number, n
   let wire = 0;
   for (let round = 0; round < rounds; round++) {
     if (has('b3sum')) samples.b3sum.push(await timed(() => void execFileSync('b3sum', [source, target])));
-    samples.compare.push(await timed(async () => {
-      const [a, b] = await Promise.all([source, target].map((path) => openRawDisk(path, { readOnly: true, lock: false })));
-      const result = await compareLocal(a!, b!, { compute });
-      assert.equal(result.differingBytes, differing);
-      await Promise.all([a!.close(), b!.close()]);
-    }));
-    samples.sync.push(await timed(async () => {
-      const a = await openRawDisk(source, { readOnly: true, lock: false });
-      const b = await openRawDisk(target, { readOnly: false, lock: false });
-      const result = await syncLocal(a, b, { compute });
-      assert.equal(result.differingBytes, differing);
-      wire = result.wireBytes;
-      await Promise.all([a.close(), b.close()]);
-    }));
+    samples.compare.push(
+      await timed(async () => {
+        const [a, b] = await Promise.all(
+          [source, target].map((path) => openRawDisk(path, { readOnly: true, lock: false })),
+        );
+        const result = await compareLocal(a!, b!, { compute });
+        assert.equal(result.differingBytes, differing);
+        await Promise.all([a!.close(), b!.close()]);
+      }),
+    );
+    samples.sync.push(
+      await timed(async () => {
+        const a = await openRawDisk(source, { readOnly: true, lock: false });
+        const b = await openRawDisk(target, { readOnly: false, lock: false });
+        const result = await syncLocal(a, b, { compute });
+        assert.equal(result.differingBytes, differing);
+        wire = result.wireBytes;
+        await Promise.all([a.close(), b.close()]);
+      }),
+    );
     execFileSync('cmp', [source, target]);
     makeDifferent(target, runs, difference);
     if (has('rsync')) {
@@ -177,8 +185,11 @@ async function measure(source: string, target: string, runs: readonly [number, n
       makeDifferent(target, runs, difference);
     }
   }
-  const seconds = Object.fromEntries(Object.entries(samples).map(([name, taken]) => [name, taken.length === 0 ? null : median(taken)]));
-  const ratio = (value: number | null, to: number | null) => (value === null || to === null ? null : Number((value / to).toFixed(3)));
+  const seconds = Object.fromEntries(
+    Object.entries(samples).map(([name, taken]) => [name, taken.length === 0 ? null : median(taken)]),
+  );
+  const ratio = (value: number | null, to: number | null) =>
+    value === null || to === null ? null : Number((value / to).toFixed(3));
   return {
     difference: difference.name,
     b3sumSeconds: ratio(seconds.b3sum!, 1),

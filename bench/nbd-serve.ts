@@ -7,7 +7,7 @@ import { NbdServer } from '../src/nbd/server.ts';
 const [path, socket] = process.argv.slice(2);
 if (path === undefined || socket === undefined) throw new Error('usage: nbd-serve.ts FILE SOCKET');
 const disk = await openRawDisk(path, { readOnly: false, lock: false });
-const served = diskExport('', disk);
+const served = diskExport('', disk, { promptWrites: hostClock });
 const say = (fields: object, message: string) => console.error(message, JSON.stringify(fields));
 const log = { debug: () => undefined, info: () => undefined, warn: say, error: say };
 const server = new NbdServer({ exports: (name) => (name === '' ? served : undefined), list: () => [''], clock: hostClock, log });

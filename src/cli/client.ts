@@ -20,8 +20,9 @@ export interface CallOptions {
 }
 
 /**
- * Calls one operation. Rejects with the host's UnderstudyError; with SERVER_NOT_RUNNING, SERVER_FORBIDDEN, SERVER_WENT_AWAY or
- * SERVER_HANGS (all `io`) when there is no answer; with the signal's reason when it is aborted, which aborts the operation too.
+ * Calls one operation. Rejects with the host's UnderstudyError; with SERVER_NOT_RUNNING, SERVER_FORBIDDEN,
+ * SERVER_WENT_AWAY or SERVER_HANGS (all `io`) when there is no answer; with the signal's reason when it is aborted,
+ * which aborts the operation too.
  */
 export async function callHost<N extends OperationName>(
   dataFolder: string,
@@ -41,7 +42,13 @@ export async function callHost<N extends OperationName>(
   }
 }
 
-function post(dataFolder: string, name: string, body: string, long: boolean, signal: AbortSignal): Promise<IncomingMessage> {
+function post(
+  dataFolder: string,
+  name: string,
+  body: string,
+  long: boolean,
+  signal: AbortSignal,
+): Promise<IncomingMessage> {
   const { address, release } = openSocketAddress(socketPath(dataFolder));
   return new Promise<IncomingMessage>((resolve, reject) => {
     const call = request({
@@ -58,7 +65,14 @@ function post(dataFolder: string, name: string, body: string, long: boolean, sig
     });
     if (!long) {
       call.setTimeout(SILENCE_MS_MAX, () => {
-        call.destroy(new UnderstudyError('io', 'SERVER_HANGS', `the server did not answer ${name} within ${SILENCE_MS_MAX / 1000} s`, 'Look at its log, and restart it if need be.'));
+        call.destroy(
+          new UnderstudyError(
+            'io',
+            'SERVER_HANGS',
+            `the server did not answer ${name} within ${SILENCE_MS_MAX / 1000} s`,
+            'Look at its log, and restart it if need be.',
+          ),
+        );
       });
     }
     call.once('response', resolve);
@@ -120,16 +134,39 @@ function hostError(value: unknown): UnderstudyError {
 
 function invalid(text: string): UnderstudyError {
   const shown = text.length > 100 ? `${text.slice(0, 100)}…` : text;
-  return new UnderstudyError('io', 'SERVER_ANSWER_INVALID', `the server's answer cannot be understood: ${shown}`, 'Use the same version of understudy as the server.');
+  return new UnderstudyError(
+    'io',
+    'SERVER_ANSWER_INVALID',
+    `the server's answer cannot be understood: ${shown}`,
+    'Use the same version of understudy as the server.',
+  );
 }
 
 function unreachable(error: unknown, dataFolder: string): UnderstudyError {
   const errno = errnoOf(error);
   if (errno === 'ENOENT' || errno === 'ECONNREFUSED' || errno === 'ENOTDIR') {
-    return new UnderstudyError('io', 'SERVER_NOT_RUNNING', `no server runs on ${dataFolder}`, `Start it with: understudy serve --data ${dataFolder}`, { cause: error });
+    return new UnderstudyError(
+      'io',
+      'SERVER_NOT_RUNNING',
+      `no server runs on ${dataFolder}`,
+      `Start it with: understudy serve --data ${dataFolder}`,
+      { cause: error },
+    );
   }
   if (errno === 'EACCES' || errno === 'EPERM') {
-    return new UnderstudyError('io', 'SERVER_FORBIDDEN', `the server's socket in ${dataFolder} belongs to another user`, 'Run this command as the user that runs the server.', { cause: error });
+    return new UnderstudyError(
+      'io',
+      'SERVER_FORBIDDEN',
+      `the server's socket in ${dataFolder} belongs to another user`,
+      'Run this command as the user that runs the server.',
+      { cause: error },
+    );
   }
-  return new UnderstudyError('io', 'SERVER_WENT_AWAY', `the server went away before it answered: ${messageOf(error)}`, `Look whether it still runs: understudy status --data ${dataFolder}`, { cause: error });
+  return new UnderstudyError(
+    'io',
+    'SERVER_WENT_AWAY',
+    `the server went away before it answered: ${messageOf(error)}`,
+    `Look whether it still runs: understudy status --data ${dataFolder}`,
+    { cause: error },
+  );
 }

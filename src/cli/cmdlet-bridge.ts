@@ -1,11 +1,43 @@
-/** Where Hyper-V's cmdlets come in: `understudy Get-VMReplication …` and the lines of `understudy shell`. */
+/** Where Hyper-V's cmdlets come in: `understudy Get-VMReplication …`, and lines of `understudy shell`. */
 
+import { UnderstudyError } from '../model/errors.ts';
+import { isCmdlet, runCmdlet } from './cmdlets/run-cmdlet.ts';
+import { commandContext } from './context.ts';
 import type { CliSurroundings } from './context.ts';
+import { Output } from './output.ts';
 
-export function isCmdlet(argv: readonly string[]): boolean {
-  return /^[a-z]+[-–—−]VM\w+/i.test(argv.find((word) => !word.startsWith('-')) ?? '');
+/** Our own options may stand anywhere among a cmdlet's words: its parameters begin with one dash. */
+export interface SplitWords {
+  words: readonly string[];
+  dataFolder: string | undefined;
 }
 
-export function runCmdletWords(_argv: readonly string[], _surroundings: CliSurroundings): Promise<number> {
-  throw new Error('not wired yet');
+export function splitOwnOptions(argv: readonly string[]): SplitWords {
+  const words: string[] = [];
+  let dataFolder: string | undefined;
+  for (let at = 0; at < argv.length; at += 1) {
+    const word = argv[at]!;
+    if (word === '--data') {
+      at += 1;
+      dataFolder = argv[at];
+      if (dataFolder === undefined)
+        throw new UnderstudyError('usage', 'OPTION_MISSING_ARGUMENT', '--data has no folder', 'Give --data DIR.');
+    } else if (word.startsWith('--data=')) dataFolder = word.slice('--data='.length);
+    else if (word !== '--json') words.push(word);
+  }
+  return { words, dataFolder };
+}
+
+/**
+ * The exit code, or null when these are not the words of a cmdlet. Cmdlets put out text; `--json` shapes their
+ * errors only.
+ */
+export function tryCmdlet(argv: readonly string[], surroundings: CliSurroundings): Promise<number> | null {
+  if (!argv.some((word) => isCmdlet([word]))) return null;
+  const { words, dataFolder } = splitOwnOptions(argv);
+  if (!isCmdlet(words)) return null;
+  const { stdout, stderr, clock, zone } = surroundings;
+  const output = new Output({ stdout, stderr, json: false, color: false });
+  const { call, path } = commandContext(surroundings, output, { dataFolder });
+  return runCmdlet(words, { call: (name, params) => call(name, params), stdout, now: clock.now(), zone, path });
 }

@@ -35,7 +35,8 @@ export function option(flags: string, description: string): Option {
 export function integer(least: number, most: number): (text: string) => number {
   return (text) => {
     const value = /^-?\d+$/.test(text) ? Number(text) : Number.NaN;
-    if (!(value >= least && value <= most)) throw new InvalidArgumentError(`It must be a whole number from ${least} to ${most}.`);
+    if (!(value >= least && value <= most))
+      throw new InvalidArgumentError(`It must be a whole number from ${least} to ${most}.`);
     return value;
   };
 }
@@ -71,9 +72,14 @@ export function addCommand(
 ): Command {
   const words = definition.path.split(' ');
   const name = words.pop()!;
-  const parent = words.reduce((command, word) => command.commands.find((known) => known.name() === word) ?? command.command(word), program);
+  const parent = words.reduce(
+    (command, word) => command.commands.find((known) => known.name() === word) ?? command.command(word),
+    program,
+  );
   const command = parent.command(name).summary(definition.summary);
-  command.description(definition.details === undefined ? definition.summary : `${definition.summary}\n\n${definition.details}`);
+  command.description(
+    definition.details === undefined ? definition.summary : `${definition.summary}\n\n${definition.details}`,
+  );
   for (const word of definition.arguments?.split(' ') ?? []) {
     command.argument(word, definition.argumentHelp?.[word.replace(/[<>[\].]/g, '')] ?? '');
   }
@@ -81,7 +87,10 @@ export function addCommand(
   const examples = definition.examples.map((example) => `  $ understudy ${example}`).join('\n');
   command.addHelpText('after', `\nExamples:\n${examples}\n\n${EXIT_CODES}`);
   command.action((...given: unknown[]) => {
-    const args = given.slice(0, -2).flat().filter((value) => value !== undefined) as string[];
+    const args = given
+      .slice(0, -2)
+      .flat()
+      .filter((value) => value !== undefined) as string[];
     return onRun(definition, args, command.opts());
   });
   return command;

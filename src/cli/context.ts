@@ -1,6 +1,7 @@
 /** What the command line is given by its surroundings, and what every command is given by the command line. */
 
 import { resolve } from 'node:path';
+import type { Readable, Writable } from 'node:stream';
 import type { Clock, Files } from '../model/ports.ts';
 import { parseStartTime, parseTime } from '../model/schedule.ts';
 import type { OperationName, Params, Progress, Result } from '../server/api/contract.ts';
@@ -34,9 +35,9 @@ export interface RunningServer {
 }
 
 export interface CliSurroundings {
-  stdin: NodeJS.ReadableStream;
-  stdout: NodeJS.WritableStream;
-  stderr: NodeJS.WritableStream;
+  stdin: Readable;
+  stdout: Writable;
+  stderr: Writable;
   env: Readonly<Record<string, string | undefined>>;
   /** Whether a person watches each stream. */
   isTTY: { stdin: boolean; stdout: boolean; stderr: boolean };
@@ -68,16 +69,30 @@ export interface CommandContext {
   path(given: string): string;
   /** A path made absolute, or an NBD URI as it is. */
   diskLocation(given: string): string;
-  /** ISO 8601 UTC of a start time in any form that people use; refuses the past and more than 7 days ahead (usage). */
+  /**
+   * ISO 8601 UTC of a start time in any form that people use; refuses the past and more than 7 days ahead (usage).
+   */
   startTime(given: string): string;
   /** The same for a time that may lie anywhere. */
   anyTime(given: string): string;
+  /** Runs another command line in the same surroundings; the exit code. */
+  runWords(words: readonly string[]): Promise<number>;
 }
 
-export function commandContext(surroundings: CliSurroundings, output: Output, dataFolderGiven: string | undefined): CommandContext {
+interface ContextOptions {
+  /** As given with --data. */
+  dataFolder: string | undefined;
+  runWords?: CommandContext['runWords'];
+}
+
+export function commandContext(
+  surroundings: CliSurroundings,
+  output: Output,
+  options: ContextOptions,
+): CommandContext {
   const { cwd, env, zone, clock, signal, stderr, isTTY } = surroundings;
   const path = (given: string): string => resolve(cwd, given);
-  const dataFolder = path(dataFolderGiven ?? env['UNDERSTUDY_DATA'] ?? DATA_FOLDER_DEFAULT);
+  const dataFolder = path(options.dataFolder ?? (env['UNDERSTUDY_DATA'] || DATA_FOLDER_DEFAULT));
   const withProgress: CommandContext['withProgress'] = async (work) => {
     const view = new ProgressView({ stderr, terminal: isTTY.stderr, clock });
     try {
@@ -97,10 +112,15 @@ export function commandContext(surroundings: CliSurroundings, output: Output, da
     call: (name, params, onItem) =>
       withProgress((view) => {
         const onProgress = (progress: Progress): void => view.update(progress);
-        return callHost(dataFolder, name, params, { signal, onProgress, ...(onItem === undefined ? {} : { onItem }) });
+        return callHost(dataFolder, name, params, {
+          signal,
+          onProgress,
+          ...(onItem === undefined ? {} : { onItem }),
+        });
       }),
     diskLocation: (given) => (/^nbds?(\+unix|\+vsock)?:\/\//.test(given) ? given : path(given)),
     startTime: (given) => new Date(parseStartTime(given, clock.now(), zone)).toISOString(),
     anyTime: (given) => new Date(parseTime(given, clock.now(), zone)).toISOString(),
+    runWords: options.runWords ?? (() => Promise.reject(new Error('this command runs no others'))),
   };
 }

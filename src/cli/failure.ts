@@ -10,7 +10,12 @@ import type { CliSurroundings } from './context.ts';
 export function reportFailure(error: unknown, json: boolean, { stdout, stderr, signal }: CliSurroundings): number {
   const interrupted = signal.aborted && !(error instanceof UnderstudyError);
   const { kind, code, message, remedy } = interrupted
-    ? { kind: 'io' as const, code: 'INTERRUPTED', message: 'interrupted before it was done', remedy: 'Run the command again to go on.' }
+    ? {
+        kind: 'io' as const,
+        code: 'INTERRUPTED',
+        message: 'interrupted before it was done',
+        remedy: 'Run the command again to go on.',
+      }
     : failureOf(error);
   if (json) stdout.write(`${JSON.stringify({ error: { kind, code, message, remedy } })}\n`);
   else stderr.write(`understudy: ${code}: ${oneLine(message)}\n→ ${oneLine(remedy)}\n`);
@@ -20,7 +25,8 @@ export function reportFailure(error: unknown, json: boolean, { stdout, stderr, s
 /** Commander's complaint about `command`'s words, in our format. */
 export function usageError(error: CommanderError, command: Command): UnderstudyError {
   const remedy = `See: ${fullName(command)} --help`;
-  if (error.code === 'commander.help') return new UnderstudyError('usage', 'MISSING_COMMAND', 'no command was given', remedy);
+  if (error.code === 'commander.help')
+    return new UnderstudyError('usage', 'MISSING_COMMAND', 'no command was given', remedy);
   const code = error.code
     .replace(/^commander\./, '')
     .replace(/[A-Z]/g, (letter) => `_${letter}`)

@@ -1,6 +1,6 @@
 /**
- * What goes to stdout: with `--json` exactly one JSON value, else text for people. Everything else (progress, notes, errors of people's
- * output) goes to stderr.
+ * What goes to stdout: with `--json` exactly one JSON value, else text for people. Everything else (progress,
+ * notes, errors of people's output) goes to stderr.
  */
 
 import { styleText } from 'node:util';
@@ -18,8 +18,21 @@ export interface OutputOptions {
 export type Row = readonly (readonly [heading: string, text: string])[];
 
 const PLAIN = {
-  'top': '', 'top-mid': '', 'top-left': '', 'top-right': '', 'bottom': '', 'bottom-mid': '', 'bottom-left': '', 'bottom-right': '',
-  'left': '', 'left-mid': '', 'mid': '', 'mid-mid': '', 'right': '', 'right-mid': '', 'middle': '  ',
+  'top': '',
+  'top-mid': '',
+  'top-left': '',
+  'top-right': '',
+  'bottom': '',
+  'bottom-mid': '',
+  'bottom-left': '',
+  'bottom-right': '',
+  'left': '',
+  'left-mid': '',
+  'mid': '',
+  'mid-mid': '',
+  'right': '',
+  'right-mid': '',
+  'middle': '  ',
 };
 const COLORS = { Normal: 'green', Warning: 'yellow', Critical: 'red', ok: 'green', missing: 'yellow' } as const;
 
@@ -50,7 +63,11 @@ export class Output {
   table(rows: readonly Row[], whenEmpty: string): string {
     const [first] = rows;
     if (first === undefined) return whenEmpty;
-    const table = new Table({ head: first.map(([heading]) => heading), chars: PLAIN, style: { 'head': [], 'border': [], 'padding-left': 0, 'padding-right': 0, 'compact': true } });
+    const table = new Table({
+      head: first.map(([heading]) => heading),
+      chars: PLAIN,
+      style: { 'head': [], 'border': [], 'padding-left': 0, 'padding-right': 0, 'compact': true },
+    });
     for (const row of rows) table.push(row.map(([, text]) => this.#colored(text)));
     return trimLines(table.toString());
   }
@@ -72,5 +89,8 @@ export class Output {
 }
 
 function trimLines(text: string): string {
-  return text.split('\n').map((line) => line.trimEnd()).join('\n');
+  return text
+    .split('\n')
+    .map((line) => line.trimEnd())
+    .join('\n');
 }

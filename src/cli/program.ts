@@ -4,7 +4,8 @@ import { Command, CommanderError } from 'commander';
 import { addCommand } from './command.ts';
 import type { CommandDefinition } from './command.ts';
 import { commandContext } from './context.ts';
-import type { CliSurroundings } from './context.ts';
+import type { CliSurroundings, CommandContext } from './context.ts';
+import { diskCommands } from './commands/disk.ts';
 import { doctorCommands } from './commands/doctor.ts';
 import { failoverCommands } from './commands/failover.ts';
 import { logCommands } from './commands/log.ts';
@@ -13,18 +14,19 @@ import { pairingCommands } from './commands/pairing.ts';
 import { replicationCommands } from './commands/replication.ts';
 import { resyncCommands } from './commands/resync.ts';
 import { serveCommands } from './commands/serve.ts';
+import { shellCommands } from './commands/shell.ts';
 import { vmCommands } from './commands/vm.ts';
 import { usageError } from './failure.ts';
 import { Output } from './output.ts';
 
 const SECTIONS: readonly (readonly [heading: string, commands: CommandDefinition[]])[] = [
-  ['This host and its peers:', [...serveCommands, ...pairingCommands, ...doctorCommands]],
+  ['This host and its peers:', [...serveCommands, ...pairingCommands, ...doctorCommands, ...shellCommands]],
   ['Virtual machines:', vmCommands],
   ['Replication:', replicationCommands],
   ['Watching:', monitoringCommands],
   ['Resynchronization:', resyncCommands],
   ['Failover:', failoverCommands],
-  ['Files, without a server:', logCommands],
+  ['Files, without a server:', [...diskCommands, ...logCommands]],
 ];
 export const COMMANDS: readonly CommandDefinition[] = SECTIONS.flatMap(([, commands]) => commands);
 
@@ -42,14 +44,24 @@ export interface Program {
   exitCode(): number;
 }
 
-/** Parsing errors are thrown as UnderstudyErrors of kind usage; help and version as CommanderErrors with exit code 0. */
-export function buildProgram(surroundings: CliSurroundings, json: boolean): Program {
+/**
+ * Parsing errors are thrown as UnderstudyErrors of kind usage; help and version as CommanderErrors with exit code
+ * 0.
+ */
+export function buildProgram(
+  surroundings: CliSurroundings,
+  json: boolean,
+  runWords: CommandContext['runWords'],
+): Program {
   let code = 0;
   const program = new Command('understudy')
     .summary('keeps a standby copy of a virtual machine on a second host')
     .description('Keeps a standby copy of a virtual machine on a second host, and proves it equal.')
     .version(surroundings.version, '-V, --version', 'show the version')
-    .option('--data <dir>', "the host's data folder, and with it its server (default: $UNDERSTUDY_DATA, or /var/lib/understudy)")
+    .option(
+      '--data <dir>',
+      "the host's data folder, and with it its server (default: $UNDERSTUDY_DATA, or /var/lib/understudy)",
+    )
     .option('--json', 'print exactly one JSON value, also for an error')
     .configureHelp({ showGlobalOptions: true, helpWidth: HELP_COLUMNS })
     .configureOutput({
@@ -57,10 +69,16 @@ export function buildProgram(surroundings: CliSurroundings, json: boolean): Prog
       writeErr: (text) => surroundings.stderr.write(text),
       outputError: () => undefined,
     });
+  const contextOf = (): CommandContext => {
+    const { stdout, stderr, isTTY, env } = surroundings;
+    const color = isTTY.stdout && !env['NO_COLOR'] && env['TERM'] !== 'dumb';
+    const { data: dataFolder } = program.opts<{ data?: string }>();
+    return commandContext(surroundings, new Output({ stdout, stderr, json, color }), { dataFolder, runWords });
+  };
   for (const [heading, commands] of SECTIONS) {
     for (const definition of commands) {
       addCommand(program, definition, async ({ run }, args, options) => {
-        code = (await run(contextOf(program, surroundings, json), args, options)) ?? 0;
+        code = (await run(contextOf(), args, options)) ?? 0;
       });
     }
     for (const command of program.commands.filter((each) => each.helpGroup() === '')) command.helpGroup(heading);
@@ -73,12 +91,6 @@ export function buildProgram(surroundings: CliSurroundings, json: boolean): Prog
 const CMDLET_HELP = `
 Hyper-V's cmdlets work too, as in \`understudy Get-VMReplication web1\`; \`understudy shell\` takes one after another.
 Each command explains itself: understudy COMMAND --help`;
-
-function contextOf(program: Command, surroundings: CliSurroundings, json: boolean): ReturnType<typeof commandContext> {
-  const { stdout, stderr, isTTY, env } = surroundings;
-  const color = isTTY.stdout && !env['NO_COLOR'] && env['TERM'] !== 'dumb';
-  return commandContext(surroundings, new Output({ stdout, stderr, json, color }), program.opts<{ data?: string }>().data);
-}
 
 function throwUsageErrors(command: Command): void {
   const about = GROUPS[command.name()];

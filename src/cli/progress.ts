@@ -1,6 +1,6 @@
 /**
- * Progress of a long operation on stderr: one line that is redrawn on a terminal, plain lines without one, rare enough for a log
- * file (a new phase, or ten more percent).
+ * Progress of a long operation on stderr: one line that is redrawn on a terminal, plain lines without one, rare
+ * enough for a log file (a new phase, or ten more percent).
  */
 
 import type { Clock } from '../model/ports.ts';
@@ -69,7 +69,8 @@ function bar(progress: Progress): string {
 
 function describe(progress: Progress): string {
   const parts = [progress.phase];
-  if (progress.total > 0) parts.push(`${Math.floor(percentOf(progress))} %`, `${bytes(progress.done)} of ${bytes(progress.total)}`);
+  if (progress.total > 0)
+    parts.push(`${Math.floor(percentOf(progress))} %`, `${bytes(progress.done)} of ${bytes(progress.total)}`);
   else if (progress.done > 0) parts.push(bytes(progress.done));
   if (progress.rate !== undefined) parts.push(rate(progress.rate));
   if (progress.etaSeconds !== undefined) parts.push(`${duration(progress.etaSeconds)} left`);

@@ -1,8 +1,11 @@
-/** The command line: words in, exit code out. Everything it touches is handed in, so that tests run it whole inside their process. */
+/**
+ * The command line: words in, exit code out. Everything it touches is handed in, so that tests run it whole inside
+ * their process.
+ */
 
 import { CommanderError } from 'commander';
 import { errnoOf } from '../model/errors.ts';
-import { isCmdlet, runCmdletWords } from './cmdlet-bridge.ts';
+import { tryCmdlet } from './cmdlet-bridge.ts';
 import type { CliSurroundings } from './context.ts';
 import { reportFailure } from './failure.ts';
 import { buildProgram } from './program.ts';
@@ -25,8 +28,9 @@ export async function runCli(argv: readonly string[], surroundings: CliSurroundi
 }
 
 async function run(argv: readonly string[], surroundings: CliSurroundings): Promise<number> {
-  if (isCmdlet(argv)) return runCmdletWords(argv, surroundings);
-  const { program, exitCode } = buildProgram(surroundings, wantsJson(argv));
+  const cmdlet = tryCmdlet(argv, surroundings);
+  if (cmdlet !== null) return cmdlet;
+  const { program, exitCode } = buildProgram(surroundings, wantsJson(argv), (words) => runCli(words, surroundings));
   try {
     await program.parseAsync([...argv], { from: 'user' });
   } catch (error) {

@@ -9,7 +9,9 @@ export function statusTable(statuses: readonly Status[], output: Output): string
 }
 
 export function statusList(status: Status, output: Output, zone: string): string {
-  const served = (status.disks ?? []).flatMap(({ path, uri }) => (uri === null ? [] : [[`Served ${path}`, uri] as const]));
+  const served = (status.disks ?? []).flatMap(({ path, uri }) =>
+    uri === null ? [] : [[`Served ${path}`, uri] as const],
+  );
   const details = status.healthDetails.map((detail, index) => [index === 0 ? 'Health details' : '', detail] as const);
   return output.list([...mainFields(status, zone), ...logFields(status), ...served, ...details]);
 }
@@ -40,7 +42,9 @@ function mainFields(status: Status, zone: string): Row {
     ['Last applied log', time(status.lastAppliedLogTime, zone)],
     ['Pending', bytes(status.pendingBytes)],
     ['Auto resync', autoResync(status)],
-    ...(status.resynchronizeStartTime === null ? [] : [['Resync starts', time(status.resynchronizeStartTime, zone)] as const]),
+    ...(status.resynchronizeStartTime === null
+      ? []
+      : [['Resync starts', time(status.resynchronizeStartTime, zone)] as const]),
   ];
 }
 

@@ -1,6 +1,7 @@
 /** `--watch`: the same question again and again, redrawn on a terminal, one value after another elsewhere. */
 
 import type { Option } from 'commander';
+import { EXIT_INTERRUPTED, errnoOf } from '../model/errors.ts';
 import { option, positive } from './command.ts';
 import type { CommandContext } from './context.ts';
 
@@ -15,21 +16,41 @@ export interface WatchOptions {
 export function watchOptions(): Option[] {
   return [
     option('--watch', 'show it again and again, until interrupted; with --json one value a line'),
-    option('--interval <seconds>', `seconds between two looks (default: ${INTERVAL_SECONDS_DEFAULT})`).argParser(positive),
+    option('--interval <seconds>', `seconds between two looks (default: ${INTERVAL_SECONDS_DEFAULT})`).argParser(
+      positive,
+    ),
   ];
 }
 
+/** Returns the exit code. */
 export async function watch<Value>(
-  { output, signal, surroundings }: CommandContext,
+  context: CommandContext,
   options: WatchOptions,
   look: () => Promise<Value>,
   text: (value: Value) => string,
-): Promise<void> {
-  if (options.watch !== true) return output.print(await look(), text);
+): Promise<number> {
+  const { output, signal, surroundings } = context;
+  if (options.watch !== true) {
+    output.print(await look(), text);
+    return 0;
+  }
   const redraw = surroundings.isTTY.stdout && !output.json;
-  for (;;) {
-    const value = await look();
-    output.printNext(value, (shown) => `${redraw ? CLEAR_SCREEN : ''}${text(shown)}`);
-    await surroundings.clock.sleep((options.interval ?? INTERVAL_SECONDS_DEFAULT) * 1000, signal);
+  return untilInterrupted(context, async () => {
+    for (;;) {
+      const value = await look();
+      output.printNext(value, (shown) => `${redraw ? CLEAR_SCREEN : ''}${text(shown)}`);
+      await surroundings.clock.sleep((options.interval ?? INTERVAL_SECONDS_DEFAULT) * 1000, signal);
+    }
+  });
+}
+
+/** For what has no end of its own: Ctrl-C is how it is ended, and nothing needs to be said about it. */
+export async function untilInterrupted({ signal }: CommandContext, work: () => Promise<unknown>): Promise<number> {
+  try {
+    await work();
+    return 0;
+  } catch (error) {
+    if (signal.aborted && errnoOf(signal.reason) !== 'EPIPE') return EXIT_INTERRUPTED;
+    throw error;
   }
 }

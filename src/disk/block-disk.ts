@@ -7,7 +7,7 @@
 import { constants } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import type { Descriptor } from './descriptor.ts';
-import { assertWholeSectors, diskInUse, diskNotSupported, ioError, openFailure } from './disk-errors.ts';
+import { assertWholeSectors, diskInUse, diskNotSupported, diskReadOnly, ioError, openFailure } from './disk-errors.ts';
 import { lockImage } from './image-lock.ts';
 import { libc, type BlockDeviceSizes, type Libc } from './libc.ts';
 import { openDescriptor } from './open-descriptor.ts';
@@ -137,6 +137,8 @@ export async function openBlockDisk(path: string, options: BlockDiskOptions): Pr
     if (!stat.isBlockDevice()) throw diskNotSupported(path, 'is not a block device', 'Name a block device or an image file.');
     const { major, minor } = deviceNumbers(stat.rdev);
     const sysfs = `${options.sysfsFolder ?? '/sys/dev/block'}/${major}:${minor}`;
+    // Opening a write-protected device for writing may succeed, and every write fail.
+    if (!options.readOnly && (await readText(`${sysfs}/ro`)) === '1') throw diskReadOnly(path, 'the device is write-protected');
     const sizes = native.blockDeviceSizes(device.fd) ?? (await sizesFromSysfs(path, sysfs));
     assertWholeSectors(path, sizes.size);
     const lock = options.lock ? lockImage(device.fd, options.readOnly ? 'read' : 'write', native) : null;
@@ -155,7 +157,7 @@ export async function openBlockDisk(path: string, options: BlockDiskOptions): Pr
 export function deviceNumbers(device: bigint): { major: number; minor: number } {
   return {
     major: Number(((device >> 8n) & 0xfffn) | ((device >> 32n) & ~0xfffn)),
-    minor: Number((device & 0xffn) | ((device >> 12n) & ~0xffn)),
+    minor: Number((device & 0xffn) | ((device >> 12n) & 0xffff_ff00n)),
   };
 }
 

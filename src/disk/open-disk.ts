@@ -29,9 +29,7 @@ export const FORMAT_OPENERS: Partial<Record<DiskFormat, FormatOpener>> = {
   raw: openRaw,
 };
 
-/**
- * Fails with FORMAT_NOT_SUPPORTED for formats that have to be served by QEMU's tools, and as the openers do.
- */
+/** Fails with FORMAT_NOT_SUPPORTED for formats that have to be served by QEMU's tools, and as the openers do. */
 export async function openDisk(location: string, options: OpenDiskOptions): Promise<VirtualDisk> {
   if (isNbdUri(location)) return openNbdDisk(location, options);
   const path = localPath(location);

@@ -11,14 +11,16 @@ const WORDS_PER_FOLD = 256;
 
 /** Adds the bytes to `sum`, so that data may come in pieces. Start with 0, end with `complement`. */
 export function addBytes(sum: number, data: Uint8Array): number {
+  if (data.length < SHORT) return addOneByOne(sum, data);
+  const head = (4 - (data.byteOffset & 3)) & 3;
+  const words = new Uint32Array(data.buffer, data.byteOffset + head, (data.length - head) >>> 2);
+  const total = addOneByOne(sum, data.subarray(0, head)) + sumWords(words);
+  return addOneByOne(total, data.subarray(head + words.length * 4));
+}
+
+function addOneByOne(sum: number, data: Uint8Array): number {
   let total = sum;
-  let at = 0;
-  const aligned = data.length < SHORT ? data.length : (4 - (data.byteOffset & 3)) & 3;
-  while (at < aligned) total += data[at++]!;
-  const words = new Uint32Array(data.buffer, data.byteOffset + at, (data.length - at) >>> 2);
-  total += sumWords(words);
-  at += words.length * 4;
-  while (at < data.length) total += data[at++]!;
+  for (let at = 0; at < data.length; at++) total += data[at]!;
   return total % 2 ** 32;
 }
 

@@ -5,11 +5,17 @@ import { UnderstudyError } from './errors.ts';
 import type { ErrorKind } from './errors.ts';
 
 test('retries follow 1, 2, 4, 8, 10, then every 30 minutes', () => {
-  assert.deepEqual([1, 2, 3, 4, 5, 6, 7, 500].map((failures) => retryDelayMs(failures, 300) / 60_000), [1, 2, 4, 8, 10, 30, 30, 30]);
+  assert.deepEqual(
+    [1, 2, 3, 4, 5, 6, 7, 500].map((failures) => retryDelayMs(failures, 300) / 60_000),
+    [1, 2, 4, 8, 10, 30, 30, 30],
+  );
 });
 
 test('the first retry is not later than one cycle', () => {
-  assert.deepEqual([1, 2].map((failures) => retryDelayMs(failures, 30) / 1000), [30, 120]);
+  assert.deepEqual(
+    [1, 2].map((failures) => retryDelayMs(failures, 30) / 1000),
+    [30, 120],
+  );
   assert.equal(retryDelayMs(0, 900), 60_000);
 });
 

@@ -1,15 +1,16 @@
 /**
- * What follows a failed cycle: a retry after a growing delay when the cause may pass by itself (network, low disk, low memory), or
- * none, when a person must act (Hyper-V's replication engine: 1, 2, 4, 8, 10, then every 30 minutes).
+ * What follows a failed cycle: a retry after a growing delay when the cause may pass by itself (network, low disk, low
+ * memory), or none, when a person must act (Hyper-V's replication engine: 1, 2, 4, 8, 10, then every 30 minutes).
  */
 
 import { errnoOf, UnderstudyError } from './errors.ts';
 import { RETRY_DELAYS_MS } from './limits.ts';
 
 /**
- * Milliseconds before attempt `failures + 1`, where `failures` counts failures in a row, from 1. The first retry comes after one cycle
- * when that is shorter than a minute: with a frequency of 30 s, waiting a whole minute for a dropped connection would itself miss a
- * cycle. Later ones keep the schedule: a cause that outlives a retry is rarely gone 30 s later.
+ * Milliseconds before attempt `failures + 1`, where `failures` counts failures in a row, from 1. The first retry comes
+ * after one cycle when that is shorter than a minute: with a frequency of 30 s, waiting a whole minute for a dropped
+ * connection would itself miss a cycle. Later ones keep the schedule: a cause that outlives a retry is rarely gone 30
+ * s later.
  */
 export function retryDelayMs(failures: number, frequencySec: number): number {
   const last = RETRY_DELAYS_MS.length - 1;
@@ -30,13 +31,32 @@ const BY_CODE: Readonly<Record<string, boolean>> = {
 
 /** System errors that pass: space, memory, handles, time. EIO, EROFS and their like need a person. */
 const PASSING_ERRNO: ReadonlySet<string> = new Set([
-  'ENOSPC', 'EDQUOT', 'ENOMEM', 'EMFILE', 'ENFILE', 'EAGAIN', 'EBUSY', 'EINTR', 'ETIMEDOUT', 'ECONNREFUSED', 'ECONNRESET',
-  'ECONNABORTED', 'EPIPE', 'EHOSTUNREACH', 'EHOSTDOWN', 'ENETUNREACH', 'ENETDOWN', 'ENETRESET', 'ENOTFOUND', 'EADDRNOTAVAIL',
+  'ENOSPC',
+  'EDQUOT',
+  'ENOMEM',
+  'EMFILE',
+  'ENFILE',
+  'EAGAIN',
+  'EBUSY',
+  'EINTR',
+  'ETIMEDOUT',
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'ECONNABORTED',
+  'EPIPE',
+  'EHOSTUNREACH',
+  'EHOSTDOWN',
+  'ENETUNREACH',
+  'ENETDOWN',
+  'ENETRESET',
+  'ENOTFOUND',
+  'EADDRNOTAVAIL',
 ]);
 
 /**
- * May the cause pass by itself? Decided by code, then by the errno of the cause, then by kind: an unreachable peer may come back; a
- * wrong state, a VM that is not found and a broken disk will not. Programmer errors (anything else) never.
+ * May the cause pass by itself? Decided by code, then by the errno of the cause, then by kind: an unreachable peer may
+ * come back; a wrong state, a VM that is not found and a broken disk will not. Programmer errors (anything else)
+ * never.
  */
 export function isRecoverable(error: unknown): boolean {
   if (!(error instanceof UnderstudyError)) return PASSING_ERRNO.has(errnoOf(error) ?? '');

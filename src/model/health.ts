@@ -3,7 +3,12 @@
  * Hyper-V Replica's (docs/operating/states.md): the worst detail decides, and all are listed, worst first.
  */
 
-import { AVERAGE_LATENCY_MS_MAX, LOG_WARNING_SHARE, MISSED_CYCLES_PERCENT_MAX, REPLICATION_AGE_MS_MAX } from './limits.ts';
+import {
+  AVERAGE_LATENCY_MS_MAX,
+  LOG_WARNING_SHARE,
+  MISSED_CYCLES_PERCENT_MAX,
+  REPLICATION_AGE_MS_MAX,
+} from './limits.ts';
 import { HEALTH_NUMBERS } from './replication-state.ts';
 import type { ReplicationHealth, ReplicationState, Side } from './replication-state.ts';
 import { RESYNC_TRIGGERS } from './resync-trigger.ts';
@@ -35,8 +40,12 @@ type Finding = { health: 'Warning' | 'Critical'; detail: string };
 
 export function healthOf(facts: HealthFacts): Health {
   if (facts.state === 'Disabled') return { health: 'NotApplicable', details: [] };
-  const findings = [...stateFindings(facts), ...failureFindings(facts), ...cycleFindings(facts), ...logFindings(facts)]
-    .sort((a, b) => HEALTH_NUMBERS[b.health] - HEALTH_NUMBERS[a.health]);
+  const findings = [
+    ...stateFindings(facts),
+    ...failureFindings(facts),
+    ...cycleFindings(facts),
+    ...logFindings(facts),
+  ].sort((a, b) => HEALTH_NUMBERS[b.health] - HEALTH_NUMBERS[a.health]);
   return { health: findings[0]?.health ?? 'Normal', details: findings.map(({ detail }) => detail) };
 }
 
@@ -46,25 +55,42 @@ const time = (instant: number): string => new Date(instant).toISOString();
 
 function stateFindings(facts: HealthFacts): Finding[] {
   switch (facts.state) {
-    case 'WaitingForStartResynchronize': return [critical(requiredText(facts))];
+    case 'WaitingForStartResynchronize':
+      return [critical(requiredText(facts))];
     case 'ResynchronizeSuspended':
-      return [critical('Resynchronization is paused. Resume replication to continue it from where it stopped, or cancel it.')];
+      return [
+        critical('Resynchronization is paused. Resume replication to continue it from where it stopped, or cancel it.'),
+      ];
     case 'Resynchronizing':
-      return [warning('Resynchronization is running; until it has finished, the replica stays at the point where replication stopped.')];
+      return [
+        warning(
+          'Resynchronization is running; until it has finished, the replica stays at the point where replication stopped.',
+        ),
+      ];
     case 'Suspended':
-      return [facts.side === 'replica'
-        ? critical('Replication is paused on the replica. Resume replication.')
-        : warning('Replication is paused. Resume replication; until then tracking logs grow.')];
+      return [
+        facts.side === 'replica'
+          ? critical('Replication is paused on the replica. Resume replication.')
+          : warning('Replication is paused. Resume replication; until then tracking logs grow.'),
+      ];
     case 'Error':
-      return facts.failure === null ? [critical('Replication is in error. Correct the cause, then resume replication.')] : [];
-    case 'ReadyForInitialReplication': case 'InitialReplicationInProgress': case 'WaitingForInitialReplication':
+      return facts.failure === null
+        ? [critical('Replication is in error. Correct the cause, then resume replication.')]
+        : [];
+    case 'ReadyForInitialReplication':
+    case 'InitialReplicationInProgress':
+    case 'WaitingForInitialReplication':
       return [warning('Initial replication has not finished: there is nothing to fail over to yet.')];
     case 'PreparedForFailover':
       return [warning('A planned failover is prepared but not finished. Finish it on the replica, or cancel it here.')];
-    case 'FailedOverWaitingCompletion': case 'FailedOver':
+    case 'FailedOverWaitingCompletion':
+    case 'FailedOver':
       return [warning('The VM has failed over and is not protected. Reverse replication.')];
-    case 'Replicating': case 'Disabled': return [];
-    default: return facts.state satisfies never;
+    case 'Replicating':
+    case 'Disabled':
+      return [];
+    default:
+      return facts.state satisfies never;
   }
 }
 
@@ -73,36 +99,59 @@ function requiredText({ required, side }: HealthFacts): string {
   if (required === null) return `Resynchronization is required. ${act}.`;
   const { trigger, reason, startAt } = required;
   const why = `Resynchronization is required because ${RESYNC_TRIGGERS[trigger].because} (${reason}).`;
-  return startAt === null ? `${why} ${act}.` : `${why} It starts by itself at ${time(startAt)}; resume replication to start it now.`;
+  return startAt === null
+    ? `${why} ${act}.`
+    : `${why} It starts by itself at ${time(startAt)}; resume replication to start it now.`;
 }
 
 function failureFindings({ failure, side }: HealthFacts): Finding[] {
   if (failure === null) return [];
   const what = side === 'primary' ? 'Replication cannot be sent' : 'Replication cannot be applied';
-  const retry = failure.retryAt === null ? 'Then resume replication.' : `It is tried again at ${time(failure.retryAt)}.`;
+  const retry =
+    failure.retryAt === null ? 'Then resume replication.' : `It is tried again at ${time(failure.retryAt)}.`;
   return [critical(`${what}: ${failure.message}. ${failure.remedy} ${retry}`)];
 }
 
 /** States in which cycles are due: elsewhere a missing one is not news. */
 const CYCLES_DUE: ReadonlySet<ReplicationState> = new Set(['Replicating', 'Suspended', 'Error']);
 
-function cycleFindings({ state, side, statistics, now, since, lastReplicationTime, hasBaseline }: HealthFacts): Finding[] {
+function cycleFindings({
+  state,
+  side,
+  statistics,
+  now,
+  since,
+  lastReplicationTime,
+  hasBaseline,
+}: HealthFacts): Finding[] {
   const findings: Finding[] = [];
   const missed = missedPercent(statistics);
   if (missed > MISSED_CYCLES_PERCENT_MAX) {
     const { successfulCycles, missedCycles } = statistics;
-    findings.push(warning(`More than ${MISSED_CYCLES_PERCENT_MAX} % of the replication cycles were missed: ` +
-      `${successfulCycles} out of ${successfulCycles + missedCycles} (${Math.floor(100 - missed)} %) were successful.`));
+    findings.push(
+      warning(
+        `More than ${MISSED_CYCLES_PERCENT_MAX} % of the replication cycles were missed: ` +
+          `${successfulCycles} out of ${successfulCycles + missedCycles} (${Math.floor(100 - missed)} %) were successful.`,
+      ),
+    );
   }
   const last = lastReplicationTime ?? since;
   if (hasBaseline && CYCLES_DUE.has(state) && now - last > REPLICATION_AGE_MS_MAX) {
-    findings.push(warning(`The last replication was ${side === 'primary' ? 'sent' : 'received'} more than an hour ago` +
-      `${lastReplicationTime === null ? '' : `, at ${time(lastReplicationTime)}`}.`));
+    findings.push(
+      warning(
+        `The last replication was ${side === 'primary' ? 'sent' : 'received'} more than an hour ago` +
+          `${lastReplicationTime === null ? '' : `, at ${time(lastReplicationTime)}`}.`,
+      ),
+    );
   }
   const latency = averageLatencyMs(statistics);
   if (latency !== null && latency > AVERAGE_LATENCY_MS_MAX) {
-    findings.push(warning(`The average replication latency is ${Math.round(latency / 1000)} s, more than ` +
-      `${AVERAGE_LATENCY_MS_MAX / 1000} s.`));
+    findings.push(
+      warning(
+        `The average replication latency is ${Math.round(latency / 1000)} s, more than ` +
+          `${AVERAGE_LATENCY_MS_MAX / 1000} s.`,
+      ),
+    );
   }
   return findings;
 }
@@ -110,6 +159,11 @@ function cycleFindings({ state, side, statistics, now, since, lastReplicationTim
 function logFindings({ log, state }: HealthFacts): Finding[] {
   if (log === null || log.limitBytes <= 0 || state === 'WaitingForStartResynchronize') return [];
   if (log.bytes < log.limitBytes * LOG_WARNING_SHARE) return [];
-  const when = log.limitReachedAt === null ? '' : `; at the present rate the limit is reached at ${time(log.limitReachedAt)}`;
-  return [warning(`The tracking logs hold ${log.bytes} of ${log.limitBytes} bytes${when}. Past the limit resynchronization is required.`)];
+  const when =
+    log.limitReachedAt === null ? '' : `; at the present rate the limit is reached at ${time(log.limitReachedAt)}`;
+  return [
+    warning(
+      `The tracking logs hold ${log.bytes} of ${log.limitBytes} bytes${when}. Past the limit resynchronization is required.`,
+    ),
+  ];
 }

@@ -1,4 +1,7 @@
-/** Wall-clock time of an IANA zone and back, over gaps and overlaps of daylight saving, by Intl alone. Instants are ms since 1970 UTC. */
+/**
+ * Wall-clock time of an IANA zone and back, over gaps and overlaps of daylight saving, by Intl alone. Instants are ms
+ * since 1970 UTC.
+ */
 
 import { UnderstudyError } from './errors.ts';
 import { DAY_MS, DAY_SEC } from './limits.ts';
@@ -12,8 +15,14 @@ function formatterOf(zone: string): Intl.DateTimeFormat {
   let formatter = formatters.get(zone);
   if (formatter === undefined) {
     formatter = new Intl.DateTimeFormat('en-US', {
-      timeZone: zone, hourCycle: 'h23', year: 'numeric', month: 'numeric', day: 'numeric',
-      hour: 'numeric', minute: 'numeric', second: 'numeric',
+      timeZone: zone,
+      hourCycle: 'h23',
+      year: 'numeric',
+      month: 'numeric',
+      day: 'numeric',
+      hour: 'numeric',
+      minute: 'numeric',
+      second: 'numeric',
     });
     formatters.set(zone, formatter);
   }
@@ -24,7 +33,10 @@ function formatterOf(zone: string): Intl.DateTimeFormat {
 export function wallTime(instant: number, zone: string): WallTime {
   const field: Record<string, number> = {};
   for (const { type, value } of formatterOf(zone).formatToParts(instant)) field[type] = Number(value);
-  const { year, month, day, hour, minute, second } = field as Record<'year' | 'month' | 'day' | 'hour' | 'minute' | 'second', number>;
+  const { year, month, day, hour, minute, second } = field as Record<
+    'year' | 'month' | 'day' | 'hour' | 'minute' | 'second',
+    number
+  >;
   return { year, month, day, secondOfDay: hour * 3600 + minute * 60 + second };
 }
 
@@ -44,10 +56,16 @@ function offsetMs(instant: number, zone: string): number {
 export function instantsOf(wall: WallTime, zone: string): number[] {
   const naive = asUtc(wall);
   const offsets = new Set([offsetMs(naive - DAY_MS, zone), offsetMs(naive + DAY_MS, zone)]);
-  return [...offsets].map((offset) => naive - offset).filter((instant) => asUtc(wallTime(instant, zone)) === naive).sort((a, b) => a - b);
+  return [...offsets]
+    .map((offset) => naive - offset)
+    .filter((instant) => asUtc(wallTime(instant, zone)) === naive)
+    .sort((a, b) => a - b);
 }
 
-/** One instant for a wall time: the first in an overlap; in a gap the wall time moves on by the length of the gap, as clocks do. */
+/**
+ * One instant for a wall time: the first in an overlap; in a gap the wall time moves on by the length of the gap, as
+ * clocks do.
+ */
 export function instantOf(wall: WallTime, zone: string): number {
   const naive = asUtc(wall);
   return instantsOf(wall, zone)[0] ?? naive - offsetMs(naive - DAY_MS, zone);
@@ -108,7 +126,12 @@ export function requireZone(zone: string): void {
   try {
     formatterOf(zone);
   } catch (cause) {
-    throw new UnderstudyError('usage', 'TIME_ZONE_UNKNOWN', `there is no time zone '${zone}'`,
-      'Give an IANA name such as Europe/Berlin or UTC, for example in the TZ variable.', { cause });
+    throw new UnderstudyError(
+      'usage',
+      'TIME_ZONE_UNKNOWN',
+      `there is no time zone '${zone}'`,
+      'Give an IANA name such as Europe/Berlin or UTC, for example in the TZ variable.',
+      { cause },
+    );
   }
 }

@@ -18,6 +18,13 @@ export interface DiskRecord {
   virtualSize: number;
   logicalSectorSize: number;
   geometry: { cylinders: number; heads: number; sectorsPerTrack: number } | null;
+  /** Served to the guest but not replicated. */
+  excluded?: true;
+}
+
+/** The disks that tracking and replication are about. */
+export function replicatedDisks(vm: Pick<VmRecord, 'disks'>): DiskRecord[] {
+  return vm.disks.filter(({ excluded }) => excluded !== true);
 }
 
 /** How far the tracking of a VM is known to be sound. Written at start, at every switch, at stop. */

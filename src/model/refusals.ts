@@ -9,36 +9,47 @@ type Remedy = (vm: string) => string;
 const BY_STATE: Record<ReplicationState, Remedy> = {
   Disabled: (vm) => `Enable replication first: understudy enable ${vm} --replica HOST:PORT --fingerprint F.`,
   ReadyForInitialReplication: (vm) => `Start initial replication first: understudy start ${vm}.`,
-  InitialReplicationInProgress: (vm) => `Wait until initial replication has finished; understudy status ${vm} shows how far it is.`,
-  WaitingForInitialReplication: (vm) => `Start initial replication on the primary (understudy start ${vm}), or import it here ` +
+  InitialReplicationInProgress: (vm) =>
+    `Wait until initial replication has finished; understudy status ${vm} shows how far it is.`,
+  WaitingForInitialReplication: (vm) =>
+    `Start initial replication on the primary (understudy start ${vm}), or import it here ` +
     `(understudy import ${vm} --from DIR).`,
   Replicating: (vm) => `Nothing needs to be done; see understudy status ${vm}.`,
   Suspended: (vm) => `Resume replication first: understudy resume ${vm}.`,
   Error: (vm) => `Correct the error that understudy status ${vm} shows, then: understudy resume ${vm}.`,
   WaitingForStartResynchronize: (vm) => `Start the resynchronization that is required: understudy resume ${vm}.`,
-  Resynchronizing: (vm) => `Wait until the resynchronization has finished (understudy resync status ${vm}), or cancel it: ` +
+  Resynchronizing: (vm) =>
+    `Wait until the resynchronization has finished (understudy resync status ${vm}), or cancel it: ` +
     `understudy cancel-resync ${vm}.`,
-  ResynchronizeSuspended: (vm) => `Continue the resynchronization (understudy resume ${vm}), or cancel it: understudy cancel-resync ${vm}.`,
-  PreparedForFailover: (vm) => `Finish the planned failover on the replica (understudy failover ${vm} --planned), or take it back ` +
+  ResynchronizeSuspended: (vm) =>
+    `Continue the resynchronization (understudy resume ${vm}), or cancel it: understudy cancel-resync ${vm}.`,
+  PreparedForFailover: (vm) =>
+    `Finish the planned failover on the replica (understudy failover ${vm} --planned), or take it back ` +
     `here: understudy failover cancel ${vm}.`,
-  FailedOverWaitingCompletion: (vm) => `Reverse replication (understudy reverse ${vm}), complete the failover (understudy failover ` +
+  FailedOverWaitingCompletion: (vm) =>
+    `Reverse replication (understudy reverse ${vm}), complete the failover (understudy failover ` +
     `complete ${vm}) or cancel it (understudy failover cancel ${vm}).`,
   FailedOver: (vm) => `Reverse replication: understudy reverse ${vm}.`,
 };
 
-const FAILOVER_DURING_RESYNC: Remedy = (vm) => 'Wait until the replica is in sync again. If the primary is lost, an unplanned ' +
+const FAILOVER_DURING_RESYNC: Remedy = (vm) =>
+  'Wait until the replica is in sync again. If the primary is lost, an unplanned ' +
   `failover is possible and cancels the resynchronization: understudy failover ${vm}.`;
 const DURING_RESYNC = {
-  'test-failover': FAILOVER_DURING_RESYNC, 'planned-failover': FAILOVER_DURING_RESYNC, 'prepare-failover': FAILOVER_DURING_RESYNC,
+  'test-failover': FAILOVER_DURING_RESYNC,
+  'planned-failover': FAILOVER_DURING_RESYNC,
+  'prepare-failover': FAILOVER_DURING_RESYNC,
 };
 const NO_FAILOVER: Remedy = (vm) => `Start a failover on the replica first: understudy failover ${vm}.`;
-const NOT_RUNNING: Remedy = (vm) => `See understudy resync status ${vm}; a resynchronization is started with: understudy resume ${vm} ` +
+const NOT_RUNNING: Remedy = (vm) =>
+  `See understudy resync status ${vm}; a resynchronization is started with: understudy resume ${vm} ` +
   '--resynchronize.';
 
 /** Where the way out of the state is not what the user wants. */
 const BY_OPERATION: Partial<Record<ReplicationState, Partial<Record<Operation, Remedy>>>> = {
   Replicating: {
-    'resynchronize': (vm) => `Suspend replication first: understudy suspend ${vm}; then: understudy resume ${vm} --resynchronize.`,
+    'resynchronize': (vm) =>
+      `Suspend replication first: understudy suspend ${vm}; then: understudy resume ${vm} --resynchronize.`,
     'start-initial': (vm) => `Initial replication has finished; to compare the disks again: understudy verify ${vm}.`,
     'planned-failover': (vm) => `Prepare it on the primary first: understudy failover ${vm} --prepare.`,
     'cancel-resync': NOT_RUNNING,
@@ -61,9 +72,14 @@ export function remedyFor(situation: Situation, operation: Operation): string {
   if (operation === 'enable' && state !== 'Disabled') {
     return `Replication is enabled already; to begin anew, remove it first: understudy remove ${vm}.`;
   }
-  if (operation === 'test-failover' && testFailoverRunning === true) return `End it first: understudy failover cancel ${vm}.`;
+  if (operation === 'test-failover' && testFailoverRunning === true)
+    return `End it first: understudy failover cancel ${vm}.`;
   const needsBaseline = operation === 'resynchronize' || operation === 'test-failover' || operation === 'failover';
-  if (needsBaseline && hasBaseline !== true && (state === 'Suspended' || state === 'Error' || state === 'Replicating')) {
+  if (
+    needsBaseline &&
+    hasBaseline !== true &&
+    (state === 'Suspended' || state === 'Error' || state === 'Replicating')
+  ) {
     return `Finish initial replication first: understudy resume ${vm} on the primary.`;
   }
   return (BY_OPERATION[state]?.[operation] ?? BY_STATE[state])(vm);

@@ -9,8 +9,8 @@ import type { ReplicationState } from './replication-state.ts';
 const reason = 'the reason';
 
 /*
- * One line per event, one column per state in the order of STATES; independent of the code. `.` is ignored, `=` stays in the state with a
- * record, a letter names the next state. Every VM has a baseline.
+ * One line per event, one column per state in the order of STATES; independent of the code. `.` is ignored, `=` stays
+ * in the state with a record, a letter names the next state. Every VM has a baseline.
  *   D Disabled  R ready  I in progress  W waiting for initial  N replicating  P prepared  O failed over, waiting  F failed over
  *   S suspended  E error  Q required  Y resynchronizing  Z resync suspended
  */
@@ -47,14 +47,23 @@ for (const [cells, side, event] of rows) {
       if (step === null) return '.';
       assert.ok(step.event !== null, 'each step records an event');
       assert.match(step.event.message, /the reason/);
-      assert.deepEqual([step.event.data['from'], step.event.data['to'], step.event.data['reason']], [state, step.next, reason]);
-      return step.next === state ? '=' : LETTERS[STATES.indexOf(step.next)] ?? '?';
+      assert.deepEqual(
+        [step.event.data['from'], step.event.data['to'], step.event.data['reason']],
+        [state, step.next, reason],
+      );
+      return step.next === state ? '=' : (LETTERS[STATES.indexOf(step.next)] ?? '?');
     });
     assert.equal(seen.join(''), cells);
   });
 }
 
-const at = (state: ReplicationState, more: Partial<Situation> = {}): Situation => ({ vmName: 'web', state, side: 'primary', hasBaseline: true, ...more });
+const at = (state: ReplicationState, more: Partial<Situation> = {}): Situation => ({
+  vmName: 'web',
+  state,
+  side: 'primary',
+  hasBaseline: true,
+  ...more,
+});
 
 test('a trigger stops shipping and logging, and plans the start', () => {
   const step = onEvent(at('Replicating'), { kind: 'resync-required', trigger: 3, reason: 'ENOSPC' });
@@ -73,7 +82,10 @@ test('a trigger without a baseline starts initial replication over, except when 
   assert.deepEqual(step?.effects, ['restart-initial']);
   const limit = onEvent(at('InitialReplicationInProgress'), { kind: 'resync-required', trigger: 2, reason });
   assert.deepEqual([limit?.next, limit?.event?.id], ['Error', 32086]);
-  assert.equal(onEvent(at('Suspended', { hasBaseline: false }), { kind: 'resync-required', trigger: 4, reason })?.next, 'Suspended');
+  assert.equal(
+    onEvent(at('Suspended', { hasBaseline: false }), { kind: 'resync-required', trigger: 4, reason })?.next,
+    'Suspended',
+  );
 });
 
 test('the primary that lost its resync to a failover comes back as required', () => {
@@ -82,6 +94,10 @@ test('the primary that lost its resync to a failover comes back as required', ()
 });
 
 test('a failed or paused initial replication is never followed by replicating without a baseline', () => {
-  const step = onEvent(at('Error', { side: 'replica', hasBaseline: false }), { kind: 'primary-changed', state: 'Replicating', reason });
+  const step = onEvent(at('Error', { side: 'replica', hasBaseline: false }), {
+    kind: 'primary-changed',
+    state: 'Replicating',
+    reason,
+  });
   assert.equal(step, null);
 });

@@ -1,7 +1,7 @@
 /**
- * The one table of what a relationship may do: (state, operation) → allowed with the next state, or refused with a reason and what
- * to do instead. What happens by itself is in relationship-events.ts; nothing else in the product decides about states.
- * docs/operating/states.md shows the same table (a test compares).
+ * The one table of what a relationship may do: (state, operation) → allowed with the next state, or refused with a
+ * reason and what to do instead. What happens by itself is in relationship-events.ts; nothing else in the product
+ * decides about states. docs/operating/states.md shows the same table (a test compares).
  *
  * A step's `next` is committed together with its event once the operation has been carried out; if that fails, nothing changes.
  */
@@ -98,57 +98,70 @@ const FAIL_OVER = go('FailedOverWaitingCompletion', E.failoverStarted, 'serve-fa
 const FAIL_OVER_CANCELS_RESYNC = go('FailedOverWaitingCompletion', E.failoverStarted, 'drop-diff', 'serve-failover');
 
 /** Goes on where the relationship was before it was paused or failed. */
-const RESUME: Cell = ({ hasBaseline }) => (hasBaseline === true
-  ? go('Replicating', E.resumed, 'start-shipping')
-  : go('InitialReplicationInProgress', E.resumed, 'start-initial'));
+const RESUME: Cell = ({ hasBaseline }) =>
+  hasBaseline === true
+    ? go('Replicating', E.resumed, 'start-shipping')
+    : go('InitialReplicationInProgress', E.resumed, 'start-initial');
 
 /** A resync always passes through "required": the queue starts it, at once if it may, and only then is its rung known. */
 function resynchronize(...effects: Effect[]): Cell {
   return ({ hasBaseline, startAt }) => {
-    if (hasBaseline !== true) return refuse('initial replication has not finished yet, so there is nothing to compare with');
+    if (hasBaseline !== true)
+      return refuse('initial replication has not finished yet, so there is nothing to compare with');
     return startAt === undefined
       ? go('WaitingForStartResynchronize', E.resyncRequested, ...effects, 'queue-resync')
       : go('WaitingForStartResynchronize', E.resyncScheduled as Recorded, ...effects, 'set-start-time');
   };
 }
 
-const STOP_UNFINISHED_INITIAL: Cell = ({ hasBaseline }) => (hasBaseline === true
-  ? refuse('initial replication has finished')
-  : go('ReadyForInitialReplication', E.initialStopped, 'stop-initial', 'stop-logging'));
+const STOP_UNFINISHED_INITIAL: Cell = ({ hasBaseline }) =>
+  hasBaseline === true
+    ? refuse('initial replication has finished')
+    : go('ReadyForInitialReplication', E.initialStopped, 'stop-initial', 'stop-logging');
 
-const withBaseline = (outcome: Outcome): Cell => ({ hasBaseline }) =>
-  (hasBaseline === true ? outcome : refuse('the replica has no baseline yet'));
+const withBaseline =
+  (outcome: Outcome): Cell =>
+  ({ hasBaseline }) =>
+    hasBaseline === true ? outcome : refuse('the replica has no baseline yet');
 
-const testFailover = (state: ReplicationState): Cell => (situation) => {
-  if (situation.hasBaseline !== true) return refuse('the replica has no baseline yet');
-  if (situation.testFailoverRunning === true) return refuse('a test failover is running already');
-  return stay(state);
-};
+const testFailover =
+  (state: ReplicationState): Cell =>
+  (situation) => {
+    if (situation.hasBaseline !== true) return refuse('the replica has no baseline yet');
+    if (situation.testFailoverRunning === true) return refuse('a test failover is running already');
+    return stay(state);
+  };
 
 function whileNotMerging(cell: Cell): Cell {
   return (situation) => {
-    if (situation.merging === true) return refuse('the resynchronized data is being merged into the replica, which has no way back');
+    if (situation.merging === true)
+      return refuse('the resynchronized data is being merged into the replica, which has no way back');
     return typeof cell === 'function' ? cell(situation) : cell;
   };
 }
 
 /** Outside a failover there may still be a test failover to end. */
-const endTestFailover = (state: ReplicationState): Cell => ({ testFailoverRunning }) =>
-  (testFailoverRunning === true ? stay(state) : refuse('no failover is in progress'));
+const endTestFailover =
+  (state: ReplicationState): Cell =>
+  ({ testFailoverRunning }) =>
+    testFailoverRunning === true ? stay(state) : refuse('no failover is in progress');
 
-const CANCEL_FAILOVER: Cell = ({ resyncRequired }) => (resyncRequired === true
-  ? go('WaitingForStartResynchronize', E.failoverCancelled, 'discard-failover', 'plan-resync')
-  : go('Replicating', E.failoverCancelled, 'discard-failover'));
+const CANCEL_FAILOVER: Cell = ({ resyncRequired }) =>
+  resyncRequired === true
+    ? go('WaitingForStartResynchronize', E.failoverCancelled, 'discard-failover', 'plan-resync')
+    : go('Replicating', E.failoverCancelled, 'discard-failover');
 
 const TABLE: Record<ReplicationState, Row> = {
-  Disabled: { 'enable': go('ReadyForInitialReplication', E.enabled) },
+  Disabled: { enable: go('ReadyForInitialReplication', E.enabled) },
   ReadyForInitialReplication: {
-    'start-initial': ({ startAt }) => (startAt === undefined
-      ? go('InitialReplicationInProgress', E.initialStarted, 'start-logging', 'start-initial')
-      : go('ReadyForInitialReplication', E.initialScheduled as Recorded, 'set-start-time')),
-    'stop-initial': ({ startPending }) => (startPending === true
-      ? go('ReadyForInitialReplication', E.initialStopped, 'drop-start-time')
-      : refuse('initial replication has not been started')),
+    'start-initial': ({ startAt }) =>
+      startAt === undefined
+        ? go('InitialReplicationInProgress', E.initialStarted, 'start-logging', 'start-initial')
+        : go('ReadyForInitialReplication', E.initialScheduled as Recorded, 'set-start-time'),
+    'stop-initial': ({ startPending }) =>
+      startPending === true
+        ? go('ReadyForInitialReplication', E.initialStopped, 'drop-start-time')
+        : refuse('initial replication has not been started'),
     'set': stay('ReadyForInitialReplication'),
     'remove': REMOVE,
   },
@@ -158,10 +171,7 @@ const TABLE: Record<ReplicationState, Row> = {
     'set': stay('InitialReplicationInProgress'),
     'remove': REMOVE,
   },
-  WaitingForInitialReplication: {
-    'import': go('Replicating', E.initialFinished),
-    'remove': REMOVE,
-  },
+  WaitingForInitialReplication: { import: go('Replicating', E.initialFinished), remove: REMOVE },
   Replicating: {
     'suspend': SUSPEND,
     'sync-now': stay('Replicating'),
@@ -169,9 +179,8 @@ const TABLE: Record<ReplicationState, Row> = {
     'set': stay('Replicating'),
     'prepare-failover': go('PreparedForFailover', E.failoverPrepared, 'stop-shipping'),
     'test-failover': testFailover('Replicating'),
-    'planned-failover': ({ primaryPrepared }) => (primaryPrepared === true
-      ? FAIL_OVER
-      : refuse('the primary has not prepared a planned failover')),
+    'planned-failover': ({ primaryPrepared }) =>
+      primaryPrepared === true ? FAIL_OVER : refuse('the primary has not prepared a planned failover'),
     'failover': withBaseline(FAIL_OVER),
     'cancel-failover': endTestFailover('Replicating'),
     'remove': REMOVE,
@@ -198,13 +207,15 @@ const TABLE: Record<ReplicationState, Row> = {
     'remove': REMOVE,
   },
   WaitingForStartResynchronize: {
-    'resume': ({ startAt }) => (startAt === undefined
-      ? stay('WaitingForStartResynchronize', 'queue-resync')
-      : go('WaitingForStartResynchronize', E.resyncScheduled as Recorded, 'set-start-time')),
+    'resume': ({ startAt }) =>
+      startAt === undefined
+        ? stay('WaitingForStartResynchronize', 'queue-resync')
+        : go('WaitingForStartResynchronize', E.resyncScheduled as Recorded, 'set-start-time'),
     'resynchronize': resynchronize(),
-    'cancel-resync': ({ startPending }) => (startPending === true
-      ? go('WaitingForStartResynchronize', E.resyncScheduleDropped, 'drop-start-time')
-      : refuse('no resynchronization is running or scheduled')),
+    'cancel-resync': ({ startPending }) =>
+      startPending === true
+        ? go('WaitingForStartResynchronize', E.resyncScheduleDropped, 'drop-start-time')
+        : refuse('no resynchronization is running or scheduled'),
     'set': stay('WaitingForStartResynchronize', 'plan-resync'),
     'failover': FAIL_OVER,
     'cancel-failover': endTestFailover('WaitingForStartResynchronize'),
@@ -228,9 +239,10 @@ const TABLE: Record<ReplicationState, Row> = {
     'remove': REMOVE,
   },
   PreparedForFailover: {
-    'cancel-failover': ({ resyncRequired }) => (resyncRequired === true
-      ? go('WaitingForStartResynchronize', E.failoverCancelled, 'plan-resync')
-      : go('Replicating', E.failoverCancelled, 'start-shipping')),
+    'cancel-failover': ({ resyncRequired }) =>
+      resyncRequired === true
+        ? go('WaitingForStartResynchronize', E.failoverCancelled, 'plan-resync')
+        : go('Replicating', E.failoverCancelled, 'start-shipping'),
     'remove': REMOVE,
   },
   FailedOverWaitingCompletion: {
@@ -239,17 +251,18 @@ const TABLE: Record<ReplicationState, Row> = {
     'reverse': stay('FailedOverWaitingCompletion'),
     'remove': REMOVE,
   },
-  FailedOver: {
-    'reverse': stay('FailedOver'),
-    'remove': REMOVE,
-  },
+  FailedOver: { reverse: stay('FailedOver'), remove: REMOVE },
 };
 
 /**
  * May this operation run, and where does it lead? Returns the error instead of throwing it, for pages that show what is possible:
  * state INVALID_STATE, or state WRONG_SIDE naming the host where the operation belongs. `reason` is what the event will say.
  */
-export function decide(situation: Situation, operation: Operation, reason = 'asked by the user'): Step | UnderstudyError {
+export function decide(
+  situation: Situation,
+  operation: Operation,
+  reason = 'asked by the user',
+): Step | UnderstudyError {
   const { state, vmName } = situation;
   const { side, label } = OPERATIONS[operation];
   if (state !== 'Disabled' && side !== 'both' && side !== situation.side) return wrongSide(situation, side, label);
@@ -257,8 +270,12 @@ export function decide(situation: Situation, operation: Operation, reason = 'ask
   const outcome = typeof cell === 'function' ? cell(situation) : cell;
   if (outcome !== undefined && 'next' in outcome) return stepOf(situation, outcome, reason);
   const why = outcome === undefined ? '' : `: ${outcome.refused}`;
-  return new UnderstudyError('state', 'INVALID_STATE',
-    `VM '${vmName}' is in state ${state}: operation '${label}' is not possible${why}`, remedyFor(situation, operation));
+  return new UnderstudyError(
+    'state',
+    'INVALID_STATE',
+    `VM '${vmName}' is in state ${state}: operation '${label}' is not possible${why}`,
+    remedyFor(situation, operation),
+  );
 }
 
 /** As `decide`, for whoever carries the operation out: throws the refusal. */
@@ -270,13 +287,22 @@ export function requireAllowed(situation: Situation, operation: Operation, reaso
 
 function stepOf(situation: Situation, { next, record, effects }: Outcome, reason: string): Step {
   if (record === null) return { next, effects, event: null };
-  const change = { from: situation.state, to: next, reason, ...(situation.startAt === undefined ? {} : { at: situation.startAt }) };
+  const change = {
+    from: situation.state,
+    to: next,
+    reason,
+    ...(situation.startAt === undefined ? {} : { at: situation.startAt }),
+  };
   return { next, effects, event: makeEvent(record, situation.vmName, change) };
 }
 
 function wrongSide(situation: Situation, side: Side, label: string): UnderstudyError {
   const { vmName, otherHost } = situation;
   const there = otherHost === undefined ? `the ${side}` : `the ${side}, host ${otherHost}`;
-  return new UnderstudyError('state', 'WRONG_SIDE',
-    `VM '${vmName}' is on this host as ${situation.side}: operation '${label}' belongs on ${there}`, `Run it on ${there}.`);
+  return new UnderstudyError(
+    'state',
+    'WRONG_SIDE',
+    `VM '${vmName}' is on this host as ${situation.side}: operation '${label}' belongs on ${there}`,
+    `Run it on ${there}.`,
+  );
 }

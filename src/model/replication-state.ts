@@ -42,9 +42,19 @@ export type KnownState = keyof typeof REPLICATION_STATES;
 
 /** The states a relationship of this product can be in: what is stored, and what the table of operations is made of. */
 export const STATES = [
-  'Disabled', 'ReadyForInitialReplication', 'InitialReplicationInProgress', 'WaitingForInitialReplication', 'Replicating',
-  'PreparedForFailover', 'FailedOverWaitingCompletion', 'FailedOver', 'Suspended', 'Error',
-  'WaitingForStartResynchronize', 'Resynchronizing', 'ResynchronizeSuspended',
+  'Disabled',
+  'ReadyForInitialReplication',
+  'InitialReplicationInProgress',
+  'WaitingForInitialReplication',
+  'Replicating',
+  'PreparedForFailover',
+  'FailedOverWaitingCompletion',
+  'FailedOver',
+  'Suspended',
+  'Error',
+  'WaitingForStartResynchronize',
+  'Resynchronizing',
+  'ResynchronizeSuspended',
 ] as const satisfies readonly KnownState[];
 export type ReplicationState = (typeof STATES)[number];
 
@@ -67,5 +77,8 @@ export type ReplicationType = keyof typeof REPLICATION_TYPE_NUMBERS;
 export type Side = 'primary' | 'replica';
 
 /** While a relationship is in one of these, planned and test failover are refused and recovery points are frozen. */
-export const RESYNC_STATES: readonly ReplicationState[] =
-  ['WaitingForStartResynchronize', 'Resynchronizing', 'ResynchronizeSuspended'];
+export const RESYNC_STATES: readonly ReplicationState[] = [
+  'WaitingForStartResynchronize',
+  'Resynchronizing',
+  'ResynchronizeSuspended',
+];

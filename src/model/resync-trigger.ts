@@ -20,7 +20,11 @@ export const RESYNC_TRIGGERS = {
   3: { side: 'primary', because: 'a write to the tracking log failed or took too long', needsExplicitStart: false },
   4: { side: 'primary', because: 'the tracking log was not closed gracefully', needsExplicitStart: false },
   5: { side: 'primary', because: 'the VM or its volume was reverted to an older point', needsExplicitStart: true },
-  6: { side: 'replica', because: 'a log is missing, out of sequence or invalid and nobody can supply it', needsExplicitStart: false },
+  6: {
+    side: 'replica',
+    because: 'a log is missing, out of sequence or invalid and nobody can supply it',
+    needsExplicitStart: false,
+  },
   7: { side: 'replica', because: 'the replica was restored, imported or reverted', needsExplicitStart: true },
   8: { side: 'either', because: 'the user asked for it', needsExplicitStart: false },
 } as const satisfies Record<number, TriggerFacts>;

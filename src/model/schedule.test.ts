@@ -3,12 +3,22 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { UnderstudyError } from './errors.ts';
 import { instantOf, instantsOf, nextOffsetChange, requireZone, shownTime, timeOfDay, wallTime } from './local-time.ts';
-import { isAnyTime, isOpen, nextAutomaticStart, nextOpening, parseInterval, parseStartTime, parseTime, windowOf } from './schedule.ts';
+import {
+  isAnyTime,
+  isOpen,
+  nextAutomaticStart,
+  nextOpening,
+  parseInterval,
+  parseStartTime,
+  parseTime,
+  windowOf,
+} from './schedule.ts';
 
 const BERLIN = 'Europe/Berlin';
 const utc = (text: string): number => Date.parse(`${text}Z`);
 const iso = (instant: number): string => new Date(instant).toISOString().replace('.000Z', '');
-const windowFrom = (text: string): ReturnType<typeof windowOf> => windowOf({ enabled: true, intervalStart: '', intervalEnd: '', ...parseInterval(text) });
+const windowFrom = (text: string): ReturnType<typeof windowOf> =>
+  windowOf({ enabled: true, intervalStart: '', intervalEnd: '', ...parseInterval(text) });
 
 const openings: readonly [name: string, window: string, zone: string, now: string, opening: string][] = [
   ['inside the window it is now', '18:30-06:00', BERLIN, '2026-07-01T18:00:00', '2026-07-01T18:00:00'],
@@ -17,14 +27,44 @@ const openings: readonly [name: string, window: string, zone: string, now: strin
   ['one second after the end it is closed', '18:30-06:00', BERLIN, '2026-07-01T04:00:01', '2026-07-01T16:30:00'],
   ['a window by day opens on the next day', '09:00-17:00', 'UTC', '2026-07-01T17:00:01', '2026-07-02T09:00:00'],
   ['on is any time', 'on', BERLIN, '2026-07-01T10:11:12', '2026-07-01T10:11:12'],
-  ['an end one second before the start is any time', '18:30:00-18:29:59', BERLIN, '2026-07-01T10:11:12', '2026-07-01T10:11:12'],
+  [
+    'an end one second before the start is any time',
+    '18:30:00-18:29:59',
+    BERLIN,
+    '2026-07-01T10:11:12',
+    '2026-07-01T10:11:12',
+  ],
   // Berlin, 2026-03-29: 02:00 becomes 03:00 (01:00 UTC).
   ['a start inside the gap opens after the gap', '02:30-06:00', BERLIN, '2026-03-28T22:00:00', '2026-03-29T01:00:00'],
-  ['a window inside the gap waits for the next day', '02:10-02:50', BERLIN, '2026-03-28T22:00:00', '2026-03-30T00:10:00'],
+  [
+    'a window inside the gap waits for the next day',
+    '02:10-02:50',
+    BERLIN,
+    '2026-03-28T22:00:00',
+    '2026-03-30T00:10:00',
+  ],
   // Berlin, 2026-10-25: 03:00 becomes 02:00 (01:00 UTC).
-  ['a start in the overlap opens at its first occurrence', '02:30-06:00', BERLIN, '2026-10-24T22:00:00', '2026-10-25T00:30:00'],
-  ['a window in the overlap opens again at its second occurrence', '02:10-02:50', BERLIN, '2026-10-25T00:50:01', '2026-10-25T01:10:00'],
-  ['the clock may jump back into a window that was over', '01:00-02:20', BERLIN, '2026-10-25T00:40:00', '2026-10-25T01:00:00'],
+  [
+    'a start in the overlap opens at its first occurrence',
+    '02:30-06:00',
+    BERLIN,
+    '2026-10-24T22:00:00',
+    '2026-10-25T00:30:00',
+  ],
+  [
+    'a window in the overlap opens again at its second occurrence',
+    '02:10-02:50',
+    BERLIN,
+    '2026-10-25T00:50:01',
+    '2026-10-25T01:10:00',
+  ],
+  [
+    'the clock may jump back into a window that was over',
+    '01:00-02:20',
+    BERLIN,
+    '2026-10-25T00:40:00',
+    '2026-10-25T01:00:00',
+  ],
   ['a night of 23 hours keeps the wall clock', '18:30-06:00', BERLIN, '2026-03-29T04:00:01', '2026-03-29T16:30:00'],
   ['half-hour daylight saving', '02:15-02:20', 'Australia/Lord_Howe', '2026-10-03T14:00:00', '2026-10-04T15:15:00'],
 ];
@@ -44,21 +84,31 @@ test('the next opening is the first open second, in any zone, over any change of
     }
     return changes;
   });
-  fc.assert(fc.property(
-    fc.constantFrom(...aroundChanges), fc.integer({ min: -36 * 12, max: 6 * 12 }), fc.nat(287), fc.nat(287),
-    ([zone, change], steps, startStep, endStep) => {
-      // All on a grid of five minutes, so that the brute force below is exact.
-      const window = { start: startStep * 300, end: endStep * 300 };
-      const now = change + steps * 300_000;
-      const found = nextOpening(window, now, zone);
-      let expected = now;
-      while (!isOpen(window, expected, zone)) expected += 300_000;
-      assert.equal(iso(found), iso(expected));
-    }), { seed: 20_260_329, numRuns: 300 });
+  fc.assert(
+    fc.property(
+      fc.constantFrom(...aroundChanges),
+      fc.integer({ min: -36 * 12, max: 6 * 12 }),
+      fc.nat(287),
+      fc.nat(287),
+      ([zone, change], steps, startStep, endStep) => {
+        // All on a grid of five minutes, so that the brute force below is exact.
+        const window = { start: startStep * 300, end: endStep * 300 };
+        const now = change + steps * 300_000;
+        const found = nextOpening(window, now, zone);
+        let expected = now;
+        while (!isOpen(window, expected, zone)) expected += 300_000;
+        assert.equal(iso(found), iso(expected));
+      },
+    ),
+    { seed: 20_260_329, numRuns: 300 },
+  );
 });
 
 test('off never starts by itself', () => {
-  assert.equal(nextAutomaticStart({ enabled: false, intervalStart: '00:00:00', intervalEnd: '23:59:59' }, 0, 'UTC'), null);
+  assert.equal(
+    nextAutomaticStart({ enabled: false, intervalStart: '00:00:00', intervalEnd: '23:59:59' }, 0, 'UTC'),
+    null,
+  );
   assert.ok(isAnyTime(windowFrom('on')));
   assert.ok(!isAnyTime(windowFrom('18:30-06:00')));
 });
@@ -107,26 +157,40 @@ const refused: readonly [text: string, code: string, words: RegExp][] = [
   ['', 'START_TIME_INVALID', /not a time/],
 ];
 for (const [text, code, words] of refused) {
-  test(`the start time '${text}' is refused: ${code}`, () => assert.throws(() => parseStartTime(text, NOW, BERLIN),
-    (error: unknown) => error instanceof UnderstudyError && error.kind === 'usage' && error.code === code && words.test(error.message)));
+  test(`the start time '${text}' is refused: ${code}`, () =>
+    assert.throws(
+      () => parseStartTime(text, NOW, BERLIN),
+      (error: unknown) =>
+        error instanceof UnderstudyError && error.kind === 'usage' && error.code === code && words.test(error.message),
+    ));
 }
 
 test('intervals are off, on, or two times of day', () => {
   assert.deepEqual(parseInterval(' OFF '), { enabled: false });
   assert.deepEqual(parseInterval('on'), { enabled: true, intervalStart: '00:00:00', intervalEnd: '23:59:59' });
-  assert.deepEqual(parseInterval('8:30 – 06:00:10'), { enabled: true, intervalStart: '08:30:00', intervalEnd: '06:00:10' });
+  assert.deepEqual(parseInterval('8:30 – 06:00:10'), {
+    enabled: true,
+    intervalStart: '08:30:00',
+    intervalEnd: '06:00:10',
+  });
   for (const wrong of ['', '18:30', '18:30-25:00', '18:30-06:00-07:00', '06:00-06:00', 'on-off']) {
     assert.throws(() => parseInterval(wrong), { code: 'INTERVAL_INVALID', kind: 'usage' }, wrong);
   }
 });
 
 test('every instant is among the instants of its own wall time', () => {
-  fc.assert(fc.property(fc.constantFrom(BERLIN, 'America/St_Johns', 'Pacific/Apia', 'Asia/Kathmandu'),
-    fc.integer({ min: utc('2011-01-01T00:00:00') / 1000, max: utc('2031-01-01T00:00:00') / 1000 }), (zone, second) => {
-      const instants = instantsOf(wallTime(second * 1000, zone), zone);
-      assert.ok(instants.includes(second * 1000));
-      assert.equal(instantOf(wallTime(second * 1000, zone), zone), instants[0]);
-    }), { seed: 7, numRuns: 500 });
+  fc.assert(
+    fc.property(
+      fc.constantFrom(BERLIN, 'America/St_Johns', 'Pacific/Apia', 'Asia/Kathmandu'),
+      fc.integer({ min: utc('2011-01-01T00:00:00') / 1000, max: utc('2031-01-01T00:00:00') / 1000 }),
+      (zone, second) => {
+        const instants = instantsOf(wallTime(second * 1000, zone), zone);
+        assert.ok(instants.includes(second * 1000));
+        assert.equal(instantOf(wallTime(second * 1000, zone), zone), instants[0]);
+      },
+    ),
+    { seed: 7, numRuns: 500 },
+  );
 });
 
 test('a zone that the machine does not know is bad input', () => {

@@ -6,7 +6,16 @@
 
 import { UnderstudyError } from './errors.ts';
 import { DAY_MS, DAY_SEC, START_AHEAD_MS_MAX } from './limits.ts';
-import { dayAfter, instantOf, instantsOf, nextOffsetChange, secondOfDay, shownTime, timeOfDay, wallTime } from './local-time.ts';
+import {
+  dayAfter,
+  instantOf,
+  instantsOf,
+  nextOffsetChange,
+  secondOfDay,
+  shownTime,
+  timeOfDay,
+  wallTime,
+} from './local-time.ts';
 import type { AutoResync } from './settings.ts';
 
 /** Seconds of the local day, both inside the window; `start > end` crosses midnight. */
@@ -47,23 +56,29 @@ export function nextAutomaticStart(setting: AutoResync, now: number, zone: strin
 const TIME_FORMS = 'Give HH:MM, YYYY-MM-DD HH:MM, ISO 8601 such as 2031-05-04T22:00:00Z, or MM/DD/YYYY HH:MM:SS.';
 
 /**
- * A start time that a person gave, as an instant: `HH:MM[:SS]` (its next occurrence), `YYYY-MM-DD[ HH:MM[:SS]]`, ISO 8601 with or without
- * a zone, `MM/DD/YYYY[ HH:MM[:SS][ AM|PM]]`. Local to `zone` unless the text names one. In an overlap of daylight saving the
- * first occurrence is meant, in a gap the time moves on by its length.
+ * A start time that a person gave, as an instant: `HH:MM[:SS]` (its next occurrence), `YYYY-MM-DD[ HH:MM[:SS]]`, ISO
+ * 8601 with or without a zone, `MM/DD/YYYY[ HH:MM[:SS][ AM|PM]]`. Local to `zone` unless the text names one. In an
+ * overlap of daylight saving the first occurrence is meant, in a gap the time moves on by its length.
  *
  * Throws UnderstudyError usage: START_TIME_INVALID, START_TIME_IN_PAST, START_TIME_TOO_FAR (more than 7 days ahead).
  */
 export function parseStartTime(text: string, now: number, zone: string): number {
   const instant = parseTime(text, now, zone);
   if (instant < now) {
-    throw new UnderstudyError('usage', 'START_TIME_IN_PAST',
+    throw new UnderstudyError(
+      'usage',
+      'START_TIME_IN_PAST',
       `the start time ${shownTime(instant, zone)} is in the past; it is now ${shownTime(now, zone)}`,
-      'Give a time within the next 7 days, or none to start at once.');
+      'Give a time within the next 7 days, or none to start at once.',
+    );
   }
   if (instant > now + START_AHEAD_MS_MAX) {
-    throw new UnderstudyError('usage', 'START_TIME_TOO_FAR',
+    throw new UnderstudyError(
+      'usage',
+      'START_TIME_TOO_FAR',
       `the start time ${shownTime(instant, zone)} is more than 7 days ahead; it is now ${shownTime(now, zone)}`,
-      `Give a time before ${shownTime(now + START_AHEAD_MS_MAX, zone)}.`);
+      `Give a time before ${shownTime(now + START_AHEAD_MS_MAX, zone)}.`,
+    );
   }
   return instant;
 }
@@ -80,11 +95,13 @@ function timeAlone(text: string, now: number, zone: string): number | null {
   const second = clockSecond(text);
   if (second === null) return null;
   const today = wallTime(now, zone);
-  const next = [0, 1, 2].flatMap((days) => {
-    const wall = dayAfter(today, days, second);
-    const instants = instantsOf(wall, zone);
-    return instants.length > 0 ? instants : [instantOf(wall, zone)];
-  }).find((instant) => instant >= now);
+  const next = [0, 1, 2]
+    .flatMap((days) => {
+      const wall = dayAfter(today, days, second);
+      const instants = instantsOf(wall, zone);
+      return instants.length > 0 ? instants : [instantOf(wall, zone)];
+    })
+    .find((instant) => instant >= now);
   return next ?? null;
 }
 
@@ -144,12 +161,20 @@ export function parseInterval(text: string): Partial<AutoResync> {
   if (word === 'on') return { enabled: true, intervalStart: '00:00:00', intervalEnd: timeOfDay(DAY_SEC - 1) };
   const [start, end, ...rest] = word.split(/\s*[-–—]\s*/).map(secondOfDay);
   if (rest.length > 0 || start === undefined || end === undefined || start === null || end === null) {
-    throw new UnderstudyError('usage', 'INTERVAL_INVALID', `'${text}' is not off, on or an interval of local time`,
-      'Give off, on, or for example 18:30-06:00.');
+    throw new UnderstudyError(
+      'usage',
+      'INTERVAL_INVALID',
+      `'${text}' is not off, on or an interval of local time`,
+      'Give off, on, or for example 18:30-06:00.',
+    );
   }
   if (start === end) {
-    throw new UnderstudyError('usage', 'INTERVAL_INVALID', `the interval '${text}' starts and ends at ${timeOfDay(start)}`,
-      'For any time give on; else give two different times.');
+    throw new UnderstudyError(
+      'usage',
+      'INTERVAL_INVALID',
+      `the interval '${text}' starts and ends at ${timeOfDay(start)}`,
+      'For any time give on; else give two different times.',
+    );
   }
   return { enabled: true, intervalStart: timeOfDay(start), intervalEnd: timeOfDay(end) };
 }

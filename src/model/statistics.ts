@@ -39,29 +39,48 @@ export type IntervalSettings = Pick<HostSettings, 'monitoringIntervalSec' | 'mon
 
 /** Empty counters from `now` to the next boundary; also what "reset statistics" gives. */
 export function newStatistics(now: number, settings: IntervalSettings, zone: string): Statistics {
-  return { from: now, until: nextBoundary(now, settings, zone), successfulCycles: 0, missedCycles: 0, deliveredCycles: 0,
-    errors: 0, totalBytes: 0, maximumBytes: 0, lastBytes: 0, totalLatencyMs: 0, maximumLatencyMs: 0, lastLatencyMs: 0 };
+  return {
+    from: now,
+    until: nextBoundary(now, settings, zone),
+    successfulCycles: 0,
+    missedCycles: 0,
+    deliveredCycles: 0,
+    errors: 0,
+    totalBytes: 0,
+    maximumBytes: 0,
+    lastBytes: 0,
+    totalLatencyMs: 0,
+    maximumLatencyMs: 0,
+    lastLatencyMs: 0,
+  };
 }
 
 export function fold(before: Statistics, cycle: Cycle): Statistics {
   switch (cycle.outcome) {
-    case 'failed-attempt': return { ...before, errors: before.errors + 1 };
-    case 'missed': return { ...before, missedCycles: before.missedCycles + 1 };
-    case 'success': return { ...delivered(before, cycle), successfulCycles: before.successfulCycles + 1 };
-    case 'late': return delivered(before, cycle);
-    default: return cycle satisfies never;
+    case 'failed-attempt':
+      return { ...before, errors: before.errors + 1 };
+    case 'missed':
+      return { ...before, missedCycles: before.missedCycles + 1 };
+    case 'success':
+      return { ...delivered(before, cycle), successfulCycles: before.successfulCycles + 1 };
+    case 'late':
+      return delivered(before, cycle);
+    default:
+      return cycle satisfies never;
   }
 }
 
 function delivered(before: Statistics, { bytes, latencyMs }: { bytes: number; latencyMs: number }): Statistics {
-  return { ...before,
+  return {
+    ...before,
     deliveredCycles: before.deliveredCycles + 1,
     totalBytes: before.totalBytes + bytes,
     maximumBytes: Math.max(before.maximumBytes, bytes),
     lastBytes: bytes,
     totalLatencyMs: before.totalLatencyMs + latencyMs,
     maximumLatencyMs: Math.max(before.maximumLatencyMs, latencyMs),
-    lastLatencyMs: latencyMs };
+    lastLatencyMs: latencyMs,
+  };
 }
 
 /** Bytes; null before the first delivery. */
@@ -84,7 +103,10 @@ export function missedPercent({ successfulCycles, missedCycles }: Statistics): n
  * reports one interval, up to the last boundary passed. Counters of a clock that was set back stay as they are.
  */
 export function rollOver(
-  before: Statistics, now: number, settings: IntervalSettings, zone: string,
+  before: Statistics,
+  now: number,
+  settings: IntervalSettings,
+  zone: string,
 ): { current: Statistics; finished: Statistics | null } {
   if (now < before.until) return { current: before, finished: null };
   const current = newStatistics(now, settings, zone);
@@ -94,20 +116,35 @@ export function rollOver(
 
 /** The data of event 29174. */
 export function intervalReport(statistics: Statistics): {
-  from: string; to: string; successfulCycles: number; missedCycles: number; errors: number;
-  averageBytes: number; maximumBytes: number; averageLatencySeconds: number; maximumLatencySeconds: number;
+  from: string;
+  to: string;
+  successfulCycles: number;
+  missedCycles: number;
+  errors: number;
+  averageBytes: number;
+  maximumBytes: number;
+  averageLatencySeconds: number;
+  maximumLatencySeconds: number;
 } {
   return {
-    from: new Date(statistics.from).toISOString(), to: new Date(statistics.until).toISOString(),
-    successfulCycles: statistics.successfulCycles, missedCycles: statistics.missedCycles, errors: statistics.errors,
-    averageBytes: averageBytes(statistics) ?? 0, maximumBytes: statistics.maximumBytes,
-    averageLatencySeconds: (averageLatencyMs(statistics) ?? 0) / 1000, maximumLatencySeconds: statistics.maximumLatencyMs / 1000,
+    from: new Date(statistics.from).toISOString(),
+    to: new Date(statistics.until).toISOString(),
+    successfulCycles: statistics.successfulCycles,
+    missedCycles: statistics.missedCycles,
+    errors: statistics.errors,
+    averageBytes: averageBytes(statistics) ?? 0,
+    maximumBytes: statistics.maximumBytes,
+    averageLatencySeconds: (averageLatencyMs(statistics) ?? 0) / 1000,
+    maximumLatencySeconds: statistics.maximumLatencyMs / 1000,
   };
 }
 
 /** The first boundary after `now`. */
 export function nextBoundary(now: number, settings: IntervalSettings, zone: string): number {
-  return boundariesAround(now, settings, zone).find((boundary) => boundary > now) ?? now + settings.monitoringIntervalSec * 1000;
+  return (
+    boundariesAround(now, settings, zone).find((boundary) => boundary > now) ??
+    now + settings.monitoringIntervalSec * 1000
+  );
 }
 
 function previousBoundary(now: number, settings: IntervalSettings, zone: string): number {
@@ -115,10 +152,14 @@ function previousBoundary(now: number, settings: IntervalSettings, zone: string)
 }
 
 /**
- * Boundaries lie on the local clock: from `monitoringStart` every interval, anew each day, so that they stay at the same hours over
- * daylight saving. Intervals of several days count days since 1970.
+ * Boundaries lie on the local clock: from `monitoringStart` every interval, anew each day, so that they stay at the
+ * same hours over daylight saving. Intervals of several days count days since 1970.
  */
-function boundariesAround(now: number, { monitoringIntervalSec, monitoringStart }: IntervalSettings, zone: string): number[] {
+function boundariesAround(
+  now: number,
+  { monitoringIntervalSec, monitoringStart }: IntervalSettings,
+  zone: string,
+): number[] {
   const today = wallTime(now, zone);
   const daysEach = Math.max(1, monitoringIntervalSec / DAY_SEC);
   const perDay = Math.max(1, DAY_SEC / monitoringIntervalSec);

@@ -1,5 +1,7 @@
 /** What the server serves: a named disk with its traits. Plain disks are wrapped by `diskExport`; tracked ones bring their own. */
 import type { Extent, VirtualDisk } from '../disk/virtual-disk.ts';
+import type { Clock } from '../model/ports.ts';
+import { promptWrites, type PromptDisk } from './prompt-writes.ts';
 
 /** A promise, or undefined when the work is already done: the hot path then costs neither a promise nor a turn of the loop. */
 export type Done = Promise<void> | undefined;
@@ -52,12 +54,23 @@ export interface NbdExport {
   clientGone(client: ClientInfo): void;
 }
 
-/** A disk that can sometimes read without waiting (raw files whose pages are cached). */
-type MayReadNow = { readNow?(into: Uint8Array, offset: number): boolean };
+/** A disk that can sometimes read and write on this thread (raw files). `readNow` is false when it would have to wait. */
+interface MayActNow {
+  readNow?(into: Uint8Array, offset: number): boolean;
+  writeNow?(from: Uint8Array, offset: number): void;
+}
+
+export interface DiskExportOptions {
+  /** Default: as the disk. */
+  readOnly?: boolean;
+  description?: string;
+  /** With a clock, small writes are done on this thread where the disk can (prompt-writes.ts says at what risk). Default: never. */
+  promptWrites?: Pick<Clock, 'monotonic'>;
+}
 
 /** What `diskExport` needs: any VirtualDisk, or what wraps one. */
 export type ServedDisk =
-  Pick<VirtualDisk, 'virtualSize' | 'readOnly' | 'read' | 'write' | 'zero' | 'discard' | 'flush' | 'extents'> & MayReadNow;
+  Pick<VirtualDisk, 'virtualSize' | 'readOnly' | 'read' | 'write' | 'zero' | 'discard' | 'flush' | 'extents'> & MayActNow;
 
 const ZEROES = new Uint8Array(1024 * 1024);
 
@@ -65,9 +78,10 @@ const ZEROES = new Uint8Array(1024 * 1024);
  * Serves a disk as it is. Several connections are safe: all share the one disk, and its flush covers every write that resolved,
  * whoever sent it.
  */
-export function diskExport(
-  name: string, disk: ServedDisk, options: { readOnly?: boolean; description?: string } = {},
-): NbdExport {
+export function diskExport(name: string, disk: ServedDisk, options: DiskExportOptions = {}): NbdExport {
+  const isPrompt = options.promptWrites !== undefined && disk.writeNow !== undefined;
+  const write = isPrompt ? promptWrites(disk as PromptDisk, options.promptWrites!)
+    : (from: Uint8Array, offset: number) => disk.write(from, offset);
   const flushAfter = async (work: Promise<void>) => {
     await work;
     await disk.flush();
@@ -88,7 +102,7 @@ export function diskExport(
     multiConnection: true,
     canTrim: true,
     read: (into, offset) => (disk.readNow?.(into, offset) === true ? undefined : disk.read(into, offset)),
-    write: (from, offset, { fua }) => !fua && (disk as any).writeNow ? (disk as any).writeNow(from, offset) : (fua ? flushAfter(disk.write(from, offset)) : disk.write(from, offset)),
+    write: (from, offset, { fua }) => (fua ? flushAfter(disk.write(from, offset)) : write(from, offset)),
     zero: (offset, length, { fua, mayDiscard }) => {
       const work = mayDiscard ? disk.zero(offset, length) : writeZeroes(offset, length);
       return fua ? flushAfter(work) : work;

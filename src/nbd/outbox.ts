@@ -5,10 +5,16 @@
  * piece; large reads bring their own slab; everything else is a few bytes in `#control`. What has been added belongs to the outbox until
  * the kernel has taken it.
  */
-import type { Socket } from 'node:net';
 import { SLAB_BYTES, type Slab, type SlabPool } from './slab-pool.ts';
 
 const CONTROL_BYTES = 16 * 1024;
+
+/** What is used of a socket. */
+export interface Sink {
+  write(bytes: Uint8Array, written?: () => void): boolean;
+  cork(): void;
+  uncork(): void;
+}
 
 interface Piece {
   buffer: Buffer;
@@ -24,7 +30,7 @@ interface Batch {
 }
 
 export class Outbox {
-  readonly #socket: Socket;
+  readonly #socket: Sink;
   readonly #pool: SlabPool;
   readonly #onWritten: (replies: number, payloadBytes: number) => void;
   #slab: Slab | null = null;
@@ -36,7 +42,7 @@ export class Outbox {
   /** In the order of the socket's write callbacks. */
   readonly #underWay: Batch[] = [];
 
-  constructor(socket: Socket, pool: SlabPool, onWritten: (replies: number, payloadBytes: number) => void) {
+  constructor(socket: Sink, pool: SlabPool, onWritten: (replies: number, payloadBytes: number) => void) {
     this.#socket = socket;
     this.#pool = pool;
     this.#onWritten = onWritten;

@@ -50,7 +50,7 @@ export async function answer(
   const releases: (() => void)[] = [];
   try {
     // Memory first, so that a body is read only when there is room; until then TCP holds the sender back.
-    const bytes = head.bytes + head.replyBytesMax;
+    const bytes = head.bytes + head.replyBytesMax + JSON_BYTES_MAX;
     releases.push(await connection.memory.acquire(bytes, gone.signal), await parts.memory.acquire(bytes, gone.signal));
     request.socket.setTimeout(parts.limits.idleMs);
     const body = await readBody(request, head.bytes);
@@ -58,7 +58,10 @@ export async function answer(
     request.socket.setTimeout(0);
     const reply = await parts.dispatcher.dispatch(connection.caller, head.name, body, gone.signal);
     request.socket.setTimeout(parts.limits.idleMs);
-    await send(response, reply, gone.signal);
+    const sent = send(response, reply, gone.signal);
+    // The caller may have the whole reply, and ask again, before this side hears that it was written.
+    connection.busy = false;
+    await sent;
   } finally {
     for (const release of releases) release();
     connection.busy = false;

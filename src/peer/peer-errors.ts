@@ -34,10 +34,11 @@ function printable(text: string): string {
 
 /** Tells the caller nothing but what it already knows: its own fingerprint. */
 export function notAuthorised(fingerprint: string | null): UnderstudyError {
-  const [who, remedy] = fingerprint === null
-    ? ['a host that shows no certificate', 'Connect with the certificate of a paired host.']
-    : [`the host with fingerprint ${fingerprint}`, `Run understudy authorize ${fingerprint} on the host that refused.`];
-  return new UnderstudyError('peer', 'PEER_NOT_AUTHORISED', `${who} is not authorised here`, remedy);
+  const [message, remedy] = fingerprint === null
+    ? ['no certificate was shown, so this host is not authorised', 'Connect with the certificate of a paired host.']
+    : [`this host, with fingerprint ${fingerprint}, is not authorised on the other host`,
+      `Run understudy authorize ${fingerprint} on the other host.`];
+  return new UnderstudyError('peer', 'PEER_NOT_AUTHORISED', message, remedy);
 }
 
 export function messageUnknown(name: string): UnderstudyError {

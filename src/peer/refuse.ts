@@ -19,6 +19,5 @@ export function refuse(
   socket.resume();
   const gone = new AbortController();
   socket.once('close', () => gone.abort());
-  socket.once('end', () => socket.destroySoonIfPossible());
   parts.clock.sleep(parts.limits.lingerMs, gone.signal).then(() => socket.destroy(), () => {});
 }

@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 import { connect } from 'node:tls';
-import type { TLSSocket } from 'node:tls';
+import type { ConnectionOptions, TLSSocket } from 'node:tls';
 import type { Clock } from '../model/ports.ts';
 import { fingerprintOf } from './fingerprint.ts';
 import type { HostIdentity } from './identity.ts';
@@ -26,14 +26,16 @@ export function connectPinned(
     limits.signal.throwIfAborted();
     let stage: 'connect' | 'handshake' = 'connect';
     const over = new AbortController();
-    const socket = connect({
+    const options: ConnectionOptions & { allowHalfOpen: boolean } = {
       ...TLS_PARAMETERS, ...identity.tlsOptions(), host: to.host, port: to.port,
       // Checked below, before anything is written. Node would only know authorities.
       rejectUnauthorized: false,
       // TLS forbids addresses as server names.
       ...(isIP(to.host) === 0 ? { servername: to.host } : {}),
+      // One direction of a stream may end before the other.
       allowHalfOpen: true,
-    });
+    };
+    const socket = connect(options);
     const settle = (error: unknown) => {
       over.abort();
       limits.signal.removeEventListener('abort', abort);

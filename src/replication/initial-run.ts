@@ -1,5 +1,5 @@
 /** One run of initial replication, as the primary's loop drives it: track, copy, send the logs of the meantime, make it the baseline. */
-import type { DiskRecord, InitialReplication } from '../model/records.ts';
+import { replicatedDisks, type DiskRecord, type InitialReplication } from '../model/records.ts';
 import { sendInitialCopy, type CopyProgress } from './initial-sender.ts';
 import type { PrimaryVm } from './primary-vm.ts';
 
@@ -59,5 +59,5 @@ async function copy(primary: PrimaryVm, initial: InitialReplication, signal: Abo
 
 function sources(primary: PrimaryVm) {
   const tracked = primary.tracked!;
-  return primary.vm.disks.map((record: DiskRecord) => ({ record, disk: tracked.disk(record.diskId).disk }));
+  return replicatedDisks(primary.vm).map((record: DiskRecord) => ({ record, disk: tracked.disk(record.diskId).disk }));
 }

@@ -1,9 +1,9 @@
 /** The bound on tracking logs (trigger 2): what counts, against what, and when it will be reached. Pure but for the catalog. */
-import type { Catalog, RelationshipRecord, VmRecord } from '../model/records.ts';
+import { replicatedDisks, type Catalog, type RelationshipRecord, type VmRecord } from '../model/records.ts';
 
 /** Bytes that the logs of the VM may take: a share of the sum of its virtual disk sizes. */
 export function logLimitOf(vm: VmRecord, relationship: RelationshipRecord): number {
-  const sizes = vm.disks.reduce((sum, { virtualSize }) => sum + virtualSize, 0);
+  const sizes = replicatedDisks(vm).reduce((sum, { virtualSize }) => sum + virtualSize, 0);
   return Math.floor((sizes * relationship.settings.logLimitPercent) / 100);
 }
 

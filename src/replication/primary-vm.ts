@@ -14,9 +14,10 @@ import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
 import type { EpochRecord, RelationshipRecord, VmRecord } from '../model/records.ts';
 import type { PeerLink } from '../peer/link.ts';
 import { removeEpochFiles } from '../tracking/epoch-logs.ts';
-import { TrackedVm, type TrackingLoss } from '../tracking/tracked-vm.ts';
+import { forgetTracking, TrackedVm, type TrackingLoss } from '../tracking/tracked-vm.ts';
 import { runInitial, type InitialProgress } from './initial-run.ts';
-import { initialCompleteMessage, waitAppliedMessage } from './messages.ts';
+import { announcementOf } from './announcement.ts';
+import { enableMessage, initialCompleteMessage, waitAppliedMessage } from './messages.ts';
 import { logBytesOf, logLimitOf } from './log-limit.ts';
 import { reportOf, takeAnswer, type ReplicaNews } from './report.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
@@ -48,6 +49,8 @@ export class PrimaryVm {
   #loop: Promise<void> | null = null;
   #nextDue = 0;
   #countedMissed = false;
+  #announce = false;
+  #ending = false;
   #cycle: Promise<SyncResult> | null = null;
   #resync: ResyncDriver | null;
   initialProgress: InitialProgress | null = null;
@@ -129,6 +132,26 @@ export class PrimaryVm {
     this.#wake.resolve();
   }
 
+  /** The settings have changed: the replica is told, and a shorter frequency counts at once. */
+  settingsChanged(): void {
+    this.#announce = true;
+    this.#nextDue = Math.min(this.#nextDue, this.ports.clock.monotonic() + this.relationship.settings.frequencySec * 1000);
+    this.wake();
+  }
+
+  /** Ends replication on this side: loop, logs, maps and record go; the guest goes on writing to its disks. */
+  async endReplication(): Promise<void> {
+    this.ports.relationships.check(this.vmId, 'remove');
+    this.#ending = true;
+    this.interrupt('replication was removed');
+    await this.#loop;
+    this.#loop = null;
+    this.#ending = false;
+    if (this.#tracked !== null) await this.#tracked.forget();
+    else await forgetTracking(this.ports, this.vm);
+    this.ports.relationships.remove(this.vmId);
+  }
+
   /** A trigger of resynchronization. While logs are kept, they end now (and the record follows by `trackingLost`). */
   require(loss: TrackingLoss): void {
     if (this.#tracked?.logging === true) this.#tracked.stopLogging(loss);
@@ -202,7 +225,7 @@ export class PrimaryVm {
     const { signal } = this.#stop;
     while (!signal.aborted) {
       const relationship = this.ports.relationships.find(this.vmId);
-      if (relationship === undefined) return;
+      if (relationship === undefined || this.#ending) return;
       this.#wake = Promise.withResolvers<void>();
       this.#activity = new AbortController();
       try {
@@ -282,6 +305,10 @@ export class PrimaryVm {
     const { ports } = this;
     const release = await ports.transferSlot(signal);
     try {
+      if (this.#announce) {
+        await this.link().call(enableMessage, announcementOf(ports, this.vm, this.relationship.settings), undefined, { signal });
+        this.#announce = false;
+      }
       let sent = 0;
       if (this.#undelivered().length > 0) sent += await this.#ship(signal);
       const tracked = this.#tracked;
@@ -303,6 +330,7 @@ export class PrimaryVm {
   async #ship(signal: AbortSignal): Promise<number> {
     const { ports } = this;
     let bytes = 0;
+    let damaged = -1;
     for (let set = this.#undelivered()[0]; set !== undefined; set = this.#undelivered()[0]) {
       const { settings, baselineId, initial } = this.relationship;
       try {
@@ -311,8 +339,11 @@ export class PrimaryVm {
         bytes += shipped.bytes;
         this.#delivered(set, shipped);
       } catch (error) {
-        if (!(error instanceof ReplicaGap)) throw error;
-        this.#resend(set.epoch, error.expected);
+        if (error instanceof ReplicaGap) this.#resend(set.epoch, error.expected);
+        else if (!(error instanceof UnderstudyError) || error.code !== 'LOG_DIGEST_MISMATCH') throw error;
+        // Damaged on the way or in the inbox: it goes again from its first byte. Twice: it is our own file that has rotted.
+        else if (damaged === set.epoch) this.#lose({ trigger: 6, reason: `the log of epoch ${set.epoch} is damaged: ${error.message}` });
+        else damaged = set.epoch;
       }
     }
     return bytes;
@@ -338,16 +369,19 @@ export class PrimaryVm {
     const { catalog } = this.ports;
     const sets = catalog.epochs.list(this.vmId).filter(({ status }) => status === 'received' || status === 'closed');
     if (expected > offered) {
-      this.require({ trigger: 5, reason: `the replica expects epoch ${expected}, newer than ${offered} here: the primary was reverted` });
-      throw new Error('the primary was reverted');
+      this.#lose({ trigger: 5, reason: `the replica expects epoch ${expected}, newer than ${offered} here: the primary was reverted` });
     }
     if (!sets.some(({ epoch }) => epoch === expected)) {
-      this.require({ trigger: 6, reason: `the replica lacks epoch ${expected}, and its log is no longer on the primary` });
-      throw new Error('a log is missing');
+      this.#lose({ trigger: 6, reason: `the replica lacks epoch ${expected}, and its log is no longer on the primary` });
     }
     catalog.transaction(() => {
       for (const set of sets) if (set.epoch >= expected && set.status === 'received') catalog.epochs.put({ ...set, status: 'closed' });
     });
+  }
+
+  #lose(loss: TrackingLoss): never {
+    this.require(loss);
+    throw new Error(loss.reason);
   }
 
   async #waitApplied(epoch: number, signal: AbortSignal): Promise<void> {

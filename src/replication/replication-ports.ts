@@ -9,6 +9,8 @@ import type { Relationships } from './relationships.ts';
 export interface ReplicationPorts extends TrackingPorts {
   relationships: Relationships;
   hostName: string;
+  /** Where this host's own peer server listens; told to replicas for the way back. */
+  peerPort(): number;
   hostSettings(): HostSettings;
   /** The link to a peer; shared by all VMs that replicate to it, never closed by its users. */
   link(remote: Pick<RemoteHost, 'host' | 'port' | 'fingerprint'>): PeerLink;

@@ -2,7 +2,7 @@
 import type { VirtualDisk } from '../disk/virtual-disk.ts';
 import { recoverLog, type UnfinishedRecord } from '../hrl/log-recovery.ts';
 import { LogWriter, type ClosedLog } from '../hrl/log-writer.ts';
-import type { EpochRecord, VmRecord } from '../model/records.ts';
+import { replicatedDisks, type EpochRecord, type VmRecord } from '../model/records.ts';
 import { logPath, type TrackingPorts } from './tracking-ports.ts';
 
 /** How much of a disk is read back at once. */
@@ -14,7 +14,7 @@ export async function createLogs(
 ): Promise<Map<string, LogWriter>> {
   const logs = new Map<string, LogWriter>();
   try {
-    for (const disk of vm.disks) {
+    for (const disk of replicatedDisks(vm)) {
       const path = logPath(ports, vm, disk, epoch);
       await ports.files.makeFolder(path.slice(0, path.lastIndexOf('/')));
       await removeLog(ports, path);

@@ -12,7 +12,9 @@
 import type { LogWriter } from '../hrl/log-writer.ts';
 import { messageOf, UnderstudyError } from '../model/errors.ts';
 import type { OpenFile } from '../model/ports.ts';
-import type { DiskRecord, EpochRecord, SealRecord, TrackingRecord, VmRecord } from '../model/records.ts';
+import {
+  replicatedDisks, type DiskRecord, type EpochRecord, type SealRecord, type TrackingRecord, type VmRecord,
+} from '../model/records.ts';
 import type { TriggerNumber } from '../model/resync-trigger.ts';
 import { ChangeMap, type Range } from './change-map.ts';
 import { decideContinuity, type Continuity } from './continuity.ts';
@@ -153,7 +155,7 @@ export class TrackedVm implements TrackingHost {
     const epoch = (this.#vm.tracking?.epoch ?? 0) + 1;
     await dropEpochs(this.#ports, this.#vm);
     const maps = new Map<string, ChangeMap>();
-    for (const disk of this.#vm.disks) {
+    for (const disk of replicatedDisks(this.#vm)) {
       const before = this.disk(disk.diskId).map;
       maps.set(disk.diskId, options.keepMap && before !== null ? before : await this.#freshMap(disk, false));
     }
@@ -167,13 +169,15 @@ export class TrackedVm implements TrackingHost {
         chain: chainOf(logs), mapTrusted: options.keepMap ? (this.#vm.tracking?.mapTrusted ?? true) : true,
       });
     });
-    for (const [diskId, disk] of this.#disks) {
-      const old = disk.map;
-      if (options.keepMap) maps.get(diskId)!.pin();
-      disk.setMap(maps.get(diskId)!);
+    const replaced: ChangeMap[] = [];
+    for (const [diskId, map] of maps) {
+      const disk = this.disk(diskId);
+      if (disk.map !== null && disk.map !== map) replaced.push(disk.map);
+      if (options.keepMap) map.pin();
+      disk.setMap(map);
       disk.setLog(logs.get(diskId)!);
-      if (old !== null && old !== maps.get(diskId)) await old.close();
     }
+    for (const map of replaced) await map.close();
     this.activity();
     await this.settled();
     return epoch;
@@ -206,6 +210,24 @@ export class TrackedVm implements TrackingHost {
   /** Resolves when every operation submitted before the call has ended. */
   async settled(): Promise<void> {
     await Promise.all([...this.#disks.values()].map((disk) => disk.settled()));
+  }
+
+  /** Ends tracking for good: logs and maps go. */
+  async forget(): Promise<void> {
+    await this.#switching;
+    const maps: ChangeMap[] = [];
+    for (const disk of this.#disks.values()) {
+      if (disk.map !== null) maps.push(disk.map);
+      disk.setMap(null);
+      const log = disk.setLog(null);
+      if (log !== null) await log.distrust('replication was removed').then(() => log.abandon());
+    }
+    await this.settled();
+    for (const map of maps) await map.close();
+    await this.#lease?.close();
+    this.#lease = null;
+    await forgetTracking(this.#ports, this.#vm);
+    this.#vm.tracking = null;
   }
 
   /**
@@ -271,7 +293,7 @@ export class TrackedVm implements TrackingHost {
       this.#record({ epoch: next, chain: chainOf(logs) });
     });
     const old = new Map<string, LogWriter>();
-    for (const [diskId, disk] of this.#disks) old.set(diskId, disk.setLog(logs.get(diskId)!)!);
+    for (const [diskId, log] of logs) old.set(diskId, this.disk(diskId).setLog(log)!);
     this.#closing = closeEpoch(this.#ports, ended, old).finally(() => (this.#closing = null));
     try {
       return await this.#closing;
@@ -285,7 +307,7 @@ export class TrackedVm implements TrackingHost {
     const seals = await this.#seals();
     const file = await openOrCreate(this.#ports, leasePath(this.#ports, this.#vm.vmId));
     const lease = await readLease(file);
-    const names = Object.fromEntries(this.#vm.disks.map((disk) => [disk.diskId, disk.path]));
+    const names = Object.fromEntries(replicatedDisks(this.#vm).map((disk) => [disk.diskId, disk.path]));
     const { bootId, hostId } = this.#ports;
     const continuity = decideContinuity({
       tracking, bootId, hostId, lease: lease.record, seals, names, trustDisk: this.#vm.trustDisk,
@@ -326,7 +348,8 @@ export class TrackedVm implements TrackingHost {
     if ('untrusted' in found) return { trigger: 4, reason: found.untrusted };
     if (found.open.size === 0) await this.#openNextEpoch({});
     for (const [diskId, log] of found.open) this.disk(diskId).setLog(log);
-    for (const [diskId, disk] of this.#disks) {
+    for (const { diskId } of replicatedDisks(this.#vm)) {
+      const disk = this.disk(diskId);
       const unfinished = found.unfinished.get(diskId) ?? [];
       await readBackInto(this.#ports, disk.log!, disk.disk, unfinished, found.ownRecords.get(diskId) ?? []);
     }
@@ -348,7 +371,7 @@ export class TrackedVm implements TrackingHost {
   /** False when a map was damaged; it is replaced by one that suspects everything. */
   async #openMaps(currentEpoch: number): Promise<boolean> {
     let whole = true;
-    for (const disk of this.#vm.disks) {
+    for (const disk of replicatedDisks(this.#vm)) {
       const path = mapPath(this.#ports, this.#vm.vmId, disk.diskId);
       let map: ChangeMap;
       try {
@@ -398,7 +421,7 @@ export class TrackedVm implements TrackingHost {
 
   async #seals(): Promise<Record<string, SealRecord>> {
     const seals: Record<string, SealRecord> = {};
-    for (const [diskId, disk] of this.#disks) seals[diskId] = await disk.disk.seal();
+    for (const { diskId } of replicatedDisks(this.#vm)) seals[diskId] = await this.disk(diskId).disk.seal();
     return seals;
   }
 
@@ -421,6 +444,15 @@ export class TrackedVm implements TrackingHost {
       })),
     });
   }
+}
+
+/** Removes logs, maps and record of tracking; for a VM whose disks are not open here. */
+export async function forgetTracking(ports: TrackingPorts, vm: VmRecord): Promise<void> {
+  await dropEpochs(ports, vm);
+  for (const { diskId } of vm.disks) await ports.files.remove(mapPath(ports, vm.vmId, diskId));
+  await ports.files.remove(leasePath(ports, vm.vmId));
+  const { catalog } = ports;
+  catalog.transaction(() => catalog.vms.put({ ...catalog.vms.get(vm.vmId)!, tracking: null }));
 }
 
 const chainOf = (logs: Map<string, LogWriter>): Record<string, string> =>

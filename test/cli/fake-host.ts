@@ -37,30 +37,77 @@ export const STATUS: Status = {
 const VM = {
   vmId: STATUS.vmId,
   name: 'web1',
-  disks: [{ path: '/srv/web1.raw', format: 'raw', virtualSize: 64 * 2 ** 30, uri: 'nbd+unix:///web1%2F0?socket=/run/u.sock' }],
+  disks: [
+    {
+      path: '/srv/web1.raw',
+      format: 'raw',
+      virtualSize: 64 * 2 ** 30,
+      uri: 'nbd+unix:///web1%2F0?socket=/run/u.sock',
+    },
+  ],
   attached: true,
 };
 const STATISTICS = {
-  monitoringStartTime: '2031-05-04T07:00:00.000Z', monitoringEndTime: null, averageReplicationBytes: 4096, maximumReplicationBytes: 8192,
-  averageLatencySeconds: 1.5, maximumLatencySeconds: 3, replicationErrors: 0, successfulReplications: 9, missedReplications: 1, pendingBytes: 0,
+  monitoringStartTime: '2031-05-04T07:00:00.000Z',
+  monitoringEndTime: null,
+  averageReplicationBytes: 4096,
+  maximumReplicationBytes: 8192,
+  averageLatencySeconds: 1.5,
+  maximumLatencySeconds: 3,
+  replicationErrors: 0,
+  successfulReplications: 9,
+  missedReplications: 1,
+  pendingBytes: 0,
 };
-const HEALTH = { vmName: 'web1', health: 'Normal' as const, state: 'Replicating' as const, healthDetails: [], statistics: STATISTICS };
+const HEALTH = {
+  vmName: 'web1',
+  health: 'Normal' as const,
+  state: 'Replicating' as const,
+  healthDetails: [],
+  statistics: STATISTICS,
+};
 const EVENT = {
-  time: '2031-05-04T20:00:00.000Z', id: 29244, level: 'Information' as const, vmName: 'web1', message: 'Compare finished.', data: { seconds: 2 },
+  time: '2031-05-04T20:00:00.000Z',
+  id: 29244,
+  level: 'Information' as const,
+  vmName: 'web1',
+  message: 'Compare finished.',
+  data: { seconds: 2 },
 };
 const ENTRY = { fingerprint: 'AA:BB', name: 'berlin', storage: null, trustGroup: 'default' };
-const RESYNC_DISK = { path: '/srv/web1.raw', totalBytes: 1 << 30, comparedBytes: 1 << 29, differingBytes: 8192, sentBytes: 4096 };
+const RESYNC_DISK = {
+  path: '/srv/web1.raw',
+  totalBytes: 1 << 30,
+  comparedBytes: 1 << 29,
+  differingBytes: 8192,
+  sentBytes: 4096,
+};
 const RESYNC = {
-  vmName: 'web1', phase: 'compare', rung: 'suspect-regions' as const, reason: 'the tracking logs outgrew their limit', percent: 50,
-  disks: [RESYNC_DISK], etaSeconds: 90, bytesPerSecond: 1 << 20,
+  vmName: 'web1',
+  phase: 'compare',
+  rung: 'suspect-regions' as const,
+  reason: 'the tracking logs outgrew their limit',
+  percent: 50,
+  disks: [RESYNC_DISK],
+  etaSeconds: 90,
+  bytesPerSecond: 1 << 20,
 };
 const PLAN = {
-  vmName: 'web1', rung: 'full-compare' as const, reason: 'a disk was modified while the VM was off', readBytes: 1 << 30, estimatedSeconds: 600,
+  vmName: 'web1',
+  rung: 'full-compare' as const,
+  reason: 'a disk was modified while the VM was off',
+  readBytes: 1 << 30,
+  estimatedSeconds: 600,
   disks: [{ path: '/srv/web1.raw', totalBytes: 1 << 30, readBytes: 1 << 30 }],
 };
 const QUEUE = [{ vmName: 'web1', standing: 'running' as const, position: 0, priority: 50, startTime: null }];
 const VERIFIED = {
-  vmName: 'web1', equal: true, comparedBytes: 1 << 30, differingBytes: 0, unprovenBytes: 0, at: '2031-05-04T20:00:00.000Z',
+  vmName: 'web1',
+  equal: true,
+  comparedBytes: 1 << 30,
+  differingBytes: 0,
+  unprovenBytes: 0,
+  at: '2031-05-04T20:00:00.000Z',
 };
 const POINT = { id: 'p1', time: '2031-05-04T20:00:00.000Z', kind: 'latest' as const, bytes: 0 };
 
@@ -71,12 +118,27 @@ export function fakeOperations(): HostOperations {
   const entry = () => Promise.resolve(ENTRY);
   return {
     'fingerprint': () => Promise.resolve({ fingerprint: 'AA:BB', name: 'berlin' }),
-    'authorize': entry, 'unauthorize': entry,
+    'authorize': entry,
+    'unauthorize': entry,
     'authorizations': () => Promise.resolve([ENTRY]),
-    'vm.add': vm, 'vm.show': vm, 'vm.attach': vm, 'vm.stop': vm, 'vm.remove': vm,
+    'vm.add': vm,
+    'vm.show': vm,
+    'vm.attach': vm,
+    'vm.stop': vm,
+    'vm.remove': vm,
     'vm.list': () => Promise.resolve([VM]),
-    'enable': status, 'start': status, 'stop-initial': status, 'import': status, 'suspend': status, 'resume': status,
-    'cancel-resync': status, 'set': status, 'remove': status, 'reset-statistics': status, 'failover': status, 'failover.cancel': status,
+    'enable': status,
+    'start': status,
+    'stop-initial': status,
+    'import': status,
+    'suspend': status,
+    'resume': status,
+    'cancel-resync': status,
+    'set': status,
+    'remove': status,
+    'reset-statistics': status,
+    'failover': status,
+    'failover.cancel': status,
     'status': ({ name }) => Promise.resolve(name === undefined ? [STATUS] : STATUS),
     'health': ({ name }) => Promise.resolve(name === undefined ? [HEALTH] : HEALTH),
     'sync-now': () => Promise.resolve({ vmName: 'web1', logSequence: 7, bytes: 4096, seconds: 0.25 }),
@@ -90,7 +152,12 @@ export function fakeOperations(): HostOperations {
   };
 }
 
-const SILENT: Logger = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
+const SILENT: Logger = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};
 
 export interface FakeHost extends AsyncDisposable {
   dataFolder: string;

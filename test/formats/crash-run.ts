@@ -66,8 +66,12 @@ export class StampedRun {
     const since = this.#stampAt[mark]!;
     const bytes = Buffer.alloc(disk.virtualSize);
     await disk.read(bytes, 0);
+    const words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
     for (let sector = 0; sector < acknowledged.length; sector++) {
-      const stamp = stampOf(bytes, sector);
+      const stamp = words[sector * 128]!;
+      for (let index = sector * 128; index < sector * 128 + 128; index++) {
+        if (words[index] !== stamp) assert.fail(`${what}: sector ${sector} is torn inside`);
+      }
       if (stamp === acknowledged[sector]) continue;
       const later = this.#history.get(sector)?.some((one) => one.step > since && one.stamp === stamp);
       assert.ok(later, `${what}: sector ${sector} holds ${stamp}, acknowledged was ${acknowledged[sector]}`);
@@ -78,13 +82,6 @@ export class StampedRun {
 export function stamped(count: number, stamp: number): Buffer {
   const words = new Uint32Array(count * 128).fill(stamp);
   return Buffer.from(words.buffer);
-}
-
-/** The stamp of a sector, NaN when its words differ. */
-export function stampOf(bytes: Buffer, sector: number): number {
-  const words = new Uint32Array(bytes.buffer, bytes.byteOffset + sector * 512, 128);
-  const stamp = words[0]!;
-  return words.every((word) => word === stamp) ? stamp : NaN;
 }
 
 export function crashModes(random: Seeded): CrashMode[] {

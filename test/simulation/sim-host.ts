@@ -65,7 +65,7 @@ export class SimHost {
     const log: Logger = { debug: () => {}, info: note('info'), warn: note('warn'), error: note('error') };
     const link = this.#linkTo(this);
     this.ports = {
-      files, clock, compute, catalog, log, relationships: this.relationships, hostName: this.name, hostSettings: () => settings,
+      files, clock, compute, catalog, log, relationships: this.relationships, hostName: this.name, peerPort: () => 1, hostSettings: () => settings,
       random: { uuid: () => this.#scheduler.dice.uuid(), bytes: (count) => this.#scheduler.dice.bytes(count) },
       bootId: `${this.name}-boot-${this.#boot}`, hostId: this.name, dataFolder: `/${this.name}`,
       changeMap: { regionBytes: REGION_BYTES, hotRegionsMax: 2 },

@@ -25,7 +25,12 @@ const LOCAL_ONLY = 'a command works on its own host: run it there';
 /** Every cmdlet takes these. */
 export const COMMON_PARAMETERS: readonly Parameter[] = [
   { name: 'WhatIf', type: 'switch', aliases: ['wi'] },
-  { name: 'Confirm', type: 'switch', aliases: ['cf'], only: { value: false, why: 'there is no prompt; try with -WhatIf first' } },
+  {
+    name: 'Confirm',
+    type: 'switch',
+    aliases: ['cf'],
+    only: { value: false, why: 'there is no prompt; try with -WhatIf first' },
+  },
   { name: 'ComputerName', type: 'string', unsupported: LOCAL_ONLY },
   { name: 'CimSession', type: 'string', unsupported: LOCAL_ONLY },
   { name: 'Credential', type: 'string', unsupported: LOCAL_ONLY },
@@ -35,15 +40,30 @@ export const COMMON_PARAMETERS: readonly Parameter[] = [
 
 /** Throws UnderstudyError usage PARAMETER_UNKNOWN, PARAMETER_AMBIGUOUS, PARAMETER_TWICE, PARAMETER_UNSUPPORTED, ARGUMENT_… */
 export function bind(
-  cmdlet: string, parameters: readonly Parameter[], words: readonly Word[], moment: { now: number; zone: string },
+  cmdlet: string,
+  parameters: readonly Parameter[],
+  words: readonly Word[],
+  moment: { now: number; zone: string },
 ): Bound {
   const bound = new Map<string, Argument>();
   const all = [...parameters, ...COMMON_PARAMETERS];
   const set = (parameter: Parameter, text: string, parts: readonly string[]): void => {
     if (bound.has(parameter.name)) {
-      throw new UnderstudyError('usage', 'PARAMETER_TWICE', `-${parameter.name} is given more than once`, 'Give it once; several values as a,b.');
+      throw new UnderstudyError(
+        'usage',
+        'PARAMETER_TWICE',
+        `-${parameter.name} is given more than once`,
+        'Give it once; several values as a,b.',
+      );
     }
-    bound.set(parameter.name, checked(cmdlet, parameter, readArgument({ parameter: parameter.name, type: parameter.type, text, parts, ...moment })));
+    bound.set(
+      parameter.name,
+      checked(
+        cmdlet,
+        parameter,
+        readArgument({ parameter: parameter.name, type: parameter.type, text, parts, ...moment }),
+      ),
+    );
   };
   const positional: Word[] = [];
   for (let at = 0; at < words.length; at++) {
@@ -59,7 +79,12 @@ export function bind(
     else {
       const next = words[at + 1];
       if (next === undefined || parameterIn(next) !== null) {
-        throw new UnderstudyError('usage', 'ARGUMENT_MISSING', `-${parameter.name} has no value`, `Give it as: -${parameter.name} VALUE`);
+        throw new UnderstudyError(
+          'usage',
+          'ARGUMENT_MISSING',
+          `-${parameter.name} has no value`,
+          `Give it as: -${parameter.name} VALUE`,
+        );
       }
       set(parameter, next.text, next.parts);
       at += 1;
@@ -81,16 +106,25 @@ function parameterIn(word: Word): { name: string; colon: boolean; value: string 
 }
 
 function bindPositional(
-  cmdlet: string, parameters: readonly Parameter[], words: readonly Word[], bound: Bound,
+  cmdlet: string,
+  parameters: readonly Parameter[],
+  words: readonly Word[],
+  bound: Bound,
   set: (parameter: Parameter, text: string, parts: readonly string[]) => void,
 ): void {
-  const free = parameters.filter(({ position }) => position !== undefined)
-    .sort((a, b) => (a.position ?? 0) - (b.position ?? 0)).filter(({ name }) => !bound.has(name));
+  const free = parameters
+    .filter(({ position }) => position !== undefined)
+    .sort((a, b) => (a.position ?? 0) - (b.position ?? 0))
+    .filter(({ name }) => !bound.has(name));
   words.forEach((word, index) => {
     const parameter = free[index];
     if (parameter === undefined) {
-      throw new UnderstudyError('usage', 'ARGUMENT_UNEXPECTED', `${cmdlet} has no parameter for '${word.text}'`,
-        `Name the parameter that it belongs to, and quote values that hold blanks. ${cmdlet} takes: ${listed(parameters)}.`);
+      throw new UnderstudyError(
+        'usage',
+        'ARGUMENT_UNEXPECTED',
+        `${cmdlet} has no parameter for '${word.text}'`,
+        `Name the parameter that it belongs to, and quote values that hold blanks. ${cmdlet} takes: ${listed(parameters)}.`,
+      );
     }
     set(parameter, word.text, word.parts);
   });
@@ -106,22 +140,44 @@ function findParameter(cmdlet: string, parameters: readonly Parameter[], given: 
   const [only] = fitting;
   if (only !== undefined && fitting.length === 1) return only;
   if (fitting.length > 1) {
-    throw new UnderstudyError('usage', 'PARAMETER_AMBIGUOUS', `-${given} could be ${listed(fitting)}`, 'Write more of its name.');
+    throw new UnderstudyError(
+      'usage',
+      'PARAMETER_AMBIGUOUS',
+      `-${given} could be ${listed(fitting)}`,
+      'Write more of its name.',
+    );
   }
-  throw new UnderstudyError('usage', 'PARAMETER_UNKNOWN', `${cmdlet} has no parameter -${given}`, `It takes: ${listed(parameters)}.`);
+  throw new UnderstudyError(
+    'usage',
+    'PARAMETER_UNKNOWN',
+    `${cmdlet} has no parameter -${given}`,
+    `It takes: ${listed(parameters)}.`,
+  );
 }
 
 function listed(parameters: readonly Parameter[]): string {
-  return parameters.filter(({ unsupported }) => unsupported === undefined).map(({ name }) => `-${name}`).join(', ');
+  return parameters
+    .filter(({ unsupported }) => unsupported === undefined)
+    .map(({ name }) => `-${name}`)
+    .join(', ');
 }
 
 function checked(cmdlet: string, { name, unsupported, only }: Parameter, argument: Argument): Argument {
   if (unsupported !== undefined) {
-    throw new UnderstudyError('usage', 'PARAMETER_UNSUPPORTED', `-${name} of ${cmdlet} is not available: ${unsupported}`, `Leave -${name} out.`);
+    throw new UnderstudyError(
+      'usage',
+      'PARAMETER_UNSUPPORTED',
+      `-${name} of ${cmdlet} is not available: ${unsupported}`,
+      `Leave -${name} out.`,
+    );
   }
   if (only !== undefined && argument !== only.value) {
-    throw new UnderstudyError('usage', 'PARAMETER_UNSUPPORTED', `-${name} of ${cmdlet} can only be ${String(only.value)}: ${only.why}`,
-      `Leave -${name} out.`);
+    throw new UnderstudyError(
+      'usage',
+      'PARAMETER_UNSUPPORTED',
+      `-${name} of ${cmdlet} can only be ${String(only.value)}: ${only.why}`,
+      `Leave -${name} out.`,
+    );
   }
   return argument;
 }

@@ -24,29 +24,49 @@ export class TimeSpan {
 
 export type Value = string | number | boolean | null | Date | TimeSpan | readonly string[];
 
-export type ParameterType = 'string' | 'strings' | 'int' | 'bool' | 'switch' | 'time-span' | 'time-of-day' | 'start-time'
+export type ParameterType =
+  | 'string' | 'strings' | 'int' | 'bool' | 'switch' | 'time-span' | 'time-of-day' | 'start-time'
   | readonly string[]; // one of these names, any case
 
 /** `start-time` gives ISO 8601 UTC, `time-of-day` HH:MM:SS, `time-span` seconds. */
 export type Argument = string | readonly string[] | number | boolean;
 
-export type Reading = { parameter: string; type: ParameterType; text: string; parts: readonly string[]; now: number; zone: string };
+export type Reading = {
+  parameter: string;
+  type: ParameterType;
+  text: string;
+  parts: readonly string[];
+  now: number;
+  zone: string;
+};
 
 /** Throws UnderstudyError usage ARGUMENT_INVALID, or what schedule.ts says of a start time. */
 export function readArgument(reading: Reading): Argument {
   const { type, text, now, zone } = reading;
   switch (type) {
-    case 'string': return text;
-    case 'strings': return withoutParentheses(reading.parts);
-    case 'int': return /^[+-]?\d{1,9}$/.test(text) ? Number(text) : invalid(reading, 'a whole number');
-    case 'bool': case 'switch': return truth(text) ?? invalid(reading, '$true or $false');
-    case 'time-span': return spanSeconds(text) ?? invalid(reading, 'a length of time such as 12:00:00 or 1.00:00:00');
+    case 'string':
+      return text;
+    case 'strings':
+      return withoutParentheses(reading.parts);
+    case 'int':
+      return /^[+-]?\d{1,9}$/.test(text) ? Number(text) : invalid(reading, 'a whole number');
+    case 'bool':
+    case 'switch':
+      return truth(text) ?? invalid(reading, '$true or $false');
+    case 'time-span':
+      return spanSeconds(text) ?? invalid(reading, 'a length of time such as 12:00:00 or 1.00:00:00');
     case 'time-of-day': {
       const seconds = spanSeconds(text);
-      return seconds !== null && seconds < 86_400 ? timeOfDay(seconds) : invalid(reading, 'a time of day such as 18:30:00');
+      return seconds !== null && seconds < 86_400
+        ? timeOfDay(seconds)
+        : invalid(reading, 'a time of day such as 18:30:00');
     }
-    case 'start-time': return new Date(parseStartTime(text, now, zone)).toISOString();
-    default: return type.find((name) => name.toLowerCase() === text.toLowerCase()) ?? invalid(reading, `one of ${type.join(', ')}`);
+    case 'start-time':
+      return new Date(parseStartTime(text, now, zone)).toISOString();
+    default:
+      return (
+        type.find((name) => name.toLowerCase() === text.toLowerCase()) ?? invalid(reading, `one of ${type.join(', ')}`)
+      );
   }
 }
 
@@ -75,7 +95,12 @@ function spanSeconds(text: string): number | null {
   if (days !== null) return Number(text) * 86_400;
   const match = /^(?:(\d{1,3})\.)?(\d{1,2}):(\d{2})(?::(\d{2}))?$/.exec(text);
   if (match === null) return null;
-  const [day, hour, minute, second] = match.slice(1).map((part) => Number(part ?? 0)) as [number, number, number, number];
+  const [day, hour, minute, second] = match.slice(1).map((part) => Number(part ?? 0)) as [
+    number,
+    number,
+    number,
+    number,
+  ];
   return hour < 24 && minute < 60 && second < 60 ? day * 86_400 + hour * 3600 + minute * 60 + second : null;
 }
 
@@ -91,5 +116,6 @@ export function shownValue(value: Value | undefined, zone: string): string {
 function shownDate(date: Date, zone: string): string {
   const { year, month, day, secondOfDay } = wallTime(date.getTime(), zone);
   const hour = Math.floor(secondOfDay / 3600);
-  return `${month}/${day}/${year} ${hour % 12 === 0 ? 12 : hour % 12}${timeOfDay(secondOfDay).slice(2)} ${hour < 12 ? 'AM' : 'PM'}`;
+  const clock = `${hour % 12 === 0 ? 12 : hour % 12}${timeOfDay(secondOfDay).slice(2)} ${hour < 12 ? 'AM' : 'PM'}`;
+  return `${month}/${day}/${year} ${clock}`;
 }

@@ -20,11 +20,16 @@ export const failoverCommands: CommandDefinition[] = [
     argumentHelp: { name: 'name of the virtual machine' },
     summary: 'Serve the replica: after the loss of the primary, planned, or as a test.',
     details:
-      'Without --test, --prepare or --planned this is an unplanned failover: what the replica has not received is lost. A running ' +
+      'Without --test, --prepare or --planned this is an unplanned failover: what the replica has not ' +
+      'received is lost. A running ' +
       'resynchronization is cancelled, and the consistent disk under it is served. `failover cancel NAME` undoes it.',
     options: [
       option('--test', 'serve a throw-away copy; replication goes on').conflicts(['prepare', 'planned']),
-      option('--prepare', 'on the primary, its VM off: send the last changes, and lock it').conflicts(['test', 'planned', 'point']),
+      option('--prepare', 'on the primary, its VM off: send the last changes, and lock it').conflicts([
+        'test',
+        'planned',
+        'point',
+      ]),
       option('--planned', 'on the replica, after --prepare on the primary').conflicts(['test', 'prepare', 'point']),
       option('--point <id>', 'an older recovery point (see `points`); the latest unless told'),
     ],
@@ -33,7 +38,8 @@ export const failoverCommands: CommandDefinition[] = [
       const kind = test === true ? 'test' : prepare === true ? 'prepare' : planned === true ? 'planned' : 'unplanned';
       const status = await call('failover', { name: name!, kind, ...(point === undefined ? {} : { point }) });
       const uris = (status.disks ?? []).flatMap(({ uri }) => (uri === null ? [] : [uri]));
-      const paste = uris.length === 0 ? '' : `\n\nQEMU:\n${qemuLines(uris)}\n\nlibvirt, inside <devices>:\n${libvirtLines(uris)}`;
+      const paste =
+        uris.length === 0 ? '' : `\n\nQEMU:\n${qemuLines(uris)}\n\nlibvirt, inside <devices>:\n${libvirtLines(uris)}`;
       output.print(status, () => `${statusList(status, output, zone)}${paste}`);
     },
   }),
@@ -41,7 +47,8 @@ export const failoverCommands: CommandDefinition[] = [
     path: 'failover cancel',
     operation: 'failover.cancel',
     summary: 'Undo a failover, a test failover or a preparation.',
-    details: 'What was written on the failed-over disks is discarded. Afterwards another recovery point may be tried.',
+    details:
+      'What was written on the failed-over disks is discarded. Afterwards another recovery point may be tried.',
     examples: ['failover cancel web1'],
   }),
 ];

@@ -17,10 +17,17 @@ export const logCommands: CommandDefinition[] = [
     argumentHelp: { file: 'a tracking log (.hrl), of Understudy or of Hyper-V' },
     summary: 'Show header and entries of a tracking log. Needs no server.',
     details: 'A log that is still open is shown by its index file.',
-    options: [option('--limit <count>', `show at most so many entries (default: ${ENTRIES_MAX})`).argParser(integer(0, ENTRIES_MAX))],
+    options: [
+      option('--limit <count>', `show at most so many entries (default: ${ENTRIES_MAX})`).argParser(
+        integer(0, ENTRIES_MAX),
+      ),
+    ],
     examples: ['log show disk0-000042.hrl', 'log show x.hrl --json | jq ".entries | length"'],
     async run({ output, path, surroundings, zone }, [file], { limit }) {
-      const described = await describe(() => describeLog(surroundings.files, path(file!), limit ?? ENTRIES_MAX), path(file!));
+      const described = await describe(
+        () => describeLog(surroundings.files, path(file!), limit ?? ENTRIES_MAX),
+        path(file!),
+      );
       output.print(described, () => logText(described, output, zone));
     },
   }),
@@ -31,7 +38,9 @@ async function describe(read: () => Promise<DescribedLog>, path: string): Promis
     return await read();
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw error;
-    throw new UnderstudyError('usage', 'LOG_NOT_FOUND', `there is no file ${path}`, 'Give the path of a .hrl file.', { cause: error });
+    throw new UnderstudyError('usage', 'LOG_NOT_FOUND', `there is no file ${path}`, 'Give the path of a .hrl file.', {
+      cause: error,
+    });
   }
 }
 

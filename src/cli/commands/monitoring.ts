@@ -1,14 +1,22 @@
 /** What the state of things is, and what happened. */
 
 import { EXIT_DIFFERENT } from '../../model/errors.ts';
-import type { Health, HostEvent, OperationName, Params, RecoveryPoint, Result, Status } from '../../server/api/contract.ts';
+import type {
+  Health,
+  HostEvent,
+  OperationName,
+  Params,
+  RecoveryPoint,
+  Result,
+  Status,
+} from '../../server/api/contract.ts';
 import { define, integer, option } from '../command.ts';
 import type { CommandDefinition } from '../command.ts';
 import type { CommandContext } from '../context.ts';
 import { bytes, duration, orNothing, time } from '../format.ts';
 import type { Output, Row } from '../output.ts';
 import { statusList, statusTable } from '../status-text.ts';
-import { watch, watchOptions } from '../watch.ts';
+import { untilInterrupted, watch, watchOptions } from '../watch.ts';
 import type { WatchOptions } from '../watch.ts';
 
 const nameHelp = { name: 'name of a virtual machine; all of them when left out' };
@@ -24,8 +32,12 @@ export const monitoringCommands: CommandDefinition[] = [
     examples: ['status', 'status web1', 'status web1 --json | jq -r .state', 'status --watch'],
     async run(context, [name], options) {
       const { output, zone } = context;
-      await watch(context, options, () => namedOrAll(context, 'status', name), (value) =>
-        Array.isArray(value) ? statusTable(value as Status[], output) : statusList(value as Status, output, zone),
+      return watch(
+        context,
+        options,
+        () => namedOrAll(context, 'status', name),
+        (value) =>
+          Array.isArray(value) ? statusTable(value as Status[], output) : statusList(value as Status, output, zone),
       );
     },
   }),
@@ -41,7 +53,9 @@ export const monitoringCommands: CommandDefinition[] = [
       const value = await namedOrAll(context, 'health', name);
       const all = (Array.isArray(value) ? value : [value]) as Health[];
       output.print(value, () =>
-        name === undefined ? output.table(all.map(healthRow), 'No virtual machine is replicated.') : healthList(all[0]!, output, zone),
+        name === undefined
+          ? output.table(all.map(healthRow), 'No virtual machine is replicated.')
+          : healthList(all[0]!, output, zone),
       );
       return check === true && all.some(({ health }) => health !== 'Normal') ? EXIT_DIFFERENT : 0;
     },
@@ -51,7 +65,8 @@ export const monitoringCommands: CommandDefinition[] = [
     arguments: '[name]',
     argumentHelp: nameHelp,
     summary: 'Show what happened, oldest first.',
-    details: "Ids are Hyper-V's numbers where one exists, else names. With --follow and --json each event is one line.",
+    details:
+      "Ids are Hyper-V's numbers where one exists, else names. With --follow and --json each event is one line.",
     options: [
       option('--follow', 'go on with every new event, until interrupted'),
       option('--since <time>', 'only events after this time'),
@@ -67,11 +82,18 @@ export const monitoringCommands: CommandDefinition[] = [
       };
       if (follow === true) {
         const show = (event: HostEvent): string => eventLine(event, zone);
-        await context.call('events', { ...params, follow }, (item) => output.printNext(item as HostEvent, show));
-        return;
+        return untilInterrupted(context, () =>
+          context.call('events', { ...params, follow }, (item) => output.printNext(item as HostEvent, show)),
+        );
       }
       const events = await context.call('events', params);
-      output.print(events, () => output.table(events.map((event) => eventRow(event, zone)), 'Nothing happened yet.'));
+      output.print(events, () =>
+        output.table(
+          events.map((event) => eventRow(event, zone)),
+          'Nothing happened yet.',
+        ),
+      );
+      return 0;
     },
   }),
   define({
@@ -82,13 +104,22 @@ export const monitoringCommands: CommandDefinition[] = [
     examples: ['points web1', "points web1 --json | jq -r '.[0].id'"],
     async run({ call, output, zone }, [name]) {
       const points = await call('points', { name: name! });
-      output.print(points, () => output.table(points.map((point) => pointRow(point, zone)), 'There is no recovery point yet.'));
+      output.print(points, () =>
+        output.table(
+          points.map((point) => pointRow(point, zone)),
+          'There is no recovery point yet.',
+        ),
+      );
     },
   }),
 ];
 
 /** One object with a name, an array without; the operation's type allows both. */
-function namedOrAll<N extends 'status' | 'health'>({ call }: CommandContext, operation: N, name: string | undefined): Promise<Result<N>> {
+function namedOrAll<N extends 'status' | 'health'>(
+  { call }: CommandContext,
+  operation: N,
+  name: string | undefined,
+): Promise<Result<N>> {
   return call<OperationName>(operation, (name === undefined ? {} : { name }) as Params<N>) as Promise<Result<N>>;
 }
 
@@ -138,7 +169,9 @@ function eventRow(event: HostEvent, zone: string): Row {
 }
 
 function eventLine(event: HostEvent, zone: string): string {
-  return eventRow(event, zone).map(([, text]) => text).join('  ');
+  return eventRow(event, zone)
+    .map(([, text]) => text)
+    .join('  ');
 }
 
 function pointRow(point: RecoveryPoint, zone: string): Row {

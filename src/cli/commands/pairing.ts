@@ -13,7 +13,12 @@ export const pairingCommands: CommandDefinition[] = [
     details: 'Give the fingerprint to the other host: `enable` on a primary and `authorize` on a replica ask for it.',
     examples: ['fingerprint', 'fingerprint --json | jq -r .fingerprint'],
     async run({ call, output }) {
-      output.print(await call('fingerprint', {}), ({ fingerprint, name }) => output.list([['Name', name], ['Fingerprint', fingerprint]]));
+      output.print(await call('fingerprint', {}), ({ fingerprint, name }) =>
+        output.list([
+          ['Name', name],
+          ['Fingerprint', fingerprint],
+        ]),
+      );
     },
   }),
   define<{ name?: string; storage?: string; trustGroup?: string }>({
@@ -55,7 +60,9 @@ export const pairingCommands: CommandDefinition[] = [
     summary: 'List the peers that may keep replicas on this host.',
     examples: ['authorizations'],
     async run({ call, output }) {
-      output.print(await call('authorizations', {}), (entries) => output.table(entries.map(entryRow), 'No peer is authorised.'));
+      output.print(await call('authorizations', {}), (entries) =>
+        output.table(entries.map(entryRow), 'No peer is authorised.'),
+      );
     },
   }),
 ];

@@ -10,7 +10,9 @@ import type { SettingOptions } from '../setting-options.ts';
 import { statusList } from '../status-text.ts';
 
 const nameHelp = { name: 'name of the virtual machine' };
-const TIME_HELP = 'TIME is HH:MM (its next occurrence), "YYYY-MM-DD HH:MM", ISO 8601 or MM/DD/YYYY HH:MM:SS; local unless a zone is given, at most 7 days ahead.';
+const TIME_HELP =
+  'TIME is HH:MM (its next occurrence), "YYYY-MM-DD HH:MM", ISO 8601 or MM/DD/YYYY HH:MM:SS; ' +
+  'local unless a zone is given, at most 7 days ahead.';
 
 export const replicationCommands: CommandDefinition[] = [
   define<{ replica: string; fingerprint: string; excludeDisk?: string[] } & SettingOptions>({
@@ -19,7 +21,8 @@ export const replicationCommands: CommandDefinition[] = [
     argumentHelp: nameHelp,
     summary: 'Set up replication of a virtual machine to a replica host.',
     details:
-      'Both hosts must know each other: run `fingerprint` on each, give the replica\'s here, and `authorize` this one\'s there.\n' +
+      "Both hosts must know each other: run `fingerprint` on each, give the replica's here, and " +
+      "`authorize` this one's there.\n" +
       'Nothing is copied yet; `start` does that.',
     options: [
       option('--replica <host:port>', 'peer address of the replica host').makeOptionMandatory(),
@@ -27,7 +30,10 @@ export const replicationCommands: CommandDefinition[] = [
       option('--exclude-disk <path>', 'a disk that is not replicated; may be repeated').argParser(collect),
       ...settingOptions(),
     ],
-    examples: ['enable web1 --replica munich:7743 --fingerprint 9F:86:D0:…:0A:08 --frequency 30', 'enable db --replica 10.0.0.2:7743 --fingerprint 9F:86:…:08 --recovery-history 24'],
+    examples: [
+      'enable web1 --replica munich:7743 --fingerprint 9F:86:D0:…:0A:08 --frequency 30',
+      'enable db --replica 10.0.0.2:7743 --fingerprint 9F:86:…:08 --recovery-history 24',
+    ],
     async run(context, [name], { replica, fingerprint, excludeDisk, ...given }) {
       const excludedDisks = excludeDisk?.map(context.diskLocation);
       const settings = { ...settingsFrom(given), ...(excludedDisks === undefined ? {} : { excludedDisks }) };
@@ -42,8 +48,13 @@ export const replicationCommands: CommandDefinition[] = [
     details: `The guest goes on meanwhile. A run that was stopped goes on where it was.\n${TIME_HELP}`,
     options: [
       option('--at <time>', 'start then instead of now'),
-      option('--export <dir>', 'write the copy into a folder, to be carried to the replica host and imported there').conflicts('useExisting'),
-      option('--use-existing', 'the replica host already has a copy: compare, and send what differs').conflicts('export'),
+      option(
+        '--export <dir>',
+        'write the copy into a folder, to be carried to the replica host and imported there',
+      ).conflicts('useExisting'),
+      option('--use-existing', 'the replica host already has a copy: compare, and send what differs').conflicts(
+        'export',
+      ),
     ],
     examples: ['start web1', 'start web1 --at 22:00', 'start web1 --export /mnt/usb/web1'],
     async run(context, [name], { at, export: exportTo, useExisting }) {
@@ -100,7 +111,8 @@ export const replicationCommands: CommandDefinition[] = [
     argumentHelp: nameHelp,
     summary: 'Go on with replication or resynchronization.',
     details:
-      'After a pause or an error: goes on shipping. A paused resynchronization goes on where it stopped. A required one starts ' +
+      'After a pause or an error: goes on shipping. A paused resynchronization goes on where it ' +
+      'stopped. A required one starts ' +
       `at once, or at --at.\n${TIME_HELP}`,
     options: [
       option('--resynchronize', 'compare from the start, whatever was compared before').conflicts('continue'),

@@ -22,7 +22,12 @@ export const resyncCommands: CommandDefinition[] = [
     examples: ['resync status web1', 'resync status web1 --watch'],
     async run(context, [name], options) {
       const { call, output } = context;
-      await watch(context, options, () => call('resync.status', { name: name! }), (status) => resyncText(status, output));
+      return watch(
+        context,
+        options,
+        () => call('resync.status', { name: name! }),
+        (status) => resyncText(status, output),
+      );
     },
   }),
   define({

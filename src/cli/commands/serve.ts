@@ -14,15 +14,20 @@ export const serveCommands: CommandDefinition[] = [
     path: 'serve',
     summary: "Run this host's server in the foreground.",
     details:
-      'One server holds one data folder: its identity, what it knows of virtual machines, tracking logs and received logs. It prints one ' +
-      'line `ready peer=HOST:PORT http=HOST:PORT socket=PATH` when it serves, and logs to stderr as lines of JSON. SIGINT and SIGTERM stop it ' +
+      'One server holds one data folder: its identity, what it knows of virtual machines, tracking ' +
+      'logs and received logs. It prints one ' +
+      'line `ready peer=HOST:PORT http=HOST:PORT socket=PATH` when it serves, and logs to stderr as ' +
+      'lines of JSON. SIGINT and SIGTERM stop it ' +
       'cleanly: disks are sealed, and the exit code is 0. Killing it is survived, too.',
     options: [
       option('--peer <host:port>', 'where peers are heard; port 0 = any free one').default(PEER_DEFAULT),
       option('--http <host:port>', 'where /healthz and /metrics are served without a log-in').default(HTTP_DEFAULT),
       option('--name <name>', "this host's name towards its peers (default: the machine's)"),
     ],
-    examples: ['serve --data /var/lib/understudy', 'serve --data ./berlin --peer 127.0.0.1:0 --http 127.0.0.1:0 --name berlin'],
+    examples: [
+      'serve --data /var/lib/understudy',
+      'serve --data ./berlin --peer 127.0.0.1:0 --http 127.0.0.1:0 --name berlin',
+    ],
     async run(context, _args, { peer, http, name }) {
       const server = await context.surroundings.makeServer({
         dataFolder: context.dataFolder,
@@ -57,7 +62,12 @@ export function parseHostPort(text: string, what: string): { host: string; port:
   const match = /^(\[[0-9A-Fa-f:.%\w]+\]|[^:\s[\]]+):(\d{1,5})$/.exec(text);
   const port = Number(match?.[2]);
   if (match === null || port > 65_535) {
-    throw new UnderstudyError('usage', 'BAD_ADDRESS', `${what} ${text} is not HOST:PORT`, 'Give for example 127.0.0.1:7743 or [::1]:7743.');
+    throw new UnderstudyError(
+      'usage',
+      'BAD_ADDRESS',
+      `${what} ${text} is not HOST:PORT`,
+      'Give for example 127.0.0.1:7743 or [::1]:7743.',
+    );
   }
   return { host: match[1]!.replace(/^\[|\]$/g, ''), port };
 }

@@ -16,13 +16,17 @@ export const vmCommands: CommandDefinition[] = [
     argumentHelp: nameHelp,
     summary: 'Make a virtual machine and its disks known to this host.',
     details:
-      'A disk is an image file (raw, VHD, VHDX), a block device, or an NBD URI (so qcow2 through qemu-nbd). Nothing is changed on it.\n' +
+      'A disk is an image file (raw, VHD, VHDX), a block device, or an NBD URI (so qcow2 through ' +
+      'qemu-nbd). Nothing is changed on it.\n' +
       'All disks that the guest uses together belong to one VM: they are replicated as one instant.',
     options: [
       option('--disk <path...>', 'one or more disks; may be repeated').makeOptionMandatory(),
       option('--log-dir <dir>', 'folder for the tracking logs (default: in the data folder)'),
     ],
-    examples: ['vm add web1 --disk /srv/vm/web1-root.raw /srv/vm/web1-data.vhdx', "vm add db --disk 'nbd+unix:///?socket=/run/db.sock'"],
+    examples: [
+      'vm add web1 --disk /srv/vm/web1-root.raw /srv/vm/web1-data.vhdx',
+      "vm add db --disk 'nbd+unix:///?socket=/run/db.sock'",
+    ],
     async run({ call, output, path, diskLocation }, [name], { disk, logDir }) {
       const vm = await call('vm.add', {
         name: name!,
@@ -37,7 +41,9 @@ export const vmCommands: CommandDefinition[] = [
     summary: 'List the virtual machines of this host.',
     examples: ['vm list', "vm list --json | jq -r '.[].name'"],
     async run({ call, output }) {
-      output.print(await call('vm.list', {}), (vms) => output.table(vms.map(tableRow), 'This host knows no virtual machine.'));
+      output.print(await call('vm.list', {}), (vms) =>
+        output.table(vms.map(tableRow), 'This host knows no virtual machine.'),
+      );
     },
   }),
   define({
@@ -56,7 +62,8 @@ export const vmCommands: CommandDefinition[] = [
     argumentHelp: nameHelp,
     summary: 'Serve the disks over NBD, and print the lines that make a hypervisor open them.',
     details:
-      'From now on every write goes through this server and is tracked. The NBD URI stays the same over restarts of the server; ' +
+      'From now on every write goes through this server and is tracked. The NBD URI stays the same ' +
+      'over restarts of the server; ' +
       "QEMU's reconnect-delay makes the guest wait for a restart instead of seeing an I/O error.",
     options: [option('--trust-disk', 'you vouch that nobody wrote to a device whose past no mark can prove')],
     examples: ['vm attach web1', "vm attach web1 --json | jq -r '.disks[].uri'"],
@@ -70,7 +77,8 @@ export const vmCommands: CommandDefinition[] = [
     arguments: '<name>',
     argumentHelp: nameHelp,
     summary: 'Stop serving the disks, and seal them.',
-    details: 'Shut the guest down first. What somebody else writes to the disks from now on is found at the next attach.',
+    details:
+      'Shut the guest down first. What somebody else writes to the disks from now on is found at the next attach.',
     examples: ['vm stop web1'],
     async run({ call, output }, [name]) {
       output.print(await call('vm.stop', { name: name! }), (vm) => describe(vm, output));
@@ -84,7 +92,10 @@ export const vmCommands: CommandDefinition[] = [
     details: 'Refused while it is attached or replicated: run `vm stop` and `remove` first.',
     examples: ['vm remove web1'],
     async run({ call, output }, [name]) {
-      output.print(await call('vm.remove', { name: name! }), (vm) => `${vm.name} is forgotten; its disks were not touched.`);
+      output.print(
+        await call('vm.remove', { name: name! }),
+        (vm) => `${vm.name} is forgotten; its disks were not touched.`,
+      );
     },
   }),
 ];
@@ -101,7 +112,11 @@ function tableRow(vm: Vm): Row {
 }
 
 function describe(vm: Vm, output: Output): string {
-  const head = output.list([['Name', vm.name], ['VMId', vm.vmId], ['Attached', yesNo(vm.attached)]]);
+  const head = output.list([
+    ['Name', vm.name],
+    ['VMId', vm.vmId],
+    ['Attached', yesNo(vm.attached)],
+  ]);
   const disks = vm.disks.map((disk): Row => [
     ['Disk', disk.path],
     ['Format', disk.format],

@@ -52,7 +52,7 @@ export function nbdErrnoName(number: number): NbdErrno {
 
 /** The number to send for an errno name of this host; unknown ones become EIO. */
 export function nbdErrnoNumber(name: string | undefined): number {
-  return name !== undefined && name in NBD_ERRNO ? NBD_ERRNO[name as NbdErrno] : NBD_ERRNO.EIO;
+  return name !== undefined && Object.hasOwn(NBD_ERRNO, name) ? NBD_ERRNO[name as NbdErrno] : NBD_ERRNO.EIO;
 }
 
 /*

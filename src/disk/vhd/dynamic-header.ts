@@ -117,3 +117,10 @@ function decodeName(bytes: Uint8Array): string {
   const end = text.indexOf('\0');
   return end < 0 ? text : text.slice(0, end);
 }
+
+/** Puts another table into the bytes of a header; all other bytes, known or not, stay. */
+export function patchTable(header: Buffer, batOffset: number, maxTableEntries: number): void {
+  header.writeBigUInt64BE(BigInt(batOffset), 16);
+  header.writeUInt32BE(maxTableEntries, 28);
+  header.writeUInt32BE(vhdChecksum(header, CHECKSUM_AT), CHECKSUM_AT);
+}

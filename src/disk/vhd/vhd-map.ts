@@ -148,6 +148,18 @@ export class VhdMap implements BlockMap {
     this.#setEntry(block, ABSENT);
   }
 
+  /** Room for a block that ends at or below `below`; null when no gap is large enough. */
+  gapBelow(below: number): BlockRoom | null {
+    return this.#space!.takeGap(this.blockSize, DATA_ALIGN, this.#sparse.bitmapBytes, below);
+  }
+
+  /** The block with its bitmap was copied to room from `gapBelow`. */
+  move(block: number, position: number): void {
+    const start = this.#sparse.bat[block]! * 512;
+    this.#vacated.push({ start, end: start + this.#sparse.bitmapBytes + this.blockSize });
+    this.#setEntry(block, (position - this.#sparse.bitmapBytes) / 512);
+  }
+
   async commit(): Promise<void> {
     const later: { position: number; bytes: Uint8Array }[] = [];
     for (const { key: block, bytes } of this.#bitmaps.dirty()) {

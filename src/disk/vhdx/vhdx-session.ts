@@ -94,6 +94,12 @@ export class VhdxSession {
     }
   }
 
+  /** As `writePages`, but all at once or not at all. */
+  async writeTogether(pages: readonly Page[]): Promise<void> {
+    if (pages.length > DESCRIPTORS_PER_ENTRY_MAX) throw new RangeError(`${pages.length} pages do not fit into one log entry`);
+    if (pages.length > 0) await this.#append(pages);
+  }
+
   async #append(pages: readonly Page[]): Promise<void> {
     const starting = this.#header.logGuid === GUID_ZERO;
     const logGuid = starting ? this.#random.uuid() : this.#header.logGuid;
@@ -135,11 +141,6 @@ export class VhdxSession {
     if (this.#header.logGuid !== GUID_ZERO) await this.#updateHeader({ logGuid: GUID_ZERO });
     this.#fileGuidFresh = false;
     this.#dataGuidFresh = false;
-  }
-
-  /** Writes both headers anew, whatever they hold now. */
-  async rewriteHeaders(): Promise<void> {
-    await this.#updateHeader({});
   }
 
   async #updateHeader(change: Partial<Header>): Promise<void> {

@@ -1,6 +1,6 @@
 /**
- * Writing and reading the bodies of frames. The reader trusts nothing: whatever runs past the end, exceeds its bound or is left
- * over is a refusal that says so.
+ * Writing and reading the bodies of frames. The reader trusts nothing: whatever runs past the end, exceeds its bound
+ * or is left over is a refusal that says so.
  */
 import { UnderstudyError } from '../../model/errors.ts';
 

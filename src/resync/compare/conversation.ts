@@ -1,6 +1,6 @@
 /**
- * One side of a compare: its channel, one condition that its tasks wait on, and one way to fail. Whatever goes wrong first, here
- * or on the other side, ends every task, and that error is what is thrown.
+ * One side of a compare: its channel, one condition that its tasks wait on, and one way to fail. Whatever goes wrong
+ * first, here or on the other side, ends every task, and that error is what is thrown.
  */
 import { UnderstudyError, errnoOf, messageOf } from '../../model/errors.ts';
 import { decodeRefusal, encodeRefusal, FRAME } from './frames.ts';
@@ -36,12 +36,16 @@ export class Conversation {
     if (this.#failure !== null) return;
     this.#failure = error;
     this.notify();
-    const silent = error instanceof RemoteRefusal || (error instanceof UnderstudyError && error.code === 'COMPARE_LINK_LOST');
+    const silent =
+      error instanceof RemoteRefusal || (error instanceof UnderstudyError && error.code === 'COMPARE_LINK_LOST');
     const last = silent ? null : { type: FRAME.refused, parts: encodeRefusal(asExpected(error)) };
     this.#closed = this.channel.close(asExpected(error), last);
   }
 
-  /** For small messages whose number the protocol bounds: never waits, so that the receiving task cannot be blocked by sending. */
+  /**
+   * For small messages whose number the protocol bounds: never waits, so that the receiving task cannot be blocked by
+   * sending.
+   */
   post(type: number, parts: readonly Uint8Array[]): void {
     this.channel.send(type, parts).catch((error: unknown) => this.fail(error as Error));
   }

@@ -1,8 +1,8 @@
 /**
  * Folding digests and comparing short pieces of them. Pure but for the digest function that is handed in.
  *
- * Short hashes only *locate* differences; they prove nothing. What they judge equal is proven afterwards by a full digest, and
- * when that proof fails the next *round* uses the next bytes of the same digests.
+ * Short hashes only *locate* differences; they prove nothing. What they judge equal is proven afterwards by a full
+ * digest, and when that proof fails the next *round* uses the next bytes of the same digests.
  */
 import { DIGEST_BYTES, NODE_LEAVES, SPAN_PAGES, type TreeShape, segmentLeaves } from './tree-shape.ts';
 
@@ -22,7 +22,8 @@ export const digestAt = (list: DigestList, index: number): Uint8Array =>
 
 /** `leaves` holds one digest per leaf of a full segment, zeroes where the selection has ended. */
 export function growSegment(leaves: DigestList, shape: TreeShape, digest: Digest): SegmentTree {
-  if (leaves.length !== segmentLeaves(shape) * DIGEST_BYTES) throw new RangeError(`${leaves.length} bytes of leaf digests`);
+  if (leaves.length !== segmentLeaves(shape) * DIGEST_BYTES)
+    throw new RangeError(`${leaves.length} bytes of leaf digests`);
   const nodes = foldEach(leaves, NODE_LEAVES, digest);
   return { leaves, nodes, root: digest(nodes) };
 }
@@ -31,7 +32,8 @@ export function growSegment(leaves: DigestList, shape: TreeShape, digest: Digest
 export function foldEach(list: DigestList, width: number, digest: Digest): DigestList {
   const step = width * DIGEST_BYTES;
   const folded = new Uint8Array((list.length / step) * DIGEST_BYTES);
-  for (let at = 0; at < list.length; at += step) folded.set(digest(list.subarray(at, at + step)), (at / step) * DIGEST_BYTES);
+  for (let at = 0; at < list.length; at += step)
+    folded.set(digest(list.subarray(at, at + step)), (at / step) * DIGEST_BYTES);
   return folded;
 }
 
@@ -71,10 +73,15 @@ export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
 }
 
 /**
- * The digest over all leaves of a group but the listed ones: the proof that what the short hashes judged equal is equal.
- * `excluded` holds indexes within the group, ascending.
+ * The digest over all leaves of a group but the listed ones: the proof that what the short hashes judged equal is
+ * equal. `excluded` holds indexes within the group, ascending.
  */
-export function restProof(trees: readonly SegmentTree[], excluded: readonly number[], shape: TreeShape, digest: Digest): Uint8Array {
+export function restProof(
+  trees: readonly SegmentTree[],
+  excluded: readonly number[],
+  shape: TreeShape,
+  digest: Digest,
+): Uint8Array {
   const perSegment = segmentLeaves(shape);
   const rest = Buffer.concat(trees.map((tree) => tree.leaves));
   for (const index of excluded) rest.fill(0, index * DIGEST_BYTES, (index + 1) * DIGEST_BYTES);

@@ -7,8 +7,8 @@
  *        4     n  body
  *      4+n     8  seal: the first 8 bytes of BLAKE3(u32 number of the frame in this direction || type, length || body)
  *
- * The seal finds damage, loss, repetition and reordering on links without integrity of their own; it is no authentication. That
- * is the transport's (TLS or ssh).
+ * The seal finds damage, loss, repetition and reordering on links without integrity of their own; it is no
+ * authentication. That is the transport's (TLS or ssh).
  */
 import type { Readable, Writable } from 'node:stream';
 import { UnderstudyError } from '../../model/errors.ts';
@@ -34,8 +34,8 @@ export interface FrameChannel {
   /** Bytes sent and received so far, framing included. */
   readonly wireBytes: number;
   /**
-   * Every pending and later call rejects with `reason`. A last frame is still sent when the stream takes it; resolves when it has
-   * left or cannot.
+   * Every pending and later call rejects with `reason`. A last frame is still sent when the stream takes it; resolves
+   * when it has left or cannot.
    */
   close(reason: Error, last: { type: number; parts: readonly Uint8Array[] } | null): Promise<void>;
 }
@@ -63,7 +63,10 @@ export class StreamChannel implements FrameChannel {
   #failure: Error | null = null;
   #wakeWriters: (() => void)[] = [];
 
-  /** The streams stay the caller's; the channel keeps what it has read ahead, so several compares may follow one another. */
+  /**
+   * The streams stay the caller's; the channel keeps what it has read ahead, so several compares may follow one
+   * another.
+   */
   constructor(readable: Readable, writable: Writable, compute: Pick<Compute, 'digester'>) {
     this.#readable = readable;
     this.#writable = writable;

@@ -1,6 +1,7 @@
 /**
- * What the two sides say to each other: docs/protocol/compare-stream.md has the byte tables and the order of the conversation.
- * Encoding returns parts for `FrameChannel.send`; decoding takes a body, the bounds that apply to it, and refuses the rest.
+ * What the two sides say to each other: docs/protocol/compare-stream.md has the byte tables and the order of the
+ * conversation. Encoding returns parts for `FrameChannel.send`; decoding takes a body, the bounds that apply to it,
+ * and refuses the rest.
  */
 import { z } from 'zod';
 import { EXIT_CODE, UnderstudyError, type ErrorKind } from '../../model/errors.ts';
@@ -142,7 +143,10 @@ export function encodeHashList({ id, round, entries }: HashList): Uint8Array[] {
   return writer.take();
 }
 
-export function decodeHashList(body: Buffer, limits: { blockBytes: number; indexes: number; entries: number }): HashList {
+export function decodeHashList(
+  body: Buffer,
+  limits: { blockBytes: number; indexes: number; entries: number },
+): HashList {
   const reader = new ByteReader(body);
   const id = reader.varint('an id', ID_MAX);
   const round = reader.byte('a round');
@@ -194,7 +198,7 @@ export function decodeRuns(body: Buffer, after: number, limit: number): [first: 
   const reader = new ByteReader(body);
   const count = reader.varint('a count of runs', limit);
   const runs: [number, number][] = [];
-  for (let next = after; runs.length < count; ) {
+  for (let next = after; runs.length < count;) {
     const first = next + reader.varint('a gap', limit);
     const length = reader.varint('a run', limit);
     if (length === 0 || first + length > limit) throw malformed(`run ${first}+${length} of ${limit}`);
@@ -205,12 +209,14 @@ export function decodeRuns(body: Buffer, after: number, limit: number): [first: 
   return runs;
 }
 
-export const encodeGroup = (segments: number, root: Uint8Array): Uint8Array[] => new ByteWriter().byte(segments).bytes(root).take();
+export const encodeGroup = (segments: number, root: Uint8Array): Uint8Array[] =>
+  new ByteWriter().byte(segments).bytes(root).take();
 
 export function decodeGroup(body: Buffer, segmentsMax: number): { segments: number; root: Buffer } {
   const reader = new ByteReader(body);
   const segments = reader.byte('segments');
-  if (segments < 1 || segments > segmentsMax) throw malformed(`a group of ${segments} segments, 1 to ${segmentsMax} are left`);
+  if (segments < 1 || segments > segmentsMax)
+    throw malformed(`a group of ${segments} segments, 1 to ${segmentsMax} are left`);
   const root = reader.bytes('a root', DIGEST_BYTES);
   reader.end();
   return { segments, root };
@@ -317,7 +323,8 @@ export function decodeMend(body: Buffer, limits: { positions: number; leaves: nu
   if (encoding > 1) throw malformed(`payload encoding ${encoding}`);
   const payloadBytes = reader.varint('a payload length', Math.min(MEND_BYTES, pages * PAGE_BYTES));
   const payload = reader.rest();
-  if (encoding === 0 && payload.length !== payloadBytes) throw malformed(`${payload.length} bytes of payload for ${payloadBytes}`);
+  if (encoding === 0 && payload.length !== payloadBytes)
+    throw malformed(`${payload.length} bytes of payload for ${payloadBytes}`);
   return { id, leaves, proof, compressed: encoding === 1, payload, payloadBytes };
 }
 

@@ -1,7 +1,7 @@
 /**
- * Digests of leaves and of their pages, read from a disk. Holes are known from the disk's extents and are never read; leaves of
- * zeroes have one constant digest. Two implementations give the same answers: this one, over any VirtualDisk, and
- * worker-hasher.ts, which reads raw files off the main thread.
+ * Digests of leaves and of their pages, read from a disk. Holes are known from the disk's extents and are never read;
+ * leaves of zeroes have one constant digest. Two implementations give the same answers: this one, over any
+ * VirtualDisk, and worker-hasher.ts, which reads raw files off the main thread.
  */
 import type { Extent, VirtualDisk } from '../../disk/virtual-disk.ts';
 import type { Digest, DigestList } from './digest-tree.ts';
@@ -39,7 +39,7 @@ export async function dataLeaves(
   const runs: [number, number][] = [];
   const extents: AsyncIterable<Extent> = disk.extents(offset, end - offset);
   for await (const extent of extents) {
-    if (extent.kind === 'zero' || extent.length === 0) continue;
+    
     const from = Math.max(first, Math.floor(extent.offset / leafBytes));
     const to = Math.min(first + count, Math.ceil((extent.offset + extent.length) / leafBytes));
     const last = runs.at(-1);
@@ -144,7 +144,8 @@ export class InThreadHasher implements LeafHasher {
       const bytes = await ahead!;
       const following = chunks[index + 1];
       ahead = following === undefined ? null : this.#readChunk(following);
-      for (let at = 0; at < bytes.length; at += leafBytes) visit(leaf + at / leafBytes, bytes.subarray(at, at + leafBytes));
+      for (let at = 0; at < bytes.length; at += leafBytes)
+        visit(leaf + at / leafBytes, bytes.subarray(at, at + leafBytes));
     }
   }
 

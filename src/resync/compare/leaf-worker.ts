@@ -1,6 +1,6 @@
 /**
- * The thread behind WorkerHasher: reads a raw file with plain blocking reads into one reused buffer and hashes it there. A quarter
- * megabyte at a time stays inside of the processor's cache between the read and the hash.
+ * The thread behind WorkerHasher: reads a raw file with plain blocking reads into one reused buffer and hashes it
+ * there. A quarter megabyte at a time stays inside of the processor's cache between the read and the hash.
  */
 import { closeSync, openSync, readSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
@@ -28,10 +28,12 @@ const zeroDigest = blake3(zeroes);
 function readLeaf(leaf: number): Buffer {
   const offset = leaf * leafBytes;
   const length = Math.min(leafBytes, virtualSize - offset);
-  for (let done = 0; done < length; ) {
+  for (let done = 0; done < length;) {
     const count = readSync(file, buffer, done, length - done, offset + done);
     if (count === 0) {
-      throw Object.assign(new Error(`${path} ends at byte ${offset + done}, it should have ${virtualSize}`), { code: 'EIO' });
+      throw Object.assign(new Error(`${path} ends at byte ${offset + done}, it should have ${virtualSize}`), {
+        code: 'EIO',
+      });
     }
     done += count;
   }

@@ -1,4 +1,6 @@
-/** Both sides of a compare in one process: `disk compare` and `disk sync` of local disks, and the reference for tests. */
+/**
+ * Both sides of a compare in one process: `disk compare` and `disk sync` of local disks, and the reference for tests.
+ */
 import { duplexPair } from 'node:stream';
 import type { VirtualDisk } from '../../disk/virtual-disk.ts';
 import { UnderstudyError } from '../../model/errors.ts';
@@ -20,7 +22,11 @@ export function syncLocal(source: VirtualDisk, target: VirtualDisk, options: Loc
   return runBoth(source, target, { ...options, mode: 'mend' });
 }
 
-async function runBoth(disk: VirtualDisk, target: VirtualDisk, options: Omit<SourceOptions, 'disk'>): Promise<CompareResult> {
+async function runBoth(
+  disk: VirtualDisk,
+  target: VirtualDisk,
+  options: Omit<SourceOptions, 'disk'>,
+): Promise<CompareResult> {
   const { compute, mode, pace, signal } = options;
   const [near, far] = duplexPair();
   const [source, answer] = await Promise.allSettled([
@@ -35,7 +41,7 @@ async function runBoth(disk: VirtualDisk, target: VirtualDisk, options: Omit<Sou
     }),
   ]);
   const failures = [source, answer].filter((side) => side.status === 'rejected').map((side) => side.reason as unknown);
-  // One side's failure reaches the other as a refusal or as a lost link: the one with a cause of its own is the one to show.
+  // One side's failure reaches the other as a refusal or a lost link: the one to show is the one with a cause.
   const secondHand = (error: unknown) => error instanceof UnderstudyError && error.cause === undefined;
   if (failures.length > 0) throw failures.find((error) => !secondHand(error)) ?? failures[0];
   return (source as PromiseFulfilledResult<CompareResult>).value;

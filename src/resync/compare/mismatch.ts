@@ -8,7 +8,10 @@ export interface DiskSizes {
 }
 
 /** Null when the two disks can be compared. */
-export function sizeMismatch(source: DiskSizes & { sameSectorSize: boolean }, target: DiskSizes): UnderstudyError | null {
+export function sizeMismatch(
+  source: DiskSizes & { sameSectorSize: boolean },
+  target: DiskSizes,
+): UnderstudyError | null {
   if (source.virtualSize !== target.virtualSize) {
     return new UnderstudyError(
       'usage',
@@ -21,7 +24,7 @@ export function sizeMismatch(source: DiskSizes & { sameSectorSize: boolean }, ta
     return new UnderstudyError(
       'usage',
       'DISK_SECTOR_MISMATCH',
-      `the source has logical sectors of ${source.logicalSectorSize} bytes, the target of ${target.logicalSectorSize} bytes`,
+      `the source has sectors of ${source.logicalSectorSize} bytes, the target of ${target.logicalSectorSize} bytes`,
       'Nothing was read or written. Recreate the target with the same logical sector size.',
     );
   }

@@ -32,13 +32,19 @@ interface SideOptions {
   signal?: AbortSignal;
   /** Awaited with the bytes that are about to be read from this side's disk. */
   pace?: Pace;
-  /** Default: one fit for the disk, made and closed by the side itself. One that is handed in must fit the tree shape and stays open. */
+  /**
+   * Default: one fit for the disk, made and closed by the side itself. One that is handed in must fit the tree shape
+   * and stays open.
+   */
   hasher?: LeafHasher;
   onProgress?: (progress: CompareProgress) => void;
 }
 
 export interface SourceOptions extends SideOptions {
-  /** The truth. May be written by a guest meanwhile, if what is written since the start is tracked elsewhere (rule R17). */
+  /**
+   * The truth. May be written by a guest meanwhile, if what is written since the start is tracked elsewhere (rule
+   * R17).
+   */
   disk: VirtualDisk;
   mode: CompareMode;
   /** Only these parts, rounded outwards to leaves; default: the whole disk. */
@@ -46,12 +52,18 @@ export interface SourceOptions extends SideOptions {
   /** Start here: an offset that `onCursor` was called with in an earlier session. */
   cursor?: number;
   shape?: TreeShape;
-  /** Widths of the short hashes that locate, 1 to 16 bytes. Defaults: 2; pages in compare-only 16, since nothing proves them later. */
+  /**
+   * Widths of the short hashes that locate, 1 to 16 bytes. Defaults: 2; pages in compare-only 16, since nothing proves
+   * them later.
+   */
   nodeHashBytes?: number;
   pageHashBytes?: number;
   /** Default true. A sync of plain images compares bytes only. */
   sameSectorSize?: boolean;
-  /** Reads go through here, in this thread, taking turns with guest writes; default: the disk's own read, raw files on a thread. */
+  /**
+   * Reads go through here, in this thread, taking turns with guest writes; default: the disk's own read, raw files on
+   * a thread.
+   */
   read?: ReadSpan;
   /** Awaited with the bytes of page data that are about to be sent. */
   paceWire?: Pace;
@@ -63,8 +75,8 @@ export interface SourceOptions extends SideOptions {
 
 export interface TargetOptions extends SideOptions {
   /**
-   * What is scanned. It must read as `target` does when the session starts: a diff disk's base may stand here only while the diff
-   * disk is empty.
+   * What is scanned. It must read as `target` does when the session starts: a diff disk's base may stand here only
+   * while the diff disk is empty.
    */
   base: VirtualDisk;
   /** What is written, and read where pages are compared; may be the same disk. */

@@ -1,4 +1,6 @@
-/** What the tests of this folder share: two disks, two sides, a link between them that can be watched, cut and damaged. */
+/**
+ * What the tests of this folder share: two disks, two sides, a link between them that can be watched, cut and damaged.
+ */
 import { duplexPair } from 'node:stream';
 import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { MemoryDisk } from '../../disk/memory-disk.ts';
@@ -129,13 +131,20 @@ export async function sameData(a: VirtualDisk, b: VirtualDisk, end: number): Pro
 /** By brute force: what a compare has to find. */
 export function differences(a: Buffer, b: Buffer): { pages: number[]; first: number | null } {
   const pages: number[] = [];
-  for (let at = 0; at < a.length; at += PAGE) if (!a.subarray(at, at + PAGE).equals(b.subarray(at, at + PAGE))) pages.push(at / PAGE);
-  const first = pages[0] === undefined ? null : a.subarray(pages[0] * PAGE).findIndex((value, at) => value !== b[pages[0]! * PAGE + at]);
+  for (let at = 0; at < a.length; at += PAGE)
+    if (!a.subarray(at, at + PAGE).equals(b.subarray(at, at + PAGE))) pages.push(at / PAGE);
+  const first =
+    pages[0] === undefined
+      ? null
+      : a.subarray(pages[0] * PAGE).findIndex((value, at) => value !== b[pages[0]! * PAGE + at]);
   return { pages, first: first === null ? null : pages[0]! * PAGE + first };
 }
 
 /** Two disks with holes, data, zero data over holes, and differences from one byte to whole megabytes. */
-export async function randomDisks(seed: number, sizeMax = 6 * 2 ** 20): Promise<{ source: DiskUnderTest; target: DiskUnderTest }> {
+export async function randomDisks(
+  seed: number,
+  sizeMax = 6 * 2 ** 20,
+): Promise<{ source: DiskUnderTest; target: DiskUnderTest }> {
   const random = randomFrom(seed);
   const size = 512 * (1 + random(sizeMax / 512));
   const [source, target] = [new MemoryDisk(size), new MemoryDisk(size)];
@@ -167,7 +176,10 @@ export class WatchedChannel implements FrameChannel {
   readonly seen = new Map<number, number>();
   frames = 0;
   onFrame: (number: number) => void = () => {};
-  change: (type: number, parts: readonly Uint8Array[]) => { type: number; parts: readonly Uint8Array[] } = (type, parts) => ({ type, parts });
+  change: (type: number, parts: readonly Uint8Array[]) => { type: number; parts: readonly Uint8Array[] } = (
+    type,
+    parts,
+  ) => ({ type, parts });
   /** Awaited before a received frame is handed on. */
   hold: (type: number) => Promise<void> | void = () => {};
 
@@ -230,7 +242,15 @@ export function plainLink(): [StreamChannel, StreamChannel] {
 }
 
 /** Starts both sides, each in this thread. */
-export function startPair({ source, target, mode = 'mend', sourceOptions, targetOptions, link = plainLink, prepare }: PairOptions): Pair {
+export function startPair({
+  source,
+  target,
+  mode = 'mend',
+  sourceOptions,
+  targetOptions,
+  link = plainLink,
+  prepare,
+}: PairOptions): Pair {
   const [a, b] = link();
   const [near, far] = [new WatchedChannel(a), new WatchedChannel(b)];
   prepare?.(near, far);
@@ -242,7 +262,9 @@ export function startPair({ source, target, mode = 'mend', sourceOptions, target
 }
 
 /** Both results, or the source's error. */
-export async function runPair(options: PairOptions): Promise<{ source: CompareResult; target: CompareResult; near: WatchedChannel }> {
+export async function runPair(
+  options: PairOptions,
+): Promise<{ source: CompareResult; target: CompareResult; near: WatchedChannel }> {
   const pair = startPair(options);
   const { source, target } = await pair.outcome;
   if (source.status === 'rejected') throw source.reason;

@@ -4,10 +4,15 @@ import type { LeafHasher } from './leaf-hasher.ts';
 import type { Selection } from './selection.ts';
 import { DIGEST_BYTES, type TreeShape, segmentLeaves } from './tree-shape.ts';
 
-export const segmentCount = (selection: Selection, shape: TreeShape): number => Math.ceil(selection.count / segmentLeaves(shape));
+export const segmentCount = (selection: Selection, shape: TreeShape): number =>
+  Math.ceil(selection.count / segmentLeaves(shape));
 
 /** Positions of segment number `segment`: the last one may be shorter. */
-export function segmentPositions(segment: number, selection: Selection, shape: TreeShape): { first: number; count: number } {
+export function segmentPositions(
+  segment: number,
+  selection: Selection,
+  shape: TreeShape,
+): { first: number; count: number } {
   const first = segment * segmentLeaves(shape);
   return { first, count: Math.min(segmentLeaves(shape), selection.count - first) };
 }

@@ -1,6 +1,6 @@
 /**
- * Which leaves of a disk are compared, as an ascending list of runs. A *position* numbers the selected leaves without gaps, so
- * that a compare of a few suspect regions and of a whole disk are the same program. Pure.
+ * Which leaves of a disk are compared, as an ascending list of runs. A *position* numbers the selected leaves without
+ * gaps, so that a compare of a few suspect regions and of a whole disk are the same program. Pure.
  */
 
 export interface ByteRange {
@@ -36,6 +36,7 @@ export class Selection {
   /** Ranges may overlap and come in any order; they are rounded outwards to whole leaves and cut to the disk. */
   static ofRanges(ranges: readonly ByteRange[], virtualSize: number, leafBytes: number): Selection {
     const bounds = ranges
+      .filter(({ offset, length }) => length > 0 && offset < virtualSize)
       .map(({ offset, length }) => ({
         first: Math.floor(Math.max(0, offset) / leafBytes),
         end: Math.ceil(Math.min(virtualSize, offset + length) / leafBytes),
@@ -48,15 +49,26 @@ export class Selection {
       if (last !== undefined && first <= last.end) last.end = Math.max(last.end, end);
       else merged.push({ first, end });
     }
-    return Selection.ofRuns(merged.map(({ first, end }) => [first, end - first]), virtualSize, leafBytes);
+    return Selection.ofRuns(
+      merged.map(({ first, end }) => [first, end - first]),
+      virtualSize,
+      leafBytes,
+    );
   }
 
   static whole(virtualSize: number, leafBytes: number): Selection {
     return Selection.ofRanges([{ offset: 0, length: virtualSize }], virtualSize, leafBytes);
   }
 
-  /** Pairs of first leaf and count, ascending, disjoint and inside the disk: the caller has checked what came from outside. */
-  static ofRuns(pairs: readonly (readonly [leaf: number, count: number])[], virtualSize: number, leafBytes: number): Selection {
+  /**
+   * Pairs of first leaf and count, ascending, disjoint and inside the disk: the caller has checked what came from
+   * outside.
+   */
+  static ofRuns(
+    pairs: readonly (readonly [leaf: number, count: number])[],
+    virtualSize: number,
+    leafBytes: number,
+  ): Selection {
     let position = 0;
     const runs = pairs.map(([leaf, count]) => {
       const run = { leaf, count, position };
@@ -106,7 +118,10 @@ export class Selection {
     return (count - 1) * this.#leafBytes + end.length;
   }
 
-  /** The offset before which everything selected lies in the first `count` positions; the end of the disk when that is all. */
+  /**
+   * The offset before which everything selected lies in the first `count` positions; the end of the disk when that is
+   * all.
+   */
   cursorAfter(count: number): number {
     if (count === this.count) return this.#virtualSize;
     if (count === 0) return 0;

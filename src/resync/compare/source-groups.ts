@@ -1,13 +1,23 @@
 /**
- * The source's half of locating: scans its segments, sends a root per group, and opens a group that differs level by level. Each
- * answer carries the answerer's hashes of the next level, so that one level costs one hop:
+ * The source's half of locating: scans its segments, sends a root per group, and opens a group that differs level by
+ * level. Each answer carries the answerer's hashes of the next level, so that one level costs one hop:
  *
- *   source: group root → target: segment hashes → source: node hashes → target: leaf hashes → source: differing leaves + proof of the rest
+ *   source: group root → target: segment hashes → source: node hashes → target: leaf hashes
+ *         → source: differing leaves + proof of the rest → target: agreed
  */
 import type { Compute } from '../../model/ports.ts';
 import { malformed } from './byte-cursor.ts';
 import type { Conversation } from './conversation.ts';
-import { type SegmentTree, differingIndexes, digestAt, groupRoot, restProof, roundsOf, sameBytes, shortHashes } from './digest-tree.ts';
+import {
+  type SegmentTree,
+  differingIndexes,
+  digestAt,
+  groupRoot,
+  restProof,
+  roundsOf,
+  sameBytes,
+  shortHashes,
+} from './digest-tree.ts';
 import { FRAME, decodeHashList, decodeId, encodeDiffering, encodeGroup, encodeHashList } from './frames.ts';
 import { type LeafHasher, ZeroDigests } from './leaf-hasher.ts';
 import { scanSegment, segmentCount, segmentPositions } from './segment-scan.ts';
@@ -46,7 +56,9 @@ export class SourceGroups {
   readonly #groups = new Map<number, Group>();
   readonly #zeroes: ZeroDigests;
   #sent = 0;
-  /** Grows while nothing differs, falls back to one segment where something does: see docs/protocol/compare-stream.md. */
+  /**
+   * Grows while nothing differs, falls back to one segment where something does: see docs/protocol/compare-stream.md.
+   */
   #groupSize = 1;
 
   constructor(context: GroupContext) {
@@ -82,7 +94,10 @@ export class SourceGroups {
     };
     this.#groups.set(group.id, group);
     this.#groupSize = Math.min(GROUP_SEGMENTS_MAX, this.#groupSize * 2);
-    this.#context.conversation.post(FRAME.group, encodeGroup(trees.length, groupRoot(trees, this.#context.compute.digest)));
+    this.#context.conversation.post(
+      FRAME.group,
+      encodeGroup(trees.length, groupRoot(trees, this.#context.compute.digest)),
+    );
   }
 
   onEqual(body: Buffer): void {
@@ -91,10 +106,16 @@ export class SourceGroups {
     this.#settle(group);
   }
 
-  /** The target's root differs, or a proof of the rest did not match: open the group with the hash bytes of this round. */
+  /**
+   * The target's root differs, or a proof of the rest did not match: open the group with the hash bytes of this round.
+   */
   onSegmentHashes(body: Buffer): void {
     const { shape, hashBytes, conversation } = this.#context;
-    const list = decodeHashList(body, { blockBytes: hashBytes, indexes: GROUP_SEGMENTS_MAX, entries: GROUP_SEGMENTS_MAX });
+    const list = decodeHashList(body, {
+      blockBytes: hashBytes,
+      indexes: GROUP_SEGMENTS_MAX,
+      entries: GROUP_SEGMENTS_MAX,
+    });
     const group = this.#group(list.id, 'verdict');
     if (list.round !== group.round + 1 || list.round >= roundsOf(hashBytes)) {
       throw malformed(`round ${list.round} of group ${group.id} after round ${group.round}`);
@@ -112,7 +133,8 @@ export class SourceGroups {
       index,
       hashes: shortHashes(group.trees[index]!.nodes, hashBytes, list.round),
     }));
-    if (entries.some(({ hashes }) => hashes.length !== shape.segmentNodes * hashBytes)) throw new RangeError('a tree of another shape');
+    if (entries.some(({ hashes }) => hashes.length !== shape.segmentNodes * hashBytes))
+      throw new RangeError('a tree of another shape');
     conversation.post(FRAME.nodeHashes, encodeHashList({ id: group.id, round: list.round, entries }));
   }
 
@@ -121,8 +143,12 @@ export class SourceGroups {
     const nodes = GROUP_SEGMENTS_MAX * shape.segmentNodes;
     const list = decodeHashList(body, { blockBytes: NODE_LEAVES * hashBytes, indexes: nodes, entries: nodes });
     const group = this.#group(list.id, 'leaf-hashes');
-    if (list.round !== group.round) throw malformed(`leaf hashes of round ${list.round}, group ${group.id} is in ${group.round}`);
-    const positions = Math.min(group.trees.length * segmentLeaves(shape), selection.count - group.firstSegment * segmentLeaves(shape));
+    if (list.round !== group.round)
+      throw malformed(`leaf hashes of round ${list.round}, group ${group.id} is in ${group.round}`);
+    const positions = Math.min(
+      group.trees.length * segmentLeaves(shape),
+      selection.count - group.firstSegment * segmentLeaves(shape),
+    );
     for (const { index, hashes } of list.entries) {
       const segment = Math.floor(index / shape.segmentNodes);
       if (!group.openedSegments.includes(segment)) throw malformed(`node ${index} of group ${group.id} was not opened`);
@@ -160,7 +186,9 @@ export class SourceGroups {
       });
     for (let at = 0; at < group.trees.length; at++) {
       const segment = group.firstSegment + at;
-      const inside = leaves.map(({ position }) => position).filter((position) => Math.floor(position / perSegment) === segment);
+      const inside = leaves
+        .map(({ position }) => position)
+        .filter((position) => Math.floor(position / perSegment) === segment);
       settlement.located(segment, inside);
     }
     if (leaves.length > 0) onDiffering(leaves);
@@ -170,7 +198,8 @@ export class SourceGroups {
 
   #group(id: number, awaits: Group['awaits']): Group {
     const group = this.#groups.get(id);
-    if (group === undefined || group.awaits !== awaits) throw malformed(`an answer about group ${id} that nobody asked for`);
+    if (group === undefined || group.awaits !== awaits)
+      throw malformed(`an answer about group ${id} that nobody asked for`);
     return group;
   }
 }

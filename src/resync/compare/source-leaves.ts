@@ -1,7 +1,7 @@
 /**
- * The source's half of a differing leaf: short hashes of its spans, the target's page hashes of the spans that differ, then the
- * differing pages with the digest of what was sent. A guest may write meanwhile: pages are read again when they are sent and
- * their digests taken from those bytes, so the proof is about the bytes that travelled (rule R18).
+ * The source's half of a differing leaf: short hashes of its spans, the target's page hashes of the spans that differ,
+ * then the differing pages with the digest of what was sent. A guest may write meanwhile: pages are read again when
+ * they are sent and their digests taken from those bytes, so the proof is about the bytes that travelled (rule R18).
  */
 import { UnderstudyError } from '../../model/errors.ts';
 import type { Compute } from '../../model/ports.ts';
@@ -36,12 +36,25 @@ import {
   spansPerLeaf,
 } from './tree-shape.ts';
 
-/** After this many unproven rounds of short hashes a leaf is sent whole; if that is not proven either, the target's disk fails. */
+/**
+ * After this many unproven rounds of short hashes a leaf is sent whole; if that is not proven either, the target's
+ * disk fails.
+ */
 const HASHED_ROUNDS = 3;
 /** Leaves of one mend message: they take a few bytes each even when no page differs any more. */
 export const MEND_LEAVES_MAX = 512;
 /** Leaves of one zero message. */
 const ZERO_LEAVES_MAX = 4096;
+
+/** Mend messages that are being compressed or wait to be sent; each holds a megabyte. */
+const COMPRESSING_MAX = 3;
+
+interface Gathered {
+  id: number;
+  leaves: MendLeaf[];
+  proof: Uint8Array;
+  payload: Uint8Array;
+}
 
 interface OpenLeaf {
   round: number;
@@ -122,7 +135,10 @@ export class SourceLeaves {
     const entries = positions.map((position, at) => {
       const pages = digests.subarray(at * perLeaf, (at + 1) * perLeaf);
       this.#open.set(position, { round, digests: pages });
-      return { index: position, hashes: shortHashes(foldSpans(pages, compute.digest), hashBytes, hashRound(round, hashBytes)) };
+      return {
+        index: position,
+        hashes: shortHashes(foldSpans(pages, compute.digest), hashBytes, hashRound(round, hashBytes)),
+      };
     });
     const id = this.#ids++;
     this.#batches.set(id, positions);
@@ -159,7 +175,11 @@ export class SourceLeaves {
       if (leaf === undefined) throw malformed(`page hashes of leaf ${at} of ${positions.length}`);
       const span = index % spans;
       const ours = leaf.digests.subarray(span * SPAN_PAGES * DIGEST_BYTES, (span + 1) * SPAN_PAGES * DIGEST_BYTES);
-      const differing = differingIndexes(shortHashes(ours, hashBytes, hashRound(leaf.round, hashBytes)), hashes, hashBytes);
+      const differing = differingIndexes(
+        shortHashes(ours, hashBytes, hashRound(leaf.round, hashBytes)),
+        hashes,
+        hashBytes,
+      );
       masks[at]![span] = differing.reduce((bits, page) => bits | (1 << page), 0);
     }
     for (const [at, position] of positions.entries()) {
@@ -188,51 +208,66 @@ export class SourceLeaves {
     onSettled();
   }
 
-  /** Gathers differing pages into messages of up to a megabyte, compresses and sends them in order. */
+  /** Gathers differing pages into messages of up to a megabyte; a few are compressed at once, all are sent in order. */
   async mendLoop(): Promise<void> {
-    const { conversation, compute, paceWire } = this.#context;
+    const { conversation, compute } = this.#context;
     let sent: Promise<void> = Promise.resolve();
+    let underWay = 0;
     for (;;) {
-      await conversation.until(() => this.#finished || (this.#mends.size < MEND_WINDOW && this.#mendReady()));
-      if (this.#finished) return await sent;
-      const { id, leaves, proof, payload } = await this.#gather();
-      const compressing = payload.length > 0 ? compute.compress(payload) : Promise.resolve(null);
-      await sent; // One message is compressed and sent while the next one is gathered.
-      sent = compressing.then(async (shrunk) => {
-        const parts = encodeMend({
-          id,
-          leaves,
-          proof,
-          compressed: shrunk !== null,
-          payload: shrunk ?? payload,
-          payloadBytes: payload.length,
-        });
-        await paceWire(parts.reduce((sum, part) => sum + part.length, 0));
-        await conversation.send(FRAME.mend, parts);
+      const ready = () => this.#mends.size < MEND_WINDOW && underWay < COMPRESSING_MAX && this.#mendReady();
+      await conversation.until(() => this.#finished || ready());
+      if (this.#finished) return sent;
+      const gathered = await this.#gather();
+      const compressing = gathered.payload.length > 0 ? compute.compress(gathered.payload) : Promise.resolve(null);
+      compressing.catch(() => {}); // Seen when its turn to be sent comes.
+      underWay++;
+      sent = sent.then(async () => {
+        await this.#sendMend(gathered, await compressing);
+        underWay--;
+        conversation.notify();
       });
       sent.catch((error: unknown) => conversation.fail(error as Error));
     }
+  }
+
+  async #sendMend({ id, leaves, proof, payload }: Gathered, shrunk: Uint8Array | null): Promise<void> {
+    const { conversation, paceWire } = this.#context;
+    const compressed = shrunk !== null;
+    const parts = encodeMend({
+      id,
+      leaves,
+      proof,
+      compressed,
+      payload: shrunk ?? payload,
+      payloadBytes: payload.length,
+    });
+    await paceWire(parts.reduce((sum, part) => sum + part.length, 0));
+    await conversation.send(FRAME.mend, parts);
   }
 
   /** A full message, or nothing more can come before this one has gone. */
   #mendReady(): boolean {
     if (this.#mendQueue.length === 0) return false;
     if (this.#mendQueue.length >= MEND_LEAVES_MAX) return true;
-    const waitsForAnswers = this.#batches.size > 0 || this.#opening || (this.#queue.length > 0 && this.#open.size < LEAF_WINDOW);
+    const waitsForAnswers =
+      this.#batches.size > 0 || this.#opening || (this.#queue.length > 0 && this.#open.size < LEAF_WINDOW);
     if (!waitsForAnswers) return true;
     let pages = 0;
     for (const { mask } of this.#mendQueue) if ((pages += pagesIn(mask)) * PAGE_BYTES >= MEND_BYTES) return true;
     return false;
   }
 
-  async #gather(): Promise<{ id: number; leaves: MendLeaf[]; proof: Uint8Array; payload: Uint8Array }> {
+  async #gather(): Promise<Gathered> {
     const { selection, shape, compute, read } = this.#context;
     let pages = 0;
     const over = this.#mendQueue.findIndex(({ mask }) => (pages += pagesIn(mask)) * PAGE_BYTES > MEND_BYTES);
     const leaves = this.#mendQueue.splice(0, Math.min(MEND_LEAVES_MAX, over < 0 ? MEND_LEAVES_MAX : over));
     leaves.sort((a, b) => a.position - b.position);
     const id = this.#ids++;
-    this.#mends.set(id, leaves.map(({ position }) => position));
+    this.#mends.set(
+      id,
+      leaves.map(({ position }) => position),
+    );
     const payload = Buffer.allocUnsafe(leaves.reduce((sum, { mask }) => sum + pagesIn(mask), 0) * PAGE_BYTES);
     let used = 0;
     const runs = leaves.flatMap(({ position, mask }) => {
@@ -250,7 +285,10 @@ export class SourceLeaves {
         digests.set(compute.digest(bytes.subarray(at, at + PAGE_BYTES)), (page + at / PAGE_BYTES) * DIGEST_BYTES);
       }
     });
-    const proof = proofOf(leaves.map(({ position }) => this.#open.get(position)!.digests), compute);
+    const proof = proofOf(
+      leaves.map(({ position }) => this.#open.get(position)!.digests),
+      compute,
+    );
     this.sentBytes += used;
     return { id, leaves, proof, payload: payload.subarray(0, used) };
   }
@@ -259,7 +297,8 @@ export class SourceLeaves {
     const { settlement, onSettled, conversation } = this.#context;
     const { id, count } = decodeId(body);
     const positions = this.#takeMend(id);
-    if (count > positions.length * pagesPerLeaf(this.#context.shape)) throw malformed(`${count} pages in ${positions.length} leaves`);
+    if (count > positions.length * pagesPerLeaf(this.#context.shape))
+      throw malformed(`${count} pages in ${positions.length} leaves`);
     this.differingPages += count;
     for (const position of positions) {
       this.#open.delete(position);
@@ -306,14 +345,17 @@ export class SourceLeaves {
     return new UnderstudyError(
       'io',
       'COMPARE_NOT_PROVEN',
-      `bytes ${offset} to ${offset + length} were sent whole and still do not read back on the other side with the digest of what was sent`,
+      `bytes ${offset} to ${offset + length} were sent whole, and what the other side reads back has not their digest`,
       'Check that nothing else writes to the target disk, and check its volume for errors; then start again.',
     );
   }
 }
 
-/** The bytes of the digests that a round uses: rounds after the hashed ones send everything, whatever the hashes say. */
-const hashRound = (round: number, hashBytes: number): number => Math.min(round, HASHED_ROUNDS - 1, roundsOf(hashBytes) - 1);
+/**
+ * The bytes of the digests that a round uses: rounds after the hashed ones send everything, whatever the hashes say.
+ */
+const hashRound = (round: number, hashBytes: number): number =>
+  Math.min(round, HASHED_ROUNDS - 1, roundsOf(hashBytes) - 1);
 
 /** The proof of a mend message: over the digests of all pages of its leaves. */
 export function proofOf(leaves: readonly DigestList[], compute: Pick<Compute, 'digest'>): Uint8Array {

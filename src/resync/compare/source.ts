@@ -1,6 +1,7 @@
 /**
- * The source of a compare: it has the truth, drives, and keeps the cursor. Four tasks share one conversation: scanning, receiving,
- * opening differing leaves, and mending. The receiving task never waits for a send, so the two sides cannot block each other.
+ * The source of a compare: it has the truth, drives, and keeps the cursor. Four tasks share one conversation:
+ * scanning, receiving, opening differing leaves, and mending. The receiving task never waits for a send, so the two
+ * sides cannot block each other.
  */
 import { malformed } from './byte-cursor.ts';
 import { Conversation } from './conversation.ts';
@@ -33,13 +34,14 @@ const DEFAULT_CHECKPOINT = { compared: 4 * 2 ** 30, mended: 64 * 2 ** 20 };
 const RUNS_PER_FRAME = 16 * 1024;
 
 /**
- * Compares (and mends) until everything selected is proven equal, or rejects with the first failure of either side. Repeating it,
- * from any cursor it has reported, is harmless.
+ * Compares (and mends) until everything selected is proven equal, or rejects with the first failure of either side.
+ * Repeating it, from any cursor it has reported, is harmless.
  */
 export async function runSource(channel: FrameChannel, options: SourceOptions): Promise<CompareResult> {
   const shape = options.shape ?? DEFAULT_SHAPE;
   const hasher =
-    options.hasher ?? (await hasherFor(options.disk, { ...options, shape, digest: (data) => options.compute.digest(data) }));
+    options.hasher ??
+    (await hasherFor(options.disk, { ...options, shape, digest: (data) => options.compute.digest(data) }));
   try {
     return await new Source(channel, options, hasher).run();
   } finally {
@@ -125,8 +127,14 @@ class Source {
       await this.#handshake();
       const finishing = this.#finish();
       const ended = finishing.then(() => this.#leaves.finish());
-      await this.#conversation.together([this.#scan(), this.#receive(), this.#leaves.openLoop(), this.#leaves.mendLoop(), ended]);
-      return await finishing;
+      await this.#conversation.together([
+        this.#scan(),
+        this.#receive(),
+        this.#leaves.openLoop(),
+        this.#leaves.mendLoop(),
+        ended,
+      ]);
+      return finishing;
     });
   }
 
@@ -144,7 +152,8 @@ class Source {
     const { body } = await this.#conversation.expect(FRAME.hello);
     const welcome = decodeJson(body, welcomeSchema, 'a welcome');
     const mismatch = sizeMismatch(this.#hello, welcome);
-    if (mismatch !== null || welcome.virtualSize !== disk.virtualSize) throw mismatch ?? malformed('a welcome of another disk');
+    if (mismatch !== null || welcome.virtualSize !== disk.virtualSize)
+      throw mismatch ?? malformed('a welcome of another disk');
   }
 
   async #scan(): Promise<void> {
@@ -192,7 +201,8 @@ class Source {
     this.#report();
     const { compared, mended } = this.#options.checkpointBytes ?? DEFAULT_CHECKPOINT;
     const due =
-      this.#settlement.comparedBytes - this.#kept.comparedBytes >= compared || this.#leaves.sentBytes - this.#kept.sentBytes >= mended;
+      this.#settlement.comparedBytes - this.#kept.comparedBytes >= compared ||
+      this.#leaves.sentBytes - this.#kept.sentBytes >= mended;
     if (due) this.#askCheckpoint();
   }
 
@@ -224,7 +234,10 @@ class Source {
     await this.#keeping;
     const firstPage = await this.#exactFirst();
     const found = { differingPages: this.#leaves.differingPages, firstDifference: firstPage };
-    await conversation.send(FRAME.done, encodeJson({ ...this.#result(found), wireBytes: conversation.channel.wireBytes }));
+    await conversation.send(
+      FRAME.done,
+      encodeJson({ ...this.#result(found), wireBytes: conversation.channel.wireBytes }),
+    );
     await conversation.until(() => this.#verdict !== null);
     const { firstDifference } = this.#verdict!;
     const first = [firstPage, firstDifference].filter((offset) => offset !== null);
@@ -240,13 +253,20 @@ class Source {
     await this.#conversation.send(FRAME.askPage, encodeId(offset));
     await this.#conversation.until(() => this.#page !== null);
     const ours = Buffer.alloc(Math.min(PAGE_BYTES, disk.virtualSize - offset));
-    if (this.#page!.length !== ours.length) throw malformed(`a page of ${this.#page!.length} bytes, expected ${ours.length}`);
+    if (this.#page!.length !== ours.length)
+      throw malformed(`a page of ${this.#page!.length} bytes, expected ${ours.length}`);
     await (this.#options.read?.(ours, offset) ?? disk.read(ours, offset));
     const byte = ours.findIndex((value, at) => value !== this.#page![at]);
     return offset + Math.max(0, byte); // Equal by now when a guest has just written it: then the page is the answer.
   }
 
-  #result({ differingPages, firstDifference }: { differingPages: number; firstDifference: number | null }): CompareResult {
+  #result({
+    differingPages,
+    firstDifference,
+  }: {
+    differingPages: number;
+    firstDifference: number | null;
+  }): CompareResult {
     return {
       comparedBytes: this.#settlement.comparedBytes,
       differingBytes: differingPages * PAGE_BYTES,

@@ -1,13 +1,31 @@
-/** The target's half of locating: scans its segments, answers each group root, and proves that what was not listed is equal. */
+/**
+ * The target's half of locating: scans its segments, answers each group root, and proves that what was not listed is
+ * equal.
+ */
 import type { Compute } from '../../model/ports.ts';
 import { malformed } from './byte-cursor.ts';
 import type { Conversation } from './conversation.ts';
-import { type SegmentTree, differingIndexes, groupRoot, restProof, roundsOf, sameBytes, shortHashes } from './digest-tree.ts';
+import {
+  type SegmentTree,
+  differingIndexes,
+  groupRoot,
+  restProof,
+  roundsOf,
+  sameBytes,
+  shortHashes,
+} from './digest-tree.ts';
 import { FRAME, decodeDiffering, decodeGroup, decodeHashList, encodeHashList, encodeId } from './frames.ts';
 import type { LeafHasher } from './leaf-hasher.ts';
 import { scanSegment, segmentCount, segmentPositions } from './segment-scan.ts';
 import type { Selection } from './selection.ts';
-import { DIGEST_BYTES, GROUP_SEGMENTS_MAX, NODE_LEAVES, SEGMENT_WINDOW, type TreeShape, segmentLeaves } from './tree-shape.ts';
+import {
+  DIGEST_BYTES,
+  GROUP_SEGMENTS_MAX,
+  NODE_LEAVES,
+  SEGMENT_WINDOW,
+  type TreeShape,
+  segmentLeaves,
+} from './tree-shape.ts';
 
 interface Group {
   id: number;
@@ -65,7 +83,8 @@ export class TargetGroups {
   onGroup(body: Buffer): void {
     const left = Math.min(GROUP_SEGMENTS_MAX, this.#segments - this.#receivedSegments);
     const { segments, root } = decodeGroup(body, left);
-    if (this.#receivedSegments + segments > this.#settledSegments + 2 * SEGMENT_WINDOW) throw malformed('groups beyond the window');
+    if (this.#receivedSegments + segments > this.#settledSegments + 2 * SEGMENT_WINDOW)
+      throw malformed('groups beyond the window');
     this.#arrived.push({ id: this.#received++, firstSegment: this.#receivedSegments, segments, root });
     this.#receivedSegments += segments;
     this.#context.conversation.notify();
@@ -100,16 +119,24 @@ export class TargetGroups {
     group.round++;
     if (group.round >= roundsOf(hashBytes)) throw malformed(`no proof of group ${group.id} in ${group.round} rounds`);
     group.awaits = 'node-hashes';
-    const entries = group.trees.map((tree, index) => ({ index, hashes: shortHashes(tree.root, hashBytes, group.round) }));
+    const entries = group.trees.map((tree, index) => ({
+      index,
+      hashes: shortHashes(tree.root, hashBytes, group.round),
+    }));
     conversation.post(FRAME.segmentHashes, encodeHashList({ id: group.id, round: group.round, entries }));
   }
 
   onNodeHashes(body: Buffer): void {
     const { shape, hashBytes, conversation } = this.#context;
-    const limits = { blockBytes: shape.segmentNodes * hashBytes, indexes: GROUP_SEGMENTS_MAX, entries: GROUP_SEGMENTS_MAX };
+    const limits = {
+      blockBytes: shape.segmentNodes * hashBytes,
+      indexes: GROUP_SEGMENTS_MAX,
+      entries: GROUP_SEGMENTS_MAX,
+    };
     const list = decodeHashList(body, limits);
     const group = this.#group(list.id, 'node-hashes');
-    if (list.round !== group.round) throw malformed(`node hashes of round ${list.round}, group ${group.id} is in ${group.round}`);
+    if (list.round !== group.round)
+      throw malformed(`node hashes of round ${list.round}, group ${group.id} is in ${group.round}`);
     const entries = list.entries.flatMap(({ index, hashes }) => {
       const tree = group.trees[index];
       if (tree === undefined) throw malformed(`segment ${index} of group ${group.id}`);
@@ -122,7 +149,9 @@ export class TargetGroups {
     conversation.post(FRAME.leafHashes, encodeHashList({ id: group.id, round: group.round, entries }));
   }
 
-  /** The short hashes only located; here everything that they judged equal is proven, or opened again by other bytes. */
+  /**
+   * The short hashes only located; here everything that they judged equal is proven, or opened again by other bytes.
+   */
   onDiffering(body: Buffer): void {
     const { shape, compute, conversation, selection } = this.#context;
     const perSegment = segmentLeaves(shape);
@@ -133,20 +162,26 @@ export class TargetGroups {
     if ((indexes.at(-1) ?? 0) >= leaves) throw malformed(`leaf ${indexes.at(-1)} of ${leaves} in group ${id}`);
     if (!sameBytes(rest, restProof(group.trees, indexes, shape, compute.digest))) return this.#open(group);
     this.#groups.delete(id);
-    this.#settle(group, indexes.map((index) => first + index));
+    this.#settle(
+      group,
+      indexes.map((index) => first + index),
+    );
     conversation.post(FRAME.agreed, encodeId(id));
   }
 
   #settle(group: Group, differing: readonly number[]): void {
     this.#settledSegments += group.trees.length;
-    this.#context.onLocated(group.trees.map((_, at) => group.firstSegment + at), differing);
+    this.#context.onLocated(
+      group.trees.map((_, at) => group.firstSegment + at),
+      differing,
+    );
     this.#context.conversation.notify();
   }
 
   #group(id: number, awaits: Group['awaits']): Group {
     const group = this.#groups.get(id);
-    if (group === undefined || group.awaits !== awaits) throw malformed(`a question about group ${id} that is not open`);
+    if (group === undefined || group.awaits !== awaits)
+      throw malformed(`a question about group ${id} that is not open`);
     return group;
   }
 }
-

@@ -1,12 +1,21 @@
 /**
- * The target's half of a differing leaf: says which pages differ, writes what the source sends, reads it back and proves the leaf.
- * Nothing is written but leaves that were opened or that the groups have found to differ, and only while `admit` allows it.
+ * The target's half of a differing leaf: says which pages differ, writes what the source sends, reads it back and
+ * proves the leaf. Nothing is written but leaves that were opened or that the groups have found to differ, and only
+ * while `admit` allows it.
  */
 import type { VirtualDisk } from '../../disk/virtual-disk.ts';
 import type { Compute } from '../../model/ports.ts';
 import { malformed } from './byte-cursor.ts';
 import type { Conversation } from './conversation.ts';
-import { type DigestList, differingIndexes, digestAt, foldSpans, roundsOf, sameBytes, shortHashes } from './digest-tree.ts';
+import {
+  type DigestList,
+  differingIndexes,
+  digestAt,
+  foldSpans,
+  roundsOf,
+  sameBytes,
+  shortHashes,
+} from './digest-tree.ts';
 import {
   FRAME,
   type Mend,
@@ -24,7 +33,17 @@ import { inParallel } from './in-parallel.ts';
 import type { CompareMode } from './options.ts';
 import type { ByteRange, Selection } from './selection.ts';
 import { MEND_LEAVES_MAX, proofOf } from './source-leaves.ts';
-import { DIGEST_BYTES, LEAF_BATCH, LEAF_WINDOW, MEND_WINDOW, PAGE_BYTES, SPAN_PAGES, type TreeShape, pagesPerLeaf, spansPerLeaf } from './tree-shape.ts';
+import {
+  DIGEST_BYTES,
+  LEAF_BATCH,
+  LEAF_WINDOW,
+  MEND_WINDOW,
+  PAGE_BYTES,
+  SPAN_PAGES,
+  type TreeShape,
+  pagesPerLeaf,
+  spansPerLeaf,
+} from './tree-shape.ts';
 
 /** Questions that wait; the source's own window keeps far below. */
 const QUEUE_MAX = 2 * Math.max(MEND_WINDOW, LEAF_WINDOW);
@@ -104,19 +123,23 @@ export class TargetLeaves {
     const limits = { blockBytes: spans * hashBytes, indexes: selection.count, entries: LEAF_BATCH };
     const { id, round, entries } = decodeHashList(body, limits);
     if (round >= roundsOf(hashBytes)) throw malformed(`span hashes of round ${round}`);
-    for (const { index } of entries) if (!this.#differing.has(index)) throw malformed(`leaf ${index} is opened and was not found to differ`);
+    for (const { index } of entries)
+      if (!this.#differing.has(index)) throw malformed(`leaf ${index} is opened and was not found to differ`);
     const digests = await hasher.pages(entries.map(({ index }) => selection.leafAt(index)));
     const perLeaf = pagesPerLeaf(shape) * DIGEST_BYTES;
     const answers = entries.flatMap(({ index, hashes }, at) => {
       const pages = digests.subarray(at * perLeaf, (at + 1) * perLeaf);
       if (mode === 'mend') this.#open.set(index, pages);
       else this.#prove(index);
-      return differingIndexes(shortHashes(foldSpans(pages, compute.digest), hashBytes, round), hashes, hashBytes).map((span) => {
-        const ofSpan = pages.subarray(span * SPAN_PAGES * DIGEST_BYTES, (span + 1) * SPAN_PAGES * DIGEST_BYTES);
-        return { index: at * spans + span, hashes: shortHashes(ofSpan, hashBytes, round) };
-      });
+      return differingIndexes(shortHashes(foldSpans(pages, compute.digest), hashBytes, round), hashes, hashBytes).map(
+        (span) => {
+          const ofSpan = pages.subarray(span * SPAN_PAGES * DIGEST_BYTES, (span + 1) * SPAN_PAGES * DIGEST_BYTES);
+          return { index: at * spans + span, hashes: shortHashes(ofSpan, hashBytes, round) };
+        },
+      );
     });
-    if (this.#open.size > LEAF_WINDOW + LEAF_BATCH) throw malformed(`${this.#open.size} leaves open, the window is ${LEAF_WINDOW}`);
+    if (this.#open.size > LEAF_WINDOW + LEAF_BATCH)
+      throw malformed(`${this.#open.size} leaves open, the window is ${LEAF_WINDOW}`);
     await conversation.send(FRAME.pageHashes, encodeHashList({ id, round, entries: answers }));
   }
 
@@ -138,11 +161,16 @@ export class TargetLeaves {
     const { selection, shape, compute, conversation, mode } = this.#context;
     if (mode !== 'mend') throw malformed('page data in a compare that writes nothing');
     const mend = decodeMend(body, { positions: selection.count, leaves: MEND_LEAVES_MAX, shape });
-    for (const { position } of mend.leaves) if (!this.#open.has(position)) throw malformed(`page data for leaf ${position}, which is not open`);
+    for (const { position } of mend.leaves)
+      if (!this.#open.has(position)) throw malformed(`page data for leaf ${position}, which is not open`);
     const payload = await this.#payload(mend);
     let used = 0;
     const runs = mend.leaves.flatMap((leaf) =>
-      this.#runsOf(leaf).map((run) => ({ position: leaf.position, run, bytes: payload.subarray(used, (used += run.length)) })),
+      this.#runsOf(leaf).map((run) => ({
+        position: leaf.position,
+        run,
+        bytes: payload.subarray(used, (used += run.length)),
+      })),
     );
     for (const { run, bytes } of runs) await this.#noteFirst(bytes, run.offset);
     await inParallel(runs, ({ run, bytes }) => this.#write(bytes, run));
@@ -153,7 +181,10 @@ export class TargetLeaves {
     });
     this.sentBytes += used;
     this.differingPages += changed;
-    const proof = proofOf(mend.leaves.map(({ position }) => this.#open.get(position)!), compute);
+    const proof = proofOf(
+      mend.leaves.map(({ position }) => this.#open.get(position)!),
+      compute,
+    );
     const proven = sameBytes(proof, mend.proof);
     if (proven) for (const { position } of mend.leaves) this.#prove(position);
     for (const { position } of mend.leaves) this.#open.delete(position);
@@ -172,19 +203,21 @@ export class TargetLeaves {
   /** The page data, whose length must be exactly that of the pages that are named. */
   async #payload(mend: Mend): Promise<Uint8Array> {
     const expected = mend.leaves.flatMap((leaf) => this.#runsOf(leaf)).reduce((sum, run) => sum + run.length, 0);
-    if (mend.payloadBytes !== expected) throw malformed(`${mend.payloadBytes} bytes of page data for pages of ${expected} bytes`);
+    if (mend.payloadBytes !== expected)
+      throw malformed(`${mend.payloadBytes} bytes of page data for pages of ${expected} bytes`);
     if (!mend.compressed) return mend.payload;
     const payload = await this.#context.compute.decompress(mend.payload, expected).catch((error: unknown) => {
       throw malformed(`page data does not decompress: ${error instanceof Error ? error.message : String(error)}`);
     });
-    if (payload.length !== expected) throw malformed(`page data of ${payload.length} bytes, ${expected} were announced`);
+    if (payload.length !== expected)
+      throw malformed(`page data of ${payload.length} bytes, ${expected} were announced`);
     return payload;
   }
 
   /** Pages of zeroes become holes where the disk can. */
   async #write(bytes: Uint8Array, { offset }: ByteRange): Promise<void> {
     const { target } = this.#context;
-    for (let at = 0; at < bytes.length; ) {
+    for (let at = 0; at < bytes.length;) {
       const zero = isZero(bytes.subarray(at, at + PAGE_BYTES));
       let end = at + PAGE_BYTES;
       while (end < bytes.length && isZero(bytes.subarray(end, end + PAGE_BYTES)) === zero) end += PAGE_BYTES;
@@ -254,7 +287,8 @@ export class TargetLeaves {
     await this.#context.target.read(bytes, range.offset);
     let pages = 0;
     for (let at = 0; at < bytes.length; at += PAGE_BYTES) if (!isZero(bytes.subarray(at, at + PAGE_BYTES))) pages++;
-    const byte = pages === 0 || range.offset >= (this.firstDifference ?? Infinity) ? -1 : bytes.findIndex((value) => value !== 0);
+    const byte =
+      pages === 0 || range.offset >= (this.firstDifference ?? Infinity) ? -1 : bytes.findIndex((value) => value !== 0);
     if (byte >= 0) this.firstDifference = range.offset + byte;
     return pages;
   }
@@ -266,7 +300,10 @@ export class TargetLeaves {
       const bytes = Buffer.allocUnsafe(length);
       await target.read(bytes, offset);
       if (isZero(bytes)) return;
-      throw Object.assign(new Error(`${target.location}: bytes ${offset} to ${offset + length} were zeroed and do not read as zeroes`), { code: 'EIO' });
+      throw Object.assign(
+        new Error(`${target.location}: bytes ${offset} to ${offset + length} were zeroed and do not read as zeroes`),
+        { code: 'EIO' },
+      );
     }
   }
 
@@ -293,4 +330,3 @@ export class TargetLeaves {
     this.#context.onProven([position]);
   }
 }
-

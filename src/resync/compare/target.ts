@@ -1,12 +1,22 @@
 /**
- * The target of a compare: answers the source, and in mend mode writes what differs. Its scan runs ahead of the questions, on
- * another thread for raw files, so that both disks are read at the same time.
+ * The target of a compare: answers the source, and in mend mode writes what differs. Its scan runs ahead of the
+ * questions, on another thread for raw files, so that both disks are read at the same time.
  */
 import { UnderstudyError } from '../../model/errors.ts';
 import { malformed } from './byte-cursor.ts';
 import { Conversation } from './conversation.ts';
 import type { Frame, FrameChannel } from './frame-channel.ts';
-import { COMPARE_VERSION, type CompareResult, FRAME, type Hello, decodeJson, decodeRuns, encodeJson, helloSchema, resultSchema } from './frames.ts';
+import {
+  COMPARE_VERSION,
+  type CompareResult,
+  FRAME,
+  type Hello,
+  decodeJson,
+  decodeRuns,
+  encodeJson,
+  helloSchema,
+  resultSchema,
+} from './frames.ts';
 import type { LeafHasher } from './leaf-hasher.ts';
 import { sessionMismatch, sizeMismatch } from './mismatch.ts';
 import type { TargetOptions } from './options.ts';
@@ -27,12 +37,16 @@ export async function runTarget(channel: FrameChannel, options: TargetOptions): 
       const { leafBytes, segmentNodes } = hello;
       const shape = { leafBytes, segmentNodes };
       const { compute, base, target } = options;
-      const shared = { shape, digest: (data: Uint8Array) => compute.digest(data), ...(options.pace && { pace: options.pace }) };
+      const shared = {
+        shape,
+        digest: (data: Uint8Array) => compute.digest(data),
+        ...(options.pace && { pace: options.pace }),
+      };
       const scanner = options.hasher ?? (await hasherFor(base, shared));
       if (options.hasher === undefined) opened.push(scanner);
       const pages = base === target ? scanner : await hasherFor(target, shared);
       if (pages !== scanner) opened.push(pages);
-      return await new Target({ conversation, options, hello, selection, shape, scanner, pages }).run();
+      return new Target({ conversation, options, hello, selection, shape, scanner, pages }).run();
     });
   } finally {
     for (const hasher of opened) await hasher.close();
@@ -40,7 +54,10 @@ export async function runTarget(channel: FrameChannel, options: TargetOptions): 
 }
 
 /** Checks everything that can be refused before a byte of the disk is read. */
-async function greet(conversation: Conversation, options: TargetOptions): Promise<{ hello: Hello; selection: Selection }> {
+async function greet(
+  conversation: Conversation,
+  options: TargetOptions,
+): Promise<{ hello: Hello; selection: Selection }> {
   const { target } = options;
   const { body } = await conversation.expect(FRAME.hello);
   checkVersion(body);
@@ -58,7 +75,10 @@ async function greet(conversation: Conversation, options: TargetOptions): Promis
     );
   }
   const selection = await readSelection(conversation, hello);
-  await conversation.send(FRAME.hello, encodeJson({ virtualSize: target.virtualSize, logicalSectorSize: target.logicalSectorSize }));
+  await conversation.send(
+    FRAME.hello,
+    encodeJson({ virtualSize: target.virtualSize, logicalSectorSize: target.logicalSectorSize }),
+  );
   return { hello, selection };
 }
 
@@ -79,15 +99,19 @@ function checkVersion(body: Buffer): void {
   );
 }
 
-async function readSelection(conversation: Conversation, { ranges, virtualSize, leafBytes }: Hello): Promise<Selection> {
+async function readSelection(
+  conversation: Conversation,
+  { ranges, virtualSize, leafBytes }: Hello,
+): Promise<Selection> {
   if (ranges === null) return Selection.whole(virtualSize, leafBytes);
   const leaves = Math.ceil(virtualSize / leafBytes);
   if (ranges > leaves) throw malformed(`${ranges} ranges on a disk of ${leaves} leaves`);
   const runs: [number, number][] = [];
-  for (let after = 0; runs.length < ranges; ) {
+  for (let after = 0; runs.length < ranges;) {
     const { body } = await conversation.expect(FRAME.ranges);
     const more = decodeRuns(body, after, leaves);
-    if (more.length === 0 || runs.length + more.length > ranges) throw malformed(`${runs.length + more.length} of ${ranges} ranges`);
+    if (more.length === 0 || runs.length + more.length > ranges)
+      throw malformed(`${runs.length + more.length} of ${ranges} ranges`);
     for (const run of more) runs.push(run);
     const last = more.at(-1)!;
     after = last[0] + last[1];
@@ -144,7 +168,11 @@ class Target {
       },
       onLocated: (segments, differing) => {
         const segmentOf = (position: number) => Math.floor(position / segmentLeaves(shape));
-        for (const segment of segments) this.#settlement.located(segment, differing.filter((position) => segmentOf(position) === segment));
+        for (const segment of segments)
+          this.#settlement.located(
+            segment,
+            differing.filter((position) => segmentOf(position) === segment),
+          );
         this.#leaves.add(differing);
         this.#report();
       },
@@ -205,7 +233,11 @@ class Target {
 
   #report(): void {
     this.#options.onProgress?.({
-      phase: this.#settlement.done ? 'finishing' : this.#scannedBytes < this.#selection.totalBytes ? 'comparing' : 'mending',
+      phase: this.#settlement.done
+        ? 'finishing'
+        : this.#scannedBytes < this.#selection.totalBytes
+          ? 'comparing'
+          : 'mending',
       totalBytes: this.#selection.totalBytes,
       scannedBytes: this.#scannedBytes,
       comparedBytes: this.#settlement.comparedBytes,

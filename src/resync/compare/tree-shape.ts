@@ -1,10 +1,11 @@
 /**
  * The shape of the digest tree, from coarse to fine:
  *
- *   group (1 to 16 segments) → segment (32 nodes, 256 MiB) → node (32 leaves, 8 MiB) → leaf (256 KiB) → span (8 pages) → page (4 KiB)
+ *   group (1 to 16 segments) → segment (32 nodes, 256 MiB) → node (32 leaves, 8 MiB)
+ *         → leaf (256 KiB) → span (8 pages) → page (4 KiB)
  *
- * Everything below is counted in *positions*: the selected leaves of a disk, numbered from 0 without gaps (see selection.ts). Memory is
- * bounded by segments and windows, never by the size of the disk.
+ * Everything below is counted in *positions*: the selected leaves of a disk, numbered from 0 without gaps (see
+ * selection.ts). Memory is bounded by segments and windows, never by the size of the disk.
  */
 
 export const PAGE_BYTES = 4096;
@@ -24,7 +25,10 @@ export const DEFAULT_SHAPE: TreeShape = { leafBytes: 256 * 1024, segmentNodes: 3
 
 /** A group grows while nothing differs, so that equal disks cost a few hundred bytes; 16 segments are 4 GiB. */
 export const GROUP_SEGMENTS_MAX = 16;
-/** How far a side may scan ahead of what is settled, so that a round trip of 600 ms idles no disk. 32 segments are 8 GiB. */
+/**
+ * How far a side may scan ahead of what is settled, so that a round trip of 600 ms idles no disk. 32 segments are 8
+ * GiB.
+ */
 export const SEGMENT_WINDOW = 2 * GROUP_SEGMENTS_MAX;
 /** Leaves opened and not yet proven: 2 KiB of page digests each, on either side. */
 export const LEAF_WINDOW = 1024;
@@ -42,7 +46,8 @@ export const segmentLeaves = (shape: TreeShape): number => shape.segmentNodes * 
 /** Why a shape named by the other side cannot be used, or null. */
 export function shapeRefusal(shape: TreeShape): string | null {
   const { leafBytes, segmentNodes } = shape;
-  const leafOk = Number.isInteger(Math.log2(leafBytes)) && leafBytes >= SPAN_PAGES * PAGE_BYTES && leafBytes <= 64 * PAGE_BYTES;
+  const leafOk =
+    Number.isInteger(Math.log2(leafBytes)) && leafBytes >= SPAN_PAGES * PAGE_BYTES && leafBytes <= 64 * PAGE_BYTES;
   if (!leafOk) return `leaves of ${leafBytes} bytes, expected a power of two from 32768 to 262144`;
   if (segmentNodes < 1 || segmentNodes > 32) return `segments of ${segmentNodes} nodes, expected 1 to 32`;
   return null;

@@ -1,9 +1,20 @@
-/** Digests of a raw file or block device on a thread of its own, so that the thread that serves guest I/O neither reads nor hashes. */
+/**
+ * Digests of a raw file or block device on a thread of its own, so that the thread that serves guest I/O neither reads
+ * nor hashes.
+ */
 import { stat } from 'node:fs/promises';
 import { Worker } from 'node:worker_threads';
 import type { VirtualDisk } from '../../disk/virtual-disk.ts';
 import type { Digest, DigestList } from './digest-tree.ts';
-import { type HasherOptions, InThreadHasher, type LeafHasher, type Pace, ZeroDigests, dataLeaves, leafLength } from './leaf-hasher.ts';
+import {
+  type HasherOptions,
+  InThreadHasher,
+  type LeafHasher,
+  type Pace,
+  ZeroDigests,
+  dataLeaves,
+  leafLength,
+} from './leaf-hasher.ts';
 import type { LeafAnswer, LeafJob, LeafWorkerData } from './leaf-worker.ts';
 import { DIGEST_BYTES, type TreeShape } from './tree-shape.ts';
 
@@ -29,13 +40,19 @@ export class WorkerHasher implements LeafHasher {
     this.#shape = shape;
     this.#pace = pace ?? (() => {});
     this.#zeroes = new ZeroDigests(digest);
-    const workerData: LeafWorkerData = { path: disk.location, virtualSize: disk.virtualSize, leafBytes: shape.leafBytes };
+    const workerData: LeafWorkerData = {
+      path: disk.location,
+      virtualSize: disk.virtualSize,
+      leafBytes: shape.leafBytes,
+    };
     // The build turns .ts into .js, also for the file of the thread.
     const file = new URL(import.meta.url.endsWith('.ts') ? './leaf-worker.ts' : './leaf-worker.js', import.meta.url);
     this.#worker = new Worker(file, { workerData, name: 'compare', resourceLimits: { maxOldGenerationSizeMb: 64 } });
     this.#worker.on('message', (answer: LeafAnswer) => this.#onAnswer(answer));
     this.#worker.on('error', (error) => this.#fail(error as Error));
-    this.#worker.on('exit', () => this.#fail(Object.assign(new Error('the hashing thread has ended'), { code: 'EIO' })));
+    this.#worker.on('exit', () =>
+      this.#fail(Object.assign(new Error('the hashing thread has ended'), { code: 'EIO' })),
+    );
   }
 
   async leaves(first: number, count: number): Promise<DigestList> {
@@ -54,10 +71,15 @@ export class WorkerHasher implements LeafHasher {
     const pages = this.#shape.leafBytes / 4096;
     const digests = new Uint8Array(leaves.length * pages * DIGEST_BYTES);
     let at = 0;
-    await this.#eachJob('pages', leaves, (_leaf, digest) => {
-      digests.set(digest, at);
-      at += digest.length;
-    }, pages);
+    await this.#eachJob(
+      'pages',
+      leaves,
+      (_leaf, digest) => {
+        digests.set(digest, at);
+        at += digest.length;
+      },
+      pages,
+    );
     return digests;
   }
 
@@ -117,7 +139,9 @@ export class WorkerHasher implements LeafHasher {
   }
 }
 
-/** A thread for raw files and block devices, else the calling thread. With `read` handed in every byte goes through it. */
+/**
+ * A thread for raw files and block devices, else the calling thread. With `read` handed in every byte goes through it.
+ */
 export async function hasherFor(disk: VirtualDisk, options: HasherOptions): Promise<LeafHasher> {
   const readable = disk.format === 'raw' && options.read === undefined && disk.location.startsWith('/');
   const found = readable ? await stat(disk.location).catch(() => null) : null;

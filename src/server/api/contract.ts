@@ -1,7 +1,8 @@
 /**
- * What a server can be asked: one table, from which come the HTTP routes, the OpenAPI document, the command line's client and
- * the type that the host implements. The field names in results are promises to scripts (docs/operating/cli.md): fields may be added,
- * those that stand here stay. Sizes are bytes, times ISO 8601 UTC, durations seconds, times of day HH:MM:SS local.
+ * What a server can be asked: one table, from which come the HTTP routes, the OpenAPI document, the command line's
+ * client and the type that the host implements. The field names in results are promises to scripts
+ * (docs/operating/cli.md): fields may be added, those that stand here stay. Sizes are bytes, times ISO 8601 UTC,
+ * durations seconds, times of day HH:MM:SS local.
  *
  * Results are open objects: a host may answer with more than is named here.
  */
@@ -9,14 +10,46 @@
 import { z } from 'zod';
 import { DISKS_PER_VM_MAX } from '../../model/limits.ts';
 import {
-  EVENTS_MAX, NAME_CHARS_MAX, absolutePath, authorizationEntry, check, diskLocation, event, fingerprint, health, hostPort, instant,
-  maybeNamed, named, none, point, resyncPlan, resyncQueueEntry, resyncStatus, settingsChange, status, syncNow, verifyResult, vm,
+  EVENTS_MAX,
+  NAME_CHARS_MAX,
+  absolutePath,
+  authorizationEntry,
+  check,
+  diskLocation,
+  event,
+  fingerprint,
+  health,
+  hostPort,
+  instant,
+  maybeNamed,
+  named,
+  none,
+  point,
+  resyncPlan,
+  resyncQueueEntry,
+  resyncStatus,
+  settingsChange,
+  status,
+  syncNow,
+  verifyResult,
+  vm,
   vmName,
 } from './shapes.ts';
 import type { Progress } from './shapes.ts';
 
 export type {
-  AuthorizationEntry, Check, Health, HostEvent, Progress, RecoveryPoint, ResyncPlan, ResyncQueueEntry, ResyncStatus, Statistics, Status, Vm,
+  AuthorizationEntry,
+  Check,
+  Health,
+  HostEvent,
+  Progress,
+  RecoveryPoint,
+  ResyncPlan,
+  ResyncQueueEntry,
+  ResyncStatus,
+  Statistics,
+  Status,
+  Vm,
 } from './shapes.ts';
 
 export interface Operation {
@@ -72,11 +105,15 @@ export const OPERATIONS = {
     summary: 'Serves the disks over NBD, so that a hypervisor can open them.',
     params: z.strictObject({
       name: vmName,
-      trustDisk: z.boolean().exactOptional().describe('the user vouches that nobody wrote where no mark can prove it (R24)'),
+      trustDisk: z
+        .boolean()
+        .exactOptional()
+        .describe('the user vouches that nobody wrote where no mark can prove it (R24)'),
     }),
     result: vm,
+    long: true,
   },
-  'vm.stop': { summary: 'Stops serving the disks and seals them.', params: named, result: vm },
+  'vm.stop': { summary: 'Stops serving the disks and seals them.', params: named, result: vm, long: true },
   'vm.remove': { summary: 'Forgets the virtual machine; its disks stay.', params: named, result: vm },
   'enable': {
     summary: 'Sets up replication of a virtual machine to a replica host.',
@@ -95,9 +132,15 @@ export const OPERATIONS = {
         name: vmName,
         at: instant.exactOptional(),
         exportTo: absolutePath.exactOptional().describe('folder for a copy that travels by other means'),
-        useExisting: z.boolean().exactOptional().describe('the replica already has a copy: compare, and send what differs'),
+        useExisting: z
+          .boolean()
+          .exactOptional()
+          .describe('the replica already has a copy: compare, and send what differs'),
       })
-      .refine((given) => given.exportTo === undefined || given.useExisting !== true, 'exportTo and useExisting exclude each other'),
+      .refine(
+        (given) => given.exportTo === undefined || given.useExisting !== true,
+        'exportTo and useExisting exclude each other',
+      ),
     result: status,
     long: true,
   },
@@ -120,7 +163,12 @@ export const OPERATIONS = {
     result: z.union([z.array(health), health]),
     reads: true,
   },
-  'sync-now': { summary: 'Ships and applies what is tracked so far, and waits.', params: named, result: syncNow, long: true },
+  'sync-now': {
+    summary: 'Ships and applies what is tracked so far, and waits.',
+    params: named,
+    result: syncNow,
+    long: true,
+  },
   'suspend': { summary: 'Pauses replication, or a running resynchronization.', params: named, result: status },
   'resume': {
     summary: 'Goes on with replication or resynchronization.',
@@ -131,10 +179,17 @@ export const OPERATIONS = {
         at: instant.exactOptional().describe('start of the resynchronization'),
         continue: z.boolean().exactOptional().describe('go on with a compare where it stopped'),
       })
-      .refine((given) => !(given.resynchronize === true && given.continue === true), 'resynchronize and continue exclude each other'),
+      .refine(
+        (given) => !(given.resynchronize === true && given.continue === true),
+        'resynchronize and continue exclude each other',
+      ),
     result: status,
   },
-  'cancel-resync': { summary: 'Cancels a running resynchronization, or drops a scheduled one.', params: named, result: status },
+  'cancel-resync': {
+    summary: 'Cancels a running resynchronization, or drops a scheduled one.',
+    params: named,
+    result: status,
+  },
   'set': {
     summary: 'Changes settings of replication; what is not named stays.',
     params: z
@@ -169,8 +224,18 @@ export const OPERATIONS = {
     result: resyncStatus,
     reads: true,
   },
-  'resync.plan': { summary: 'What would be done now, why, and what it would cost.', params: named, result: resyncPlan, reads: true },
-  'resync.queue': { summary: 'Resynchronizations of this host in order.', params: none, result: z.array(resyncQueueEntry), reads: true },
+  'resync.plan': {
+    summary: 'What would be done now, why, and what it would cost.',
+    params: named,
+    result: resyncPlan,
+    reads: true,
+  },
+  'resync.queue': {
+    summary: 'Resynchronizations of this host in order.',
+    params: none,
+    result: z.array(resyncQueueEntry),
+    reads: true,
+  },
   'verify': {
     summary: 'Proves that the replica equals a point of the primary.',
     params: z.strictObject({ name: vmName, repair: z.boolean().exactOptional() }),
@@ -182,12 +247,21 @@ export const OPERATIONS = {
     params: z.strictObject({
       name: vmName,
       kind: z.enum(['unplanned', 'test', 'prepare', 'planned']),
-      point: z.string().min(1).max(NAME_CHARS_MAX).exactOptional().describe('id of a recovery point; the latest unless told'),
+      point: z
+        .string()
+        .min(1)
+        .max(NAME_CHARS_MAX)
+        .exactOptional()
+        .describe('id of a recovery point; the latest unless told'),
     }),
     result: status,
     long: true,
   },
-  'failover.cancel': { summary: 'Undoes a failover, a test failover or a preparation.', params: named, result: status },
+  'failover.cancel': {
+    summary: 'Undoes a failover, a test failover or a preparation.',
+    params: named,
+    result: status,
+  },
   'points': { summary: 'Recovery points of a replica.', params: named, result: z.array(point), reads: true },
 } as const satisfies Record<string, Operation>;
 
@@ -197,9 +271,14 @@ export type Params<N extends OperationName> = z.output<(typeof OPERATIONS)[N]['p
 export type Result<N extends OperationName> = z.output<(typeof OPERATIONS)[N]['result']>;
 
 export interface CallContext {
-  /** Tells the caller how far a long operation is. Cheap, and ignored when nobody listens: call it as often as you know more. */
+  /**
+   * Tells the caller how far a long operation is. Cheap, and ignored when nobody listens: call it as often as you
+   * know more.
+   */
   progress(progress: Progress): void;
-  /** Sends one element of the result ahead of its end (`events` with `follow`: each event; its result is then `[]`). */
+  /**
+   * Sends one element of the result ahead of its end (`events` with `follow`: each event; its result is then `[]`).
+   */
   emit(item: unknown): void;
   /** Aborted when the caller went away: stop waiting, leave a state from which the operation can be repeated. */
   signal: AbortSignal;

@@ -1,9 +1,9 @@
 /**
- * The API over HTTP on the host's Unix socket: `POST /api/v1/NAME`, JSON in, JSON out. Whoever can open the socket is the owner of
- * the host (mode 0600), so that there is no further log-in here.
+ * The API over HTTP on the host's Unix socket: `POST /api/v1/NAME`, JSON in, JSON out. Whoever can open the socket
+ * is the owner of the host (mode 0600), so that there is no further log-in here.
  *
- * A long operation answers with lines when asked to (`Accept: application/x-ndjson`): `{progress}` and `{item}` as they come, the
- * last line is `{result}` or `{error}`. When the caller goes away its operation's signal is aborted.
+ * A long operation answers with lines when asked to (`Accept: application/x-ndjson`): `{progress}` and `{item}` as
+ * they come, the last line is `{result}` or `{error}`. When the caller goes away its operation's signal is aborted.
  */
 
 import { connect } from 'node:net';
@@ -39,7 +39,10 @@ export interface Listener {
   close(): Promise<void>;
 }
 
-/** The API on a Unix socket that only this user can open. Refuses with SERVER_RUNNING when another server answers there. */
+/**
+ * The API on a Unix socket that only this user can open. Refuses with SERVER_RUNNING when another server answers
+ * there.
+ */
 export async function listenOnSocket(path: string, options: ApiOptions): Promise<Listener> {
   await removeStaleSocket(path);
   const closing = new AbortController();
@@ -56,7 +59,13 @@ export async function listenOnSocket(path: string, options: ApiOptions): Promise
     await listenPrivately(server!, address);
   } catch (error) {
     release();
-    throw new UnderstudyError('io', 'SOCKET_FAILED', `cannot listen on ${path}: ${messageOf(error)}`, 'Check the data folder and its permissions.', { cause: error });
+    throw new UnderstudyError(
+      'io',
+      'SOCKET_FAILED',
+      `cannot listen on ${path}: ${messageOf(error)}`,
+      'Check the data folder and its permissions.',
+      { cause: error },
+    );
   }
   return {
     address: path,
@@ -90,7 +99,10 @@ async function listenPrivately(server: Server, address: string): Promise<void> {
   await listening;
 }
 
-/** The data folder is leased to this server (R25), so that a socket nobody answers on is left from a server that died. */
+/**
+ * The data folder is leased to this server (R25), so that a socket nobody answers on is left from a server that
+ * died.
+ */
 async function removeStaleSocket(path: string): Promise<void> {
   const { address, release } = openSocketAddress(path);
   try {
@@ -98,7 +110,14 @@ async function removeStaleSocket(path: string): Promise<void> {
       const probe = connect(address);
       probe.once('connect', () => {
         probe.destroy();
-        reject(new UnderstudyError('state', 'SERVER_RUNNING', `a server already answers on ${path}`, 'Use the running server, or stop it first.'));
+        reject(
+          new UnderstudyError(
+            'state',
+            'SERVER_RUNNING',
+            `a server already answers on ${path}`,
+            'Use the running server, or stop it first.',
+          ),
+        );
       });
       probe.once('error', (error) => {
         if (errnoOf(error) === 'ECONNREFUSED') unlinkSync(address);
@@ -111,15 +130,33 @@ async function removeStaleSocket(path: string): Promise<void> {
 }
 
 /** All routes below `/api/v1`. The console adds them to its own listener behind its session check. */
-export function addApi(app: FastifyInstance, options: ApiOptions, closing: AbortSignal, origin: CallContext['origin'] = 'local'): void {
+export function addApi(
+  app: FastifyInstance,
+  options: ApiOptions,
+  closing: AbortSignal,
+  origin: CallContext['origin'] = 'local',
+): void {
+  // JSON or nothing: a form of another site can send text/plain, but not this.
+  app.removeContentTypeParser('text/plain');
   app.post<{ Params: { operation: string } }>('/api/v1/:operation', async (request, reply) => {
     const name = request.params.operation;
-    if (!isOperation(name)) throw new UnderstudyError('usage', 'UNKNOWN_OPERATION', `there is no operation "${name}"`, 'See /api/v1/openapi.json.');
+    if (!isOperation(name))
+      throw new UnderstudyError(
+        'usage',
+        'UNKNOWN_OPERATION',
+        `there is no operation "${name}"`,
+        'See /api/v1/openapi.json.',
+      );
     return serveCall({ name, request, reply, options, closing, origin });
   });
   app.get('/api/v1/openapi.json', () => openApiDocument(options.version));
   app.setNotFoundHandler((request) => {
-    throw new UnderstudyError('usage', 'UNKNOWN_PATH', `${request.method} ${request.url} is not served here`, 'See /api/v1/openapi.json.');
+    throw new UnderstudyError(
+      'usage',
+      'UNKNOWN_PATH',
+      `${request.method} ${request.url} is not served here`,
+      'See /api/v1/openapi.json.',
+    );
   });
   app.setErrorHandler((error, _request, reply) => {
     const { status, failure } = refusalOf(error);
@@ -146,7 +183,8 @@ async function serveCall({ name, request, reply, options, closing, origin }: Cal
     if (!reply.raw.writableFinished) gone.abort();
   });
   const signal = AbortSignal.any([gone.signal, closing]);
-  const lines = operation.long === true && wantsLines(request.headers.accept) ? new LineStream(reply, () => gone.abort()) : null;
+  const lines =
+    operation.long === true && wantsLines(request.headers.accept) ? new LineStream(reply, () => gone.abort()) : null;
   const context: CallContext = {
     progress: (progress) => lines?.offer({ progress }),
     emit: (item) => lines?.send({ item }),
@@ -160,7 +198,8 @@ async function serveCall({ name, request, reply, options, closing, origin }: Cal
     lines.end({ result: check(name, operation, await handler(params, context)) });
   } catch (error) {
     const failure = failureOf(error);
-    if (failure.code === 'INTERNAL') options.log.error({ error, operation: name }, 'an operation failed unexpectedly');
+    if (failure.code === 'INTERNAL')
+      options.log.error({ error, operation: name }, 'an operation failed unexpectedly');
     lines.end({ error: failure });
   }
   return reply;
@@ -169,7 +208,12 @@ async function serveCall({ name, request, reply, options, closing, origin }: Cal
 function validate(name: string, schema: z.ZodType, body: unknown): unknown {
   const parsed = schema.safeParse(body);
   if (parsed.success) return parsed.data;
-  throw new UnderstudyError('usage', 'BAD_PARAMETERS', `${name}: ${describeIssues(parsed.error)}`, 'Mend the parameters; /api/v1/openapi.json describes them.');
+  throw new UnderstudyError(
+    'usage',
+    'BAD_PARAMETERS',
+    `${name}: ${describeIssues(parsed.error)}`,
+    'Mend the parameters; /api/v1/openapi.json describes them.',
+  );
 }
 
 /** What the host answers is promised to scripts: a result that breaks the contract is a defect, never sent on. */
@@ -180,15 +224,29 @@ function check(name: string, operation: Operation, result: unknown): unknown {
 }
 
 export function describeIssues(error: z.ZodError): string {
-  return error.issues.map((issue) => (issue.path.length === 0 ? issue.message : `${issue.path.join('.')}: ${issue.message}`)).join('; ');
+  return error.issues
+    .map((issue) => (issue.path.length === 0 ? issue.message : `${issue.path.join('.')}: ${issue.message}`))
+    .join('; ');
 }
 
-/** Our own failures, and those that fastify found before a handler ran (broken JSON, body too large, wrong content type). */
+/**
+ * Our own failures, and those that fastify found before a handler ran (broken JSON, body too large, wrong content
+ * type).
+ */
 function refusalOf(error: unknown): { status: number; failure: Failure } {
-  const status = error instanceof Error && 'statusCode' in error && typeof error.statusCode === 'number' ? error.statusCode : 500;
+  const status =
+    error instanceof Error && 'statusCode' in error && typeof error.statusCode === 'number' ? error.statusCode : 500;
   if (!(error instanceof UnderstudyError) && status >= 400 && status < 500) {
     const message = `the request was refused: ${messageOf(error)}`;
-    return { status, failure: { kind: 'usage', code: 'BAD_REQUEST', message, remedy: `Send JSON of at most ${BODY_BYTES_MAX} bytes.` } };
+    return {
+      status,
+      failure: {
+        kind: 'usage',
+        code: 'BAD_REQUEST',
+        message,
+        remedy: `Send JSON of at most ${BODY_BYTES_MAX} bytes.`,
+      },
+    };
   }
   const failure = failureOf(error);
   if (failure.code === 'UNKNOWN_OPERATION' || failure.code === 'UNKNOWN_PATH') return { status: 404, failure };

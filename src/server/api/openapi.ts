@@ -14,7 +14,11 @@ export function openApiDocument(version: string): object {
   }
   return {
     openapi: '3.1.0',
-    info: { title: 'Understudy', version, description: "A host's own API. Sizes are bytes, times ISO 8601 UTC, durations seconds." },
+    info: {
+      title: 'Understudy',
+      version,
+      description: "A host's own API. Sizes are bytes, times ISO 8601 UTC, durations seconds.",
+    },
     paths,
     components: { schemas: { Failure: schemaOf(FAILURE, 'output'), Progress: schemaOf(PROGRESS, 'output') } },
   };
@@ -23,7 +27,11 @@ export function openApiDocument(version: string): object {
 function describeOperation(name: string, operation: Operation): object {
   const stream =
     operation.long === true
-      ? { 'application/x-ndjson': { schema: { type: 'string', description: 'lines {progress} or {item}, the last one {result} or {error}' } } }
+      ? {
+          'application/x-ndjson': {
+            schema: { type: 'string', description: 'lines {progress} or {item}, the last one {result} or {error}' },
+          },
+        }
       : {};
   const refused = { description: 'refused', content: { 'application/json': { schema: REF.failure } } };
   return {
@@ -31,7 +39,10 @@ function describeOperation(name: string, operation: Operation): object {
     summary: operation.summary,
     requestBody: { required: true, content: { 'application/json': { schema: schemaOf(operation.params, 'input') } } },
     responses: {
-      200: { description: 'done', content: { 'application/json': { schema: schemaOf(operation.result, 'output') }, ...stream } },
+      200: {
+        description: 'done',
+        content: { 'application/json': { schema: schemaOf(operation.result, 'output') }, ...stream },
+      },
       default: refused,
     },
   };

@@ -22,7 +22,13 @@ export async function listenPublic({ host, port, registry }: PublicHttpOptions):
   try {
     await app.listen({ host, port });
   } catch (error) {
-    throw new UnderstudyError('io', 'HTTP_LISTEN_FAILED', `cannot listen on ${host}:${port}: ${messageOf(error)}`, 'Choose another address with --http HOST:PORT.', { cause: error });
+    throw new UnderstudyError(
+      'io',
+      'HTTP_LISTEN_FAILED',
+      `cannot listen on ${host}:${port}: ${messageOf(error)}`,
+      'Choose another address with --http HOST:PORT.',
+      { cause: error },
+    );
   }
   const bound = app.server.address();
   if (bound === null || typeof bound === 'string') throw new Error('a TCP listener has an address with a port');

@@ -1,6 +1,7 @@
 /**
- * What travels between a host and its clients: the parameters of operations, and what comes back. Field names in results are
- * promises to scripts (docs/operating/cli.md). Sizes are bytes, times ISO 8601 UTC, durations seconds, times of day HH:MM:SS local.
+ * What travels between a host and its clients: the parameters of operations, and what comes back. Field names in
+ * results are promises to scripts (docs/operating/cli.md). Sizes are bytes, times ISO 8601 UTC, durations seconds,
+ * times of day HH:MM:SS local.
  */
 
 import { z } from 'zod';
@@ -14,12 +15,17 @@ export const NAME_CHARS_MAX = 200;
 const PATH_CHARS_MAX = 4096;
 export const EVENTS_MAX = 10_000;
 
-const namesOf = <Name extends string>(table: Record<Name, unknown>): [Name, ...Name[]] => Object.keys(table) as [Name, ...Name[]];
+const namesOf = <Name extends string>(table: Record<Name, unknown>): [Name, ...Name[]] =>
+  Object.keys(table) as [Name, ...Name[]];
 
 // ── What people and programs send ──────────────────────────────────────────────────────────────────────────────────
 
 export const vmName = vmNameSchema.describe('name of the virtual machine');
-const path = z.string().min(1).max(PATH_CHARS_MAX).regex(/^[^\0]+$/);
+const path = z
+  .string()
+  .min(1)
+  .max(PATH_CHARS_MAX)
+  .regex(/^[^\0]+$/);
 /** The client makes paths absolute: the server has another working folder. */
 export const absolutePath = path.regex(/^\//, 'an absolute path');
 export const diskLocation = path
@@ -27,7 +33,11 @@ export const diskLocation = path
   .describe('absolute path of an image or block device, or an NBD URI');
 export const instant = z.iso.datetime({ offset: true }).describe('ISO 8601 with a zone');
 export const timeOfDay = timeOfDaySchema.describe('local time of day');
-export const hostPort = z.string().max(300).regex(/^(\[[^\]]+\]|[^:/\s]+):\d{1,5}$/, 'HOST:PORT').describe('HOST:PORT');
+export const hostPort = z
+  .string()
+  .max(300)
+  .regex(/^(\[[^\]]+\]|[^:/\s]+):\d{1,5}$/, 'HOST:PORT')
+  .describe('HOST:PORT');
 export const fingerprint = z
   .string()
   .max(200)
@@ -38,27 +48,41 @@ export const named = z.strictObject({ name: vmName });
 export const maybeNamed = z.strictObject({ name: vmName.exactOptional() });
 
 /**
- * A `SettingsChange` of model/settings.ts: what is absent stays as it is (`set`) or takes its default (`enable`). Ranges are checked by
- * `changeSettings`, together with what was set before.
+ * A `SettingsChange` of model/settings.ts: what is absent stays as it is (`set`) or takes its default (`enable`).
+ * Ranges are checked by `changeSettings`, together with what was set before.
  */
 export const settingsChange = z.strictObject({
-  frequencySec: z.literal([...FREQUENCIES_SEC]).exactOptional().describe('seconds between two log files'),
+  frequencySec: z
+    .literal([...FREQUENCIES_SEC])
+    .exactOptional()
+    .describe('seconds between two log files'),
   recoveryHistory: z.int().exactOptional().describe('further hourly recovery points to keep'),
   applicationConsistentHours: z.int().exactOptional(),
   compression: z.boolean().exactOptional(),
   excludedDisks: z.array(diskLocation).max(DISKS_PER_VM_MAX).exactOptional(),
   autoResync: z
-    .strictObject({ enabled: z.boolean().exactOptional(), intervalStart: timeOfDay.exactOptional(), intervalEnd: timeOfDay.exactOptional() })
+    .strictObject({
+      enabled: z.boolean().exactOptional(),
+      intervalStart: timeOfDay.exactOptional(),
+      intervalEnd: timeOfDay.exactOptional(),
+    })
     .exactOptional(),
   resyncPriority: z.int().exactOptional().describe("smaller goes first in the host's queue"),
   resyncShare: z
-    .strictObject({ diskBytesPerSec: z.int().nullable().exactOptional(), linkBytesPerSec: z.int().nullable().exactOptional() })
+    .strictObject({
+      diskBytesPerSec: z.int().nullable().exactOptional(),
+      linkBytesPerSec: z.int().nullable().exactOptional(),
+    })
     .exactOptional(),
   keepRecoveryPoints: z.boolean().exactOptional(),
   logLimitPercent: z.number().exactOptional().describe('of the virtual size of all disks'),
   boundedWaitMs: z.int().exactOptional(),
   verify: z
-    .strictObject({ everyDays: z.int().exactOptional(), at: timeOfDay.exactOptional(), diskBytesPerSec: z.int().exactOptional() })
+    .strictObject({
+      everyDays: z.int().exactOptional(),
+      at: timeOfDay.exactOptional(),
+      diskBytesPerSec: z.int().exactOptional(),
+    })
     .exactOptional(),
 });
 
@@ -208,7 +232,12 @@ export const point = z.looseObject({
   bytes: bytes.describe('what keeping it costs'),
 });
 
-export const check = z.looseObject({ check: z.string(), ok: z.boolean(), detail: z.string(), remedy: z.string().nullable() });
+export const check = z.looseObject({
+  check: z.string(),
+  ok: z.boolean(),
+  detail: z.string(),
+  remedy: z.string().nullable(),
+});
 
 export const syncNow = z.looseObject({ vmName: z.string(), logSequence: z.int().min(0), bytes, seconds });
 

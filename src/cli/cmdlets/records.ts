@@ -1,0 +1,208 @@
+/**
+ * What cmdlets put out: objects with Hyper-V's property names, in its order, and the columns that are shown when nobody chooses.
+ * Short names (State, Health, …) are aliases of properties, as in PowerShell.
+ */
+
+import { BLOCK_BYTES } from '../../model/limits.ts';
+import type { AuthorizationEntry, Health, Status } from '../../server/api/contract.ts';
+import { TimeSpan } from './values.ts';
+import type { Value } from './values.ts';
+
+export type Column = { label: string; of: (record: Row) => Value | undefined };
+export type RecordType = {
+  name: string;
+  columns: readonly Column[];
+  /** Alias → property, both as written. */
+  aliases: Readonly<Record<string, string>>;
+};
+export type Row = { type: RecordType | null; properties: ReadonlyMap<string, Value> };
+
+const property = (label: string, name: string = label): Column => ({
+  label,
+  of: ({ properties }) => properties.get(name),
+});
+const mebibytes = (label: string, name: string): Column => ({
+  label,
+  of: ({ properties }) => {
+    const bytes = properties.get(name);
+    return typeof bytes === 'number' ? (bytes / (256 * BLOCK_BYTES)).toFixed(2) : null;
+  },
+});
+
+const ALIASES = {
+  Name: 'VMName',
+  State: 'ReplicationState',
+  Health: 'ReplicationHealth',
+  Mode: 'ReplicationMode',
+  FrequencySec: 'ReplicationFrequencySec',
+  PrimaryServer: 'PrimaryServerName',
+  ReplicaServer: 'ReplicaServerName',
+  ReplicaPort: 'ReplicaServerPort',
+  AuthType: 'AuthenticationType',
+  Relationship: 'ReplicationRelationshipType',
+  RelationshipType: 'ReplicationRelationshipType',
+};
+
+export const VM_REPLICATION: RecordType = {
+  name: 'VMReplication',
+  columns: [
+    property('VMName'),
+    property('State', 'ReplicationState'),
+    property('Health', 'ReplicationHealth'),
+    property('Mode', 'ReplicationMode'),
+    property('FrequencySec', 'ReplicationFrequencySec'),
+    property('PrimaryServer', 'PrimaryServerName'),
+    property('ReplicaServer', 'ReplicaServerName'),
+    property('ReplicaPort', 'ReplicaServerPort'),
+    property('AuthType', 'AuthenticationType'),
+    property('Relationship', 'ReplicationRelationshipType'),
+  ],
+  aliases: ALIASES,
+};
+
+export const VM_REPLICATION_HEALTH: RecordType = {
+  name: 'VMReplicationHealth',
+  columns: [
+    property('VMName'),
+    property('State', 'ReplicationState'),
+    property('Health', 'ReplicationHealth'),
+    property('LReplTime', 'LastReplicationTime'),
+    mebibytes('PReplSize(M)', 'PendingReplicationSize'),
+    property('AvgLatency', 'AverageReplicationLatency'),
+    mebibytes('AvgReplSize(M)', 'AverageReplicationSize'),
+    property('Relationship', 'ReplicationRelationshipType'),
+  ],
+  aliases: { ...ALIASES, LReplTime: 'LastReplicationTime', AvgLatency: 'AverageReplicationLatency' },
+};
+
+export const AUTHORIZATION_ENTRY: RecordType = {
+  name: 'VMReplicationAuthorizationEntry',
+  columns: [
+    property('AllowedPS', 'AllowedPrimaryServer'),
+    property('StorageLoc', 'ReplicaStorageLocation'),
+    property('TrustGroup'),
+  ],
+  aliases: { AllowedPS: 'AllowedPrimaryServer', StorageLoc: 'ReplicaStorageLocation' },
+};
+
+export const VM_REPLICATION_SERVER: RecordType = {
+  name: 'VMReplicationServer',
+  columns: [
+    property('RepEnabled', 'ReplicationEnabled'),
+    property('AuthType', 'AllowedAuthenticationType'),
+    property('AllowAnyServer', 'ReplicationAllowedFromAnyServer'),
+    property('CertificateThumbprint'),
+  ],
+  aliases: { RepEnabled: 'ReplicationEnabled', AuthType: 'AllowedAuthenticationType' },
+};
+
+const date = (iso: string | null | undefined): Date | null =>
+  iso === null || iso === undefined ? null : new Date(iso);
+const span = (seconds: number | null | undefined): TimeSpan | null =>
+  seconds === null || seconds === undefined ? null : new TimeSpan(seconds);
+const clock = (timeOfDay: string): TimeSpan => {
+  const [hours = 0, minutes = 0, seconds = 0] = timeOfDay.split(':').map(Number);
+  return new TimeSpan(hours * 3600 + minutes * 60 + seconds);
+};
+const known = (status: Status, name: string): Value => {
+  const value = status[name];
+  return typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean' ? value : null;
+};
+
+/** Properties that VMReplication and VMReplicationHealth share. */
+function common(status: Status): [string, Value][] {
+  return [
+    ['CurrentReplicaServerName', status.replicaServer],
+    ['LastAppliedLogTime', date(status.lastAppliedLogTime)],
+    ['LastReplicationTime', date(status.lastReplicationTime)],
+    ['PrimaryServerName', status.primaryServer],
+    ['ReplicaServerName', status.replicaServer],
+    ['ReplicatedDisks', (status.disks ?? []).map(({ path }) => path)],
+    ['ReplicationHealth', status.health],
+    ['ReplicationMode', status.mode],
+    ['ReplicationRelationshipType', status.relationship],
+    ['ReplicationState', status.state],
+    ['VMId', status.vmId],
+    ['VMName', status.vmName],
+  ];
+}
+
+export function replicationRow(status: Status): Row {
+  return {
+    type: VM_REPLICATION,
+    properties: new Map<string, Value>([
+      ['AuthenticationType', 'Certificate'],
+      ['AutoResynchronizeEnabled', status.autoResynchronizeEnabled],
+      ['AutoResynchronizeIntervalEnd', clock(status.autoResynchronizeIntervalEnd)],
+      ['AutoResynchronizeIntervalStart', clock(status.autoResynchronizeIntervalStart)],
+      ['BypassProxyServer', false],
+      ['CompressionEnabled', known(status, 'compression')],
+      ['EnableWriteOrderPreservationAcrossDisks', true],
+      ['ExcludedDisks', status.excludedDisks ?? []],
+      ['InitialReplicationStartTime', date(status.initialReplicationStartTime)],
+      ['RecoveryHistory', status.recoveryHistory ?? null],
+      ['ReplicaServerPort', status.replicaPort ?? null],
+      ['ReplicationFrequencySec', status.frequencySec],
+      ['ResynchronizeStartTime', date(status.resynchronizeStartTime)],
+      ['VSSSnapshotFrequencyHour', known(status, 'applicationConsistentHours')],
+      ...common(status),
+      ['ReplicationHealthDetails', status.healthDetails],
+    ]),
+  };
+}
+
+export function healthRow(status: Status, { statistics }: Health): Row {
+  return {
+    type: VM_REPLICATION_HEALTH,
+    properties: new Map<string, Value>([
+      ['MonitoringStartTime', date(statistics.monitoringStartTime)],
+      ['MonitoringEndTime', date(statistics.monitoringEndTime)],
+      ['InitialReplicationSize', statistics.initialReplicationBytes ?? null],
+      ['PendingReplicationSize', statistics.pendingBytes],
+      ['AverageReplicationSize', statistics.averageReplicationBytes],
+      ['MaximumReplicationSize', statistics.maximumReplicationBytes],
+      ['AverageReplicationLatency', span(statistics.averageLatencySeconds)],
+      ['MaximumReplicationLatency', span(statistics.maximumLatencySeconds)],
+      ['ReplicationErrors', statistics.replicationErrors],
+      ['SuccessfulReplicationCount', statistics.successfulReplications],
+      ['MissedReplicationCount', statistics.missedReplications],
+      ['ReplicationHealthDetails', status.healthDetails],
+      ...common(status),
+    ]),
+  };
+}
+
+export function authorizationRow(entry: AuthorizationEntry): Row {
+  return {
+    type: AUTHORIZATION_ENTRY,
+    properties: new Map<string, Value>([
+      ['AllowedPrimaryServer', entry.name ?? (entry.fingerprint === 'any' ? '*' : entry.fingerprint)],
+      ['ReplicaStorageLocation', entry.storage],
+      ['TrustGroup', entry.trustGroup],
+      ['CertificateThumbprint', entry.fingerprint],
+    ]),
+  };
+}
+
+export function serverRow(host: { fingerprint: string; name: string }, entries: readonly AuthorizationEntry[]): Row {
+  return {
+    type: VM_REPLICATION_SERVER,
+    properties: new Map<string, Value>([
+      ['AllowedAuthenticationType', 'Certificate'],
+      ['AuthorizationEntries', entries.map(({ name, fingerprint }) => name ?? fingerprint)],
+      ['CertificateThumbprint', host.fingerprint],
+      ['Name', host.name],
+      ['ReplicationAllowedFromAnyServer', entries.some(({ fingerprint }) => fingerprint === 'any')],
+      ['ReplicationEnabled', entries.length > 0],
+    ]),
+  };
+}
+
+/** A property by its name or alias, any case; undefined when there is none. */
+export function findProperty({ type, properties }: Row, name: string): { name: string; value: Value } | undefined {
+  const wanted = name.toLowerCase();
+  for (const [candidate, value] of properties)
+    if (candidate.toLowerCase() === wanted) return { name: candidate, value };
+  const alias = Object.entries(type?.aliases ?? {}).find(([short]) => short.toLowerCase() === wanted);
+  return alias === undefined ? undefined : { name: alias[0], value: properties.get(alias[1]) ?? null };
+}

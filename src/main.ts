@@ -1,0 +1,50 @@
+#!/usr/bin/env node
+/** The one file that knows all: words of the command line → real clock, files and sockets → server or client. */
+import { readFileSync } from 'node:fs';
+import { pino } from 'pino';
+import { runCli } from './cli/run-cli.ts';
+import { hostClock, hostRandom } from './disk/host-clock.ts';
+import { hostFiles } from './disk/host-files.ts';
+import { openDisk } from './disk/open-disk.ts';
+import { createRawDisk } from './disk/raw-disk.ts';
+import { UnderstudyError } from './model/errors.ts';
+import type { DiskRecord } from './model/records.ts';
+import { hostCompute } from './resync/compare/host-compute.ts';
+import type { HostParts } from './server/host-parts.ts';
+import { serve } from './server/serve.ts';
+
+const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string };
+const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+const bootIdFile = process.env.UNDERSTUDY_BOOT_ID_FILE ?? '/proc/sys/kernel/random/boot_id';
+
+function hostParts(): HostParts {
+  const format = (record: DiskRecord) => (record.format === 'nbd' ? {} : { format: record.format as 'raw' });
+  return {
+    clock: hostClock, random: hostRandom, files: hostFiles, compute: hostCompute(), zone, bootIdFile,
+    log: pino({ level: process.env.UNDERSTUDY_LOG_LEVEL ?? 'info', base: null }, pino.destination({ fd: 2, sync: false })),
+    openDisk: (record) => openDisk(record.path, { ...format(record), readOnly: false, bootIdFile, clock: hostClock }),
+    openDiskForReading: (record) => openDisk(record.path, { ...format(record), readOnly: true, lock: false, bootIdFile, clock: hostClock }),
+    createDisk: async (record) => {
+      if (record.format !== 'raw') {
+        throw new UnderstudyError('usage', 'FORMAT_NOT_SUPPORTED', `a replica of format ${record.format} cannot be made`, 'Use a raw disk.');
+      }
+      await (await createRawDisk(record.path, record.virtualSize)).close();
+    },
+    describeDisk: async (path) => {
+      const disk = await openDisk(path, { readOnly: false, bootIdFile, clock: hostClock });
+      const { format: found, virtualSize, logicalSectorSize, geometry } = disk;
+      await disk.close();
+      return { format: found, virtualSize, logicalSectorSize, geometry };
+    },
+  };
+}
+
+const stop = new AbortController();
+for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(name, () => stop.abort(new Error(name)));
+
+process.exitCode = await runCli(process.argv.slice(2), {
+  stdin: process.stdin, stdout: process.stdout, stderr: process.stderr, env: process.env,
+  isTTY: { stdin: process.stdin.isTTY, stdout: process.stdout.isTTY, stderr: process.stderr.isTTY },
+  cwd: process.cwd(), zone, clock: hostClock, files: hostFiles, version, signal: stop.signal,
+  makeServer: (options) => serve(hostParts(), options, version),
+});

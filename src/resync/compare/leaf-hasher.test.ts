@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict';
+import { truncateSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import fc from 'fast-check';
+import { MemoryDisk } from '../../disk/memory-disk.ts';
+import { createRawDisk, openRawDisk } from '../../disk/raw-disk.ts';
+import { InThreadHasher, type LeafHasher, dataLeaves } from './leaf-hasher.ts';
+import { DiskUnderTest, contents, noise, randomFrom, syncCompute } from './pair.suite.ts';
+import { DEFAULT_SHAPE, DIGEST_BYTES, type TreeShape } from './tree-shape.ts';
+import { WorkerHasher, hasherFor } from './worker-hasher.ts';
+
+const folder = await mkdtemp(join(tmpdir(), 'understudy-hasher-'));
+after(() => rm(folder, { recursive: true }));
+const digest = syncCompute.digest;
+
+/** From the bytes alone, without extents. */
+function expected(bytes: Buffer, leaf: number, shape: TreeShape): { leaf: Uint8Array; pages: Buffer } {
+  const inside = bytes.subarray(leaf * shape.leafBytes, (leaf + 1) * shape.leafBytes);
+  const pages = Buffer.alloc((shape.leafBytes / 4096) * DIGEST_BYTES);
+  for (let at = 0; at < inside.length; at += 4096) {
+    pages.set(digest(inside.subarray(at, at + 4096)), (at / 4096) * DIGEST_BYTES);
+  }
+  return { leaf: digest(inside), pages };
+}
+
+async function check(hasher: LeafHasher, bytes: Buffer, shape: TreeShape): Promise<void> {
+  const count = Math.ceil(bytes.length / shape.leafBytes);
+  const all = Array.from({ length: count }, (_, leaf) => expected(bytes, leaf, shape));
+  assert.deepEqual(Buffer.from(await hasher.leaves(0, count)), Buffer.concat(all.map(({ leaf }) => leaf)));
+  if (count > 2) {
+    const middle = await hasher.leaves(1, count - 2);
+    assert.deepEqual(Buffer.from(middle), Buffer.concat(all.slice(1, -1).map(({ leaf }) => leaf)));
+  }
+  const picked = [...all.keys()].filter((leaf) => leaf % 3 !== 1);
+  assert.deepEqual(Buffer.from(await hasher.pages(picked)), Buffer.concat(picked.map((leaf) => all[leaf]!.pages)));
+}
+
+let files = 0;
+test('both hashers agree with plain digests of the bytes, whatever the holes', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.integer({ min: 1, max: 2 ** 31 }), fc.constantFrom(32, 128, 256), async (seed, leafKib) => {
+      const shape = { leafBytes: leafKib * 1024, segmentNodes: 1 };
+      const random = randomFrom(seed);
+      const size = 512 * (1 + random(9000));
+      const memory = new MemoryDisk(size);
+      const path = join(folder, `${files++}.img`);
+      const raw = await createRawDisk(path, size);
+      for (let count = random(8); count > 0; count--) {
+        const offset = random(size);
+        const length = 1 + random(Math.min(400_000, size - offset));
+        const bytes = random(4) === 0 ? Buffer.alloc(length) : Buffer.alloc(length, noise(random, 333));
+        for (const disk of [memory, raw]) await disk.write(bytes, offset);
+      }
+      const bytes = await contents(memory);
+      for (const disk of [memory, raw]) await check(new InThreadHasher(disk, { shape, digest }), bytes, shape);
+      const worker = new WorkerHasher(raw, { shape, digest });
+      await check(worker, bytes, shape);
+      await worker.close();
+      await raw.close();
+    }),
+    { numRuns: 15 },
+  );
+});
+
+test('holes are never read', async () => {
+  const disk = new DiskUnderTest(new MemoryDisk(2 ** 30));
+  await disk.inside.write(Buffer.from('x'), 2 ** 29);
+  const shape = DEFAULT_SHAPE;
+  let paced = 0;
+  const hasher = new InThreadHasher(disk, { shape, digest, pace: (bytes) => void (paced += bytes) });
+  await hasher.leaves(0, 2 ** 30 / shape.leafBytes);
+  assert.equal(disk.reads, 1);
+  assert.equal(paced, shape.leafBytes);
+  assert.deepEqual(await dataLeaves(disk, 0, 4096, shape.leafBytes), [[2048, 1]]);
+});
+
+test('a raw file gets a thread, and every other disk stays in this one', async () => {
+  const raw = await createRawDisk(join(folder, 'thread.img'), 2 ** 20);
+  const options = { shape: DEFAULT_SHAPE, digest };
+  const hashers = [
+    await hasherFor(raw, options),
+    await hasherFor(raw, { ...options, read: (into, offset) => raw.read(into, offset) }),
+    await hasherFor(new MemoryDisk(2 ** 20), options),
+  ];
+  assert.deepEqual(
+    hashers.map((hasher) => hasher.constructor.name),
+    ['WorkerHasher', 'InThreadHasher', 'InThreadHasher'],
+  );
+  for (const hasher of hashers) await hasher.close();
+  await raw.close();
+});
+
+test('a file that becomes shorter is an I/O error of the thread, not zeroes', async () => {
+  const path = join(folder, 'short.img');
+  const raw = await createRawDisk(path, 2 ** 20);
+  await raw.write(Buffer.alloc(2 ** 20, 1), 0);
+  const reopened = await openRawDisk(path, { readOnly: true, lock: false });
+  const hasher = new WorkerHasher(reopened, { shape: DEFAULT_SHAPE, digest });
+  await hasher.leaves(0, 1);
+  truncateSync(path, 2 ** 19);
+  await assert.rejects(hasher.pages([2]), { code: 'EIO', message: /ends at byte 524288/ });
+  await hasher.close();
+  await assert.rejects(hasher.pages([0]), /closed/);
+  await Promise.all([raw.close(), reopened.close()]);
+});

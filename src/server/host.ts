@@ -1,0 +1,216 @@
+/**
+ * One host: catalog, primaries, replicas, NBD server and peer server of one data folder, put together. Deciding and doing is in the
+ * folders below; this file owns lifetimes.
+ */
+import { mkdir } from 'node:fs/promises';
+import { SqliteCatalog } from '../catalog/sqlite-catalog.ts';
+import { UnderstudyError } from '../model/errors.ts';
+import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
+import type { VmRecord } from '../model/records.ts';
+import { hostSettingsSchema, type HostSettings } from '../model/settings.ts';
+import type { NbdExport } from '../nbd/export.ts';
+import { NbdServer, nbdUri } from '../nbd/server.ts';
+import { PeerDispatcher } from '../peer/dispatcher.ts';
+import { entryFor } from '../peer/authorisation.ts';
+import { greet, handleHello } from '../peer/hello.ts';
+import { openIdentity, type HostIdentity } from '../peer/identity.ts';
+import { PeerServer } from '../peer/server.ts';
+import { PrimaryVm } from '../replication/primary-vm.ts';
+import { Relationships } from '../replication/relationships.ts';
+import { ReplicaHost } from '../replication/replica-host.ts';
+import type { ReplicationPorts } from '../replication/replication-ports.ts';
+import { holdDataFolder, type DataLease } from './data-lease.ts';
+import { readMachine, type HostParts, type Machine } from './host-parts.ts';
+import { LinkPool } from './link-pool.ts';
+import { Slots } from './slots.ts';
+import { exportName, trackedExport } from './tracked-export.ts';
+
+export interface HostOptions {
+  dataFolder: string;
+  name: string | null;
+  peer: { host: string; port: number };
+}
+
+export class Host {
+  readonly name: string;
+  readonly dataFolder: string;
+  readonly parts: HostParts;
+  readonly machine: Machine;
+  readonly identity: HostIdentity;
+  readonly catalog: SqliteCatalog;
+  readonly relationships: Relationships;
+  readonly ports: ReplicationPorts;
+  readonly replicas: ReplicaHost;
+  readonly nbd: NbdServer;
+  readonly peer: PeerServer;
+  readonly primaries = new Map<string, PrimaryVm>();
+  #lease: DataLease;
+  #links: LinkPool;
+  #exports = new Map<string, NbdExport>();
+  #clients = new Map<string, Set<number>>();
+  #failures = new Map<string, UnderstudyError>();
+
+  private constructor(built: {
+    options: HostOptions; parts: HostParts; machine: Machine; identity: HostIdentity; catalog: SqliteCatalog; lease: DataLease; name: string;
+  }) {
+    const { parts, options, catalog, machine, identity } = built;
+    const { clock, log } = parts;
+    this.parts = parts;
+    this.machine = machine;
+    this.identity = identity;
+    this.catalog = catalog;
+    this.name = built.name;
+    this.dataFolder = options.dataFolder;
+    this.#lease = built.lease;
+    this.relationships = new Relationships({ catalog, clock, zone: parts.zone, hostSettings: () => this.settings() });
+    const transfers = new Slots(() => this.settings().transferConcurrency);
+    this.#links = new LinkPool(identity, clock, (link) => greet(link, { hostName: built.name, bootId: machine.bootId }, clock));
+    this.ports = {
+      ...parts, ...machine, catalog, relationships: this.relationships, hostName: this.name, dataFolder: options.dataFolder,
+      hostSettings: () => this.settings(), peerPort: () => this.peer.address.port, link: (remote) => this.#links.get(remote), transferSlot: (signal) => transfers.take(signal),
+    };
+    this.replicas = new ReplicaHost(this.ports, parts.zone);
+    const dispatcher = new PeerDispatcher({ log, authenticate: (caller) => entryFor(catalog.authorizations.list(), caller) });
+    handleHello(dispatcher, { hostName: this.name, bootId: machine.bootId }, clock);
+    this.replicas.serve(dispatcher);
+    this.nbd = new NbdServer({ exports: (name) => this.#exports.get(name), list: () => [...this.#exports.keys()], clock, log });
+    this.peer = new PeerServer({
+      identity, dispatcher, log, clock,
+      onRefused: ({ fingerprint, address, reason }) => this.relationships.note(null,
+        makeEvent(ACTIVITY_EVENTS.peerRefused, null, { fingerprint: fingerprint ?? 'none', address, reason })),
+    });
+  }
+
+  /** Opens the data folder, takes up everything a stop or a crash has left, and serves. */
+  static async start(parts: HostParts, options: HostOptions): Promise<Host> {
+    const { dataFolder } = options;
+    await makeDataFolder(dataFolder);
+    const machine = await readMachine(parts.bootIdFile);
+    const name = options.name ?? machine.hostName;
+    const lease = await holdDataFolder(dataFolder, { hostId: machine.hostId, hostName: name, bootId: machine.bootId }, parts.clock);
+    let catalog: SqliteCatalog | null = null;
+    try {
+      const identity = await openIdentity(`${dataFolder}/identity`, name, parts.random);
+      catalog = SqliteCatalog.open(`${dataFolder}/catalog.db`);
+      const host = new Host({ options, parts, machine, identity, catalog, lease, name });
+      await host.#begin(options);
+      return host;
+    } catch (error) {
+      catalog?.close();
+      await lease.release();
+      throw error;
+    }
+  }
+
+  settings(): HostSettings {
+    return hostSettingsSchema.parse(this.catalog.value('settings') ?? {});
+  }
+
+  /** Seals the disks and ends; guests see their connections close. */
+  async close(): Promise<void> {
+    await this.nbd.close();
+    await Promise.all([...this.primaries.values()].map((primary) => primary.close()));
+    await this.peer.close();
+    await this.replicas.close();
+    await this.#links.close();
+    this.catalog.close();
+    await this.#lease.release();
+  }
+
+  vm(name: string): VmRecord {
+    const vm = this.catalog.vmByName(name);
+    if (vm !== undefined) return vm;
+    throw new UnderstudyError('usage', 'VM_NOT_FOUND', `there is no VM '${name}' on host ${this.name}`, 'See: understudy vm list');
+  }
+
+  primary(vmId: string): PrimaryVm {
+    const primary = this.primaries.get(vmId);
+    if (primary === undefined) throw new Error(`VM ${vmId} is no primary of this host`);
+    return primary;
+  }
+
+  /** What kept the disks of a VM from being opened when the server started; shown in its status. */
+  failureOf(vmId: string): UnderstudyError | undefined {
+    return this.#failures.get(vmId);
+  }
+
+  /** Makes a VM's disks reachable for guests. They are opened when the first guest comes, or at once by `attach`. */
+  adopt(vm: VmRecord): PrimaryVm {
+    const primary = new PrimaryVm(this.ports, vm.vmId);
+    this.primaries.set(vm.vmId, primary);
+    vm.disks.forEach((disk, index) => {
+      const name = exportName(vm, index);
+      this.#exports.set(name, trackedExport(name, disk, {
+        disk: async () => (await this.#openForGuest(vm.vmId)).disk(disk.diskId),
+        connected: (client) => this.#guestCame(vm.vmId, client.id),
+        gone: (client) => void this.#clients.get(vm.vmId)?.delete(client.id),
+      }));
+    });
+    return primary;
+  }
+
+  /** Takes the exports of a VM away, after its guests' last requests have ended. */
+  async abandon(vm: VmRecord): Promise<void> {
+    await this.closeExports(vm);
+    for (const index of vm.disks.keys()) this.#exports.delete(exportName(vm, index));
+    await this.primaries.get(vm.vmId)?.close();
+    this.primaries.delete(vm.vmId);
+  }
+
+  async closeExports(vm: VmRecord): Promise<void> {
+    for (const index of vm.disks.keys()) await this.nbd.disconnect(exportName(vm, index));
+  }
+
+  guests(vmId: string): number {
+    return this.#clients.get(vmId)?.size ?? 0;
+  }
+
+  uri(vm: VmRecord, index: number): string {
+    return nbdUri(this.nbd.address()[0]!, exportName(vm, index));
+  }
+
+  async #begin(options: HostOptions): Promise<void> {
+    for (const vm of this.catalog.vms.list()) {
+      if (vm.side !== 'primary') continue;
+      const primary = this.adopt(vm);
+      try {
+        await primary.start();
+      } catch (error) {
+        if (!(error instanceof UnderstudyError)) throw error;
+        // One VM whose disk is missing or in use must not keep the others from being protected.
+        this.#failures.set(vm.vmId, error);
+        this.parts.log.error({ vm: vm.name, code: error.code, error: error.message }, 'could not open the disks of a VM');
+        primary.run();
+      }
+    }
+    await this.replicas.start();
+    await this.nbd.listenUnix(`${this.dataFolder}/nbd.sock`);
+    await this.peer.listen(options.peer.host, options.peer.port);
+  }
+
+  #guestCame(vmId: string, client: number): void {
+    const { attach, name } = this.relationships.vm(vmId);
+    if (attach === 'stopped') {
+      throw new UnderstudyError('state', 'VM_STOPPED', `VM '${name}' is stopped`, `Attach it first: understudy vm attach '${name}'`);
+    }
+    const clients = this.#clients.get(vmId) ?? new Set();
+    this.#clients.set(vmId, clients.add(client));
+  }
+
+  async #openForGuest(vmId: string) {
+    const vm = this.relationships.vm(vmId);
+    if (vm.attach === 'on-demand') this.catalog.transaction(() => this.catalog.vms.put({ ...vm, attach: 'attached' }));
+    const tracked = await this.primary(vmId).hold('guest');
+    this.#failures.delete(vmId);
+    return tracked;
+  }
+}
+
+async function makeDataFolder(folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+  } catch (cause) {
+    throw new UnderstudyError('io', 'DATA_FOLDER_UNUSABLE', `the data folder ${folder} cannot be made`,
+      'Name another one with --data DIR, or make it with the right owner.', { cause });
+  }
+}

@@ -1,0 +1,19 @@
+/** Everything a host can be asked, from its parts. */
+import { UnderstudyError } from '../../model/errors.ts';
+import type { HostOperations } from '../api/contract.ts';
+import type { Host } from '../host.ts';
+import { monitoringOperations } from './monitoring-operations.ts';
+import { pairingOperations } from './pairing-operations.ts';
+import { replicationOperations } from './replication-operations.ts';
+import { vmOperations } from './vm-operations.ts';
+
+export function hostOperations(host: Host): HostOperations {
+  const missing = async (): Promise<never> => {
+    throw new UnderstudyError('state', 'NOT_AVAILABLE', 'this version cannot do that yet', 'See the README for what is not done yet.');
+  };
+  return {
+    ...pairingOperations(host), ...vmOperations(host), ...replicationOperations(host), ...monitoringOperations(host),
+    'import': missing, 'cancel-resync': missing, 'resync.status': missing, 'resync.plan': missing, 'resync.queue': missing,
+    'verify': missing, 'failover': missing, 'failover.cancel': missing, 'points': missing,
+  };
+}

@@ -1,0 +1,61 @@
+/** What is going on: status, health, events, and the server's own checks. */
+import type { EventRecord } from '../../model/records.ts';
+import type { CallContext, Check, HostEvent, HostOperations, Params } from '../api/contract.ts';
+import type { Host } from '../host.ts';
+import { healthShape, statusShape } from '../status.ts';
+
+type Operations = Pick<HostOperations, 'status' | 'health' | 'events' | 'doctor'>;
+
+const EVENTS_DEFAULT = 100;
+/** How often followed events are looked for; they are rare, and a look is one query by index. */
+const FOLLOW_MS = 500;
+const FREE_BYTES_WARN = 1 << 30;
+
+export function monitoringOperations(host: Host): Operations {
+  return {
+    'status': async ({ name }) =>
+      (name === undefined ? host.catalog.vms.list().map((vm) => statusShape(host, vm)) : statusShape(host, host.vm(name))),
+    'health': async ({ name }) =>
+      (name === undefined ? host.catalog.vms.list().map((vm) => healthShape(host, vm)) : healthShape(host, host.vm(name))),
+    'events': (params, context) => events(host, params, context),
+    'doctor': () => doctor(host),
+  };
+}
+
+async function events(host: Host, params: Params<'events'>, context: CallContext): Promise<HostEvent[]> {
+  if (params.name !== undefined) host.vm(params.name);
+  const filter = { ...(params.name === undefined ? {} : { vmName: params.name }), limit: params.limit ?? EVENTS_DEFAULT };
+  const since = params.since === undefined ? -Infinity : Date.parse(params.since);
+  const past = host.catalog.events(filter);
+  const shown = past.filter(({ time }) => time >= since).map(shape);
+  if (params.follow !== true) return shown;
+  for (const event of shown) context.emit(event);
+  let after = past.at(-1)?.sequence ?? host.catalog.events({ limit: 1 }).at(-1)?.sequence ?? 0;
+  while (!context.signal.aborted) {
+    for (const event of host.catalog.events({ ...filter, after, limit: 1000 })) {
+      context.emit(shape(event));
+      after = event.sequence;
+    }
+    await host.parts.clock.sleep(FOLLOW_MS, context.signal).catch(() => undefined);
+  }
+  return [];
+}
+
+const shape = ({ time, id, level, vmName, message, data }: EventRecord): HostEvent =>
+  ({ time: new Date(time).toISOString(), id, level, vmName, message, data });
+
+async function doctor(host: Host): Promise<Check[]> {
+  const free = await host.parts.files.freeBytes(host.dataFolder);
+  const checks: Check[] = [{
+    check: 'space in the data folder', ok: free >= FREE_BYTES_WARN, detail: `${free} bytes free in ${host.dataFolder}`,
+    remedy: free >= FREE_BYTES_WARN ? null : 'Free space: the catalog and the inbox of replicas live there.',
+  }];
+  for (const vm of host.catalog.vms.list()) {
+    const failure = host.failureOf(vm.vmId);
+    checks.push({
+      check: `disks of VM '${vm.name}'`, ok: failure === undefined, detail: failure?.message ?? `${vm.disks.length} disks`,
+      remedy: failure?.remedy ?? null,
+    });
+  }
+  return checks;
+}

@@ -1,0 +1,154 @@
+/** Replication as the administrator steers it. */
+import { UnderstudyError } from '../../model/errors.ts';
+import { ACTIVITY_EVENTS, makeEvent } from '../../model/events.ts';
+import type { RelationshipRecord, VmRecord } from '../../model/records.ts';
+import { changeSettings, relationshipSettingsSchema, type SettingsChange } from '../../model/settings.ts';
+import { settingsError } from '../../model/settings.ts';
+import { newStatistics } from '../../model/statistics.ts';
+import { normaliseFingerprint } from './pairing-operations.ts';
+import { announcementOf } from '../../replication/announcement.ts';
+import { enableMessage } from '../../replication/messages.ts';
+import type { HostOperations, Params, Status } from '../api/contract.ts';
+import type { Host } from '../host.ts';
+import { statusShape } from '../status.ts';
+import { primaryOnly } from './vm-operations.ts';
+
+type Operations = Pick<HostOperations,
+  'enable' | 'start' | 'stop-initial' | 'sync-now' | 'suspend' | 'resume' | 'set' | 'remove' | 'reset-statistics'>;
+
+export function replicationOperations(host: Host): Operations {
+  const { relationships } = host;
+  const status = (name: string): Status => statusShape(host, host.vm(name));
+  return {
+    'enable': async (params) => {
+      await enable(host, params);
+      return status(params.name);
+    },
+    'start': async (params) => {
+      start(host, params);
+      return status(params.name);
+    },
+    'stop-initial': async ({ name }) => {
+      const vm = host.vm(name);
+      relationships.perform(vm.vmId, 'stop-initial', { initial: null, error: null });
+      host.primary(vm.vmId).interrupt('initial replication was stopped');
+      return status(name);
+    },
+    'sync-now': async ({ name }, { signal }) => {
+      const vm = host.vm(name);
+      relationships.check(vm.vmId, 'sync-now');
+      const startedAt = host.parts.clock.monotonic();
+      const { epoch, bytes } = await host.primary(vm.vmId).syncNow(signal);
+      return { vmName: name, logSequence: epoch, bytes, seconds: (host.parts.clock.monotonic() - startedAt) / 1000 };
+    },
+    'suspend': async ({ name }) => {
+      const { vmId } = host.vm(name);
+      relationships.perform(vmId, 'suspend');
+      host.primary(vmId).interrupt('replication was paused');
+      return status(name);
+    },
+    'resume': async ({ name, resynchronize }) => {
+      const { vmId } = host.vm(name);
+      const operation = resynchronize === true ? 'resynchronize' : 'resume';
+      relationships.perform(vmId, operation, { error: null });
+      host.primary(vmId).interrupt('replication was resumed');
+      return status(name);
+    },
+    'set': async ({ name, settings, replica, fingerprint }) => {
+      const { vmId } = host.vm(name);
+      relationships.check(vmId, 'set');
+      changeRelationship(host, host.vm(name), settings ?? {}, { replica, fingerprint });
+      return status(name);
+    },
+    'remove': async ({ name }) => {
+      const vm = host.vm(name);
+      relationships.check(vm.vmId, 'remove');
+      if (vm.side === 'replica') {
+        await host.replicas.remove(vm.vmId);
+        host.catalog.transaction(() => host.catalog.vms.remove(vm.vmId));
+      } else await host.primary(vm.vmId).endReplication();
+      return { ...statusShape(host, { ...vm, tracking: null }), state: 'Disabled' };
+    },
+    'reset-statistics': async ({ name }) => {
+      const { vmId } = host.vm(name);
+      relationships.update(vmId, { statistics: newStatistics(host.parts.clock.now(), host.settings(), host.parts.zone) });
+      relationships.note(vmId, makeEvent(ACTIVITY_EVENTS.statisticsReset, name, {}));
+      return status(name);
+    },
+  };
+}
+
+async function enable(host: Host, { name, replica, fingerprint, settings }: Params<'enable'>): Promise<void> {
+  const vm = primaryOnly(host, name, 'enable');
+  host.relationships.check(vm.vmId, 'enable');
+  const [address, port] = splitHostPort(replica);
+  const remote = { host: address, port, fingerprint: normaliseFingerprint(fingerprint), name: '' };
+  const chosen = parsed(() => changeSettings(relationshipSettingsSchema.parse({}), (settings ?? {}) as SettingsChange));
+  const kept = withoutExcluded(vm, chosen.excludedDisks);
+  const { result } = await host.ports.link(remote).call(enableMessage, announcementOf(host.ports, kept, chosen));
+  const now = host.parts.clock.now();
+  const relationship: RelationshipRecord = {
+    vmId: vm.vmId, side: 'primary', state: 'Disabled', createdAt: now, trustGroup: result.trustGroup, baselineId: '',
+    remote: { ...remote, name: result.replicaName }, settings: chosen, initial: null, required: null, error: null,
+    lastReplicationTime: null, lastReceivedEpoch: -1, lastAppliedEpoch: -1, lastAppliedTime: null, lastAppliedLogs: {},
+    consistentFrom: 0, appliedSeals: {}, applying: null, wantedAgain: null, lost: null, remoteState: null, mapTrusted: true,
+    transferred: { initialBytes: 0, logBytes: 0, wireBytes: 0, resyncBytes: 0 },
+    statistics: newStatistics(now, host.settings(), host.parts.zone),
+  };
+  host.catalog.transaction(() => {
+    host.catalog.vms.put(kept);
+    host.catalog.relationships.put(relationship);
+    host.relationships.perform(vm.vmId, 'enable');
+  });
+  host.primary(vm.vmId).run();
+}
+
+function withoutExcluded(vm: VmRecord, excluded: string[]): VmRecord {
+  const unknown = excluded.find((path) => !vm.disks.some((disk) => disk.path === path));
+  if (unknown !== undefined) {
+    throw new UnderstudyError('usage', 'DISK_NOT_FOUND', `VM '${vm.name}' has no disk ${unknown}`, `Its disks: ${vm.disks.map(({ path }) => path).join(', ')}`);
+  }
+  const disks = vm.disks.map(({ excluded: _, ...disk }) => (excluded.includes(disk.path) ? { ...disk, excluded: true as const } : disk));
+  if (disks.length > excluded.length) return { ...vm, disks };
+  throw new UnderstudyError('usage', 'NO_DISKS_LEFT', `all disks of VM '${vm.name}' are excluded`, 'Leave at least one disk.');
+}
+
+function start(host: Host, { name, at, exportTo, useExisting }: Params<'start'>): void {
+  const vm = host.vm(name);
+  const startAt = at === undefined ? null : Date.parse(at);
+  const method = exportTo !== undefined ? 'export' : useExisting === true ? 'existing' : 'network';
+  host.relationships.perform(vm.vmId, 'start-initial', {
+    error: null,
+    initial: { method, startAt, token: '', folder: exportTo ?? null, firstEpoch: 0, cursors: {}, copied: false },
+  }, at === undefined ? {} : { startAt: at });
+  host.primary(vm.vmId).interrupt('initial replication was started');
+}
+
+function changeRelationship(
+  host: Host, vm: VmRecord, change: object, where: { replica: string | undefined; fingerprint: string | undefined },
+): void {
+  const { relationships } = host;
+  const before = relationships.get(vm.vmId);
+  const settings = parsed(() => changeSettings(before.settings, change as SettingsChange));
+  const [address, port] = where.replica === undefined ? [before.remote.host, before.remote.port] : splitHostPort(where.replica);
+  const fingerprint = where.fingerprint === undefined ? before.remote.fingerprint : normaliseFingerprint(where.fingerprint);
+  const remote = { ...before.remote, host: address, port, fingerprint };
+  relationships.update(vm.vmId, { settings, remote });
+  relationships.note(vm.vmId, makeEvent(ACTIVITY_EVENTS.settingsChanged, vm.name, { changes: { ...change, ...where } }));
+  host.primary(vm.vmId).settingsChanged();
+}
+
+export function splitHostPort(text: string): [host: string, port: number] {
+  const colon = text.lastIndexOf(':');
+  const port = Number(text.slice(colon + 1));
+  if (port < 1 || port > 65_535) throw new UnderstudyError('usage', 'BAD_ADDRESS', `${text} is not HOST:PORT`, 'Give for example 10.0.0.2:7743.');
+  return [text.slice(0, colon).replace(/^\[|\]$/g, ''), port];
+}
+
+function parsed<T>(parse: () => T): T {
+  try {
+    return parse();
+  } catch (error) {
+    throw settingsError(error);
+  }
+}

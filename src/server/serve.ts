@@ -1,0 +1,48 @@
+/** A running server: the host, its API on the Unix socket, and what it answers over TCP. */
+import { Registry } from 'prom-client';
+import { listenOnSocket, type Listener } from './api/http.ts';
+import { listenPublic } from './api/public-http.ts';
+import { socketPath } from './api/socket-path.ts';
+import type { HostParts } from './host-parts.ts';
+import { Host, type HostOptions } from './host.ts';
+import { hostOperations } from './operations/index.ts';
+
+export interface ServeOptions extends HostOptions {
+  http: { host: string; port: number };
+}
+
+export interface RunningServer {
+  /** HOST:PORT, with the real port. */
+  readonly peerAddress: string;
+  readonly httpAddress: string;
+  readonly socketPath: string;
+  /** Rejects when the server ends by itself. */
+  readonly ended: Promise<void>;
+  close(): Promise<void>;
+}
+
+export async function serve(parts: HostParts, options: ServeOptions, version: string): Promise<RunningServer> {
+  const host = await Host.start(parts, options);
+  const opened: Listener[] = [];
+  try {
+    const api = await listenOnSocket(socketPath(options.dataFolder), { operations: hostOperations(host), log: parts.log, version });
+    opened.push(api);
+    const http = await listenPublic({ ...options.http, registry: new Registry() });
+    opened.push(http);
+    const { address, port, family } = host.peer.address;
+    return {
+      peerAddress: `${family === 'IPv6' ? `[${address}]` : address}:${port}`,
+      httpAddress: http.address,
+      socketPath: api.address,
+      ended: new Promise(() => {}),
+      async close() {
+        for (const listener of opened) await listener.close();
+        await host.close();
+      },
+    };
+  } catch (error) {
+    for (const listener of opened) await listener.close();
+    await host.close();
+    throw error;
+  }
+}

@@ -1,0 +1,130 @@
+/** Records as clients see them: the shapes of the API contract. Reads only. */
+import { healthOf } from '../model/health.ts';
+import type { RelationshipRecord, VmRecord } from '../model/records.ts';
+import { HEALTH_NUMBERS, MODE_NUMBERS, REPLICATION_STATES } from '../model/replication-state.ts';
+import { averageBytes, averageLatencyMs } from '../model/statistics.ts';
+import { logBytesOf, logLimitOf } from '../replication/log-limit.ts';
+import { hasBaseline } from '../replication/relationships.ts';
+import type { Health, Statistics, Status, Vm } from './api/contract.ts';
+import type { Host } from './host.ts';
+
+const isoOrNull = (time: number | null): string | null => (time === null ? null : new Date(time).toISOString());
+
+export function vmShape(host: Host, vm: VmRecord): Vm {
+  const attached = vm.side === 'primary' && host.primaries.get(vm.vmId)?.tracked != null && vm.attach === 'attached';
+  return {
+    vmId: vm.vmId, name: vm.name, attached, side: vm.side, guests: host.guests(vm.vmId), logDir: vm.logFolder,
+    disks: vm.disks.map((disk, index) => ({
+      path: disk.path, format: disk.format, virtualSize: disk.virtualSize,
+      uri: vm.side === 'primary' && vm.attach !== 'stopped' ? host.uri(vm, index) : null,
+    })),
+  };
+}
+
+export function statusShape(host: Host, vm: VmRecord): Status {
+  const relationship = host.relationships.find(vm.vmId);
+  return relationship === undefined ? notReplicated(vm) : replicated(host, vm, relationship);
+}
+
+export function healthShape(host: Host, vm: VmRecord): Health {
+  const relationship = host.relationships.find(vm.vmId);
+  if (relationship === undefined) {
+    return { vmName: vm.name, health: 'NotApplicable', state: 'Disabled', relationship: 'Simple', lastReplicationTime: null,
+      healthDetails: [], statistics: noStatistics };
+  }
+  const { health, details } = judge(host, vm, relationship);
+  return {
+    vmName: vm.name, health, state: relationship.state, relationship: 'Simple',
+    lastReplicationTime: isoOrNull(relationship.lastReplicationTime), healthDetails: details,
+    statistics: statisticsShape(host, vm, relationship),
+  };
+}
+
+const noStatistics: Statistics = {
+  monitoringStartTime: null, monitoringEndTime: null, averageReplicationBytes: 0, maximumReplicationBytes: 0,
+  averageLatencySeconds: null, maximumLatencySeconds: null, replicationErrors: 0, successfulReplications: 0, missedReplications: 0,
+  pendingBytes: 0,
+};
+
+function judge(host: Host, vm: VmRecord, relationship: RelationshipRecord) {
+  const failed = host.failureOf(vm.vmId);
+  const failure = relationship.error ?? (failed === undefined ? null : { ...failed.toJSON(), retryAt: null });
+  return healthOf({
+    vmName: vm.name, side: relationship.side, state: relationship.state, now: host.parts.clock.now(), since: relationship.createdAt,
+    hasBaseline: hasBaseline(relationship), lastReplicationTime: relationship.lastReplicationTime, statistics: relationship.statistics,
+    failure, required: relationship.required, log: relationship.side === 'primary' ? logFacts(host, vm, relationship) : null,
+  });
+}
+
+function logFacts(host: Host, vm: VmRecord, relationship: RelationshipRecord) {
+  const open = host.primaries.get(vm.vmId)?.tracked?.openLogBytes ?? 0;
+  const bytes = logBytesOf(host.catalog, vm.vmId) + open;
+  const limitBytes = logLimitOf(vm, relationship);
+  return { bytes, limitBytes, limitReachedAt: forecast(host, relationship, bytes, limitBytes) };
+}
+
+/** At the rate at which the present logs have grown since the last delivery; null when it is not in sight. */
+function forecast(host: Host, relationship: RelationshipRecord, bytes: number, limit: number): number | null {
+  const now = host.parts.clock.now();
+  const since = relationship.lastReplicationTime ?? relationship.createdAt;
+  const elapsed = now - since;
+  if (bytes === 0 || elapsed <= 0) return null;
+  return bytes >= limit ? now : Math.round(now + ((limit - bytes) * elapsed) / bytes);
+}
+
+function notReplicated(vm: VmRecord): Status {
+  return {
+    vmId: vm.vmId, vmName: vm.name, state: 'Disabled', stateNumber: 0, wmiState: 0, health: 'NotApplicable', mode: 'None',
+    relationship: 'Simple', frequencySec: null, primaryServer: null, replicaServer: null, lastReplicationTime: null,
+    lastAppliedLogTime: null, pendingBytes: 0, autoResynchronizeEnabled: false, autoResynchronizeIntervalStart: '18:30:00',
+    autoResynchronizeIntervalEnd: '06:00:00', resynchronizeStartTime: null, healthDetails: [], healthNumber: 0, modeNumber: 0,
+  };
+}
+
+function replicated(host: Host, vm: VmRecord, relationship: RelationshipRecord): Status {
+  const { state, side, settings, remote, initial, required } = relationship;
+  const primary = host.primaries.get(vm.vmId);
+  const { health, details } = judge(host, vm, relationship);
+  const mode = side === 'primary' ? 'Primary' : 'Replica';
+  const progress = primary?.initialProgress ?? null;
+  const log = side === 'primary' ? logFacts(host, vm, relationship) : null;
+  return {
+    vmId: vm.vmId, vmName: vm.name, state, stateNumber: REPLICATION_STATES[state].powershell, wmiState: REPLICATION_STATES[state].wmi,
+    stateText: REPLICATION_STATES[state].text, health, healthNumber: HEALTH_NUMBERS[health], healthDetails: details,
+    mode, modeNumber: MODE_NUMBERS[mode], relationship: 'Simple', frequencySec: settings.frequencySec,
+    primaryServer: side === 'primary' ? host.name : remote.name, replicaServer: side === 'primary' ? remote.name || remote.host : host.name,
+    replicaPort: side === 'primary' ? remote.port : host.peer.address.port,
+    lastReplicationTime: isoOrNull(relationship.lastReplicationTime), lastAppliedLogTime: isoOrNull(relationship.lastAppliedTime),
+    lagSeconds: relationship.lastAppliedTime === null ? null : Math.max(0, (host.parts.clock.now() - relationship.lastAppliedTime) / 1000),
+    pendingBytes: side === 'primary' ? (primary?.pendingBytes() ?? 0) : (host.replicas.get(vm.vmId)?.inbox.bytes() ?? 0),
+    autoResynchronizeEnabled: settings.autoResync.enabled, autoResynchronizeIntervalStart: settings.autoResync.intervalStart,
+    autoResynchronizeIntervalEnd: settings.autoResync.intervalEnd, resynchronizeStartTime: isoOrNull(required?.startAt ?? null),
+    initialReplicationStartTime: isoOrNull(initial?.startAt ?? null), recoveryHistory: settings.recoveryHistory,
+    excludedDisks: settings.excludedDisks, lastReceivedEpoch: relationship.lastReceivedEpoch, lastAppliedEpoch: relationship.lastAppliedEpoch,
+    error: relationship.error === null ? null : { code: relationship.error.code, message: relationship.error.message,
+      remedy: relationship.error.remedy, retryTime: isoOrNull(relationship.error.retryAt) },
+    initialReplication: progress === null ? null : {
+      doneBytes: progress.doneBytes, totalBytes: progress.totalBytes, sentBytes: progress.sentBytes,
+      percent: progress.totalBytes === 0 ? 100 : Math.floor((progress.doneBytes / progress.totalBytes) * 100) },
+    disks: vm.disks.map((disk, index) => ({
+      path: disk.path, format: disk.format, virtualSize: disk.virtualSize,
+      uri: side === 'primary' && vm.attach !== 'stopped' ? host.uri(vm, index) : null })),
+    ...(log === null ? {} : { logBytes: log.bytes, logLimitBytes: log.limitBytes,
+      secondsToLogLimit: log.limitReachedAt === null ? null : Math.max(0, (log.limitReachedAt - host.parts.clock.now()) / 1000) }),
+  };
+}
+
+function statisticsShape(host: Host, vm: VmRecord, relationship: RelationshipRecord): Statistics {
+  const { statistics, transferred, side } = relationship;
+  const latency = averageLatencyMs(statistics);
+  const pending = side === 'primary' ? host.primaries.get(vm.vmId)?.pendingBytes() : host.replicas.get(vm.vmId)?.inbox.bytes();
+  return {
+    monitoringStartTime: isoOrNull(statistics.from), monitoringEndTime: isoOrNull(statistics.until),
+    averageReplicationBytes: averageBytes(statistics) ?? 0, maximumReplicationBytes: statistics.maximumBytes,
+    lastReplicationBytes: statistics.lastBytes, averageLatencySeconds: latency === null ? null : latency / 1000,
+    maximumLatencySeconds: statistics.deliveredCycles === 0 ? null : statistics.maximumLatencyMs / 1000,
+    replicationErrors: statistics.errors, successfulReplications: statistics.successfulCycles,
+    missedReplications: statistics.missedCycles, pendingBytes: pending ?? 0,
+    initialReplicationBytes: transferred.initialBytes, resynchronizedBytes: transferred.resyncBytes, sentBytes: transferred.wireBytes,
+  };
+}
