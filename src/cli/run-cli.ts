@@ -4,33 +4,49 @@
  */
 
 import { CommanderError } from 'commander';
-import { errnoOf } from '../model/errors.ts';
+import { UnderstudyError, errnoOf } from '../model/errors.ts';
 import { tryCmdlet } from './cmdlet-bridge.ts';
-import type { CliSurroundings } from './context.ts';
+import type { CliSurroundings, CommandContext } from './context.ts';
 import { reportFailure } from './failure.ts';
 import { buildProgram } from './program.ts';
 
-/** `argv` without node and script. */
+/** `argv` without node and script. Once per process: it goes on listening for readers that went away. */
 export async function runCli(argv: readonly string[], surroundings: CliSurroundings): Promise<number> {
   const readerGone = new AbortController();
+  // `understudy events --follow | head`: nobody reads any more. It may only be known after the last word was written.
+  surroundings.stdout.on('error', (error) => readerGone.abort(error));
+  surroundings.stderr.on('error', (error) => readerGone.abort(error));
   const signal = AbortSignal.any([surroundings.signal, readerGone.signal]);
-  const onPipeError = (error: Error): void => readerGone.abort(error);
-  surroundings.stdout.on('error', onPipeError);
+  return runReporting(argv, { ...surroundings, signal }, surroundings.signal);
+}
+
+function isBrokenPipe({ aborted, reason }: AbortSignal): boolean {
+  return aborted && errnoOf(reason) === 'EPIPE';
+}
+
+/** `interrupted` tells Ctrl-C from a reader that went away. */
+async function runReporting(
+  argv: readonly string[],
+  surroundings: CliSurroundings,
+  interrupted: AbortSignal,
+): Promise<number> {
+  const again = (words: readonly string[]): Promise<number> => runReporting(words, surroundings, interrupted);
   try {
-    return await run(argv, { ...surroundings, signal });
+    return await run(argv, surroundings, again);
   } catch (error) {
-    // `understudy events --follow | head`: nobody reads any more, and that is no failure.
-    if (readerGone.signal.aborted && errnoOf(readerGone.signal.reason) === 'EPIPE') return 0;
-    return reportFailure(error, wantsJson(argv), surroundings);
-  } finally {
-    surroundings.stdout.off('error', onPipeError);
+    if (isBrokenPipe(surroundings.signal) && !(error instanceof UnderstudyError)) return 0;
+    return reportFailure(error, wantsJson(argv), { ...surroundings, signal: interrupted });
   }
 }
 
-async function run(argv: readonly string[], surroundings: CliSurroundings): Promise<number> {
+async function run(
+  argv: readonly string[],
+  surroundings: CliSurroundings,
+  runWords: CommandContext['runWords'],
+): Promise<number> {
   const cmdlet = tryCmdlet(argv, surroundings);
   if (cmdlet !== null) return cmdlet;
-  const { program, exitCode } = buildProgram(surroundings, wantsJson(argv), (words) => runCli(words, surroundings));
+  const { program, exitCode } = buildProgram(surroundings, wantsJson(argv), runWords);
   try {
     await program.parseAsync([...argv], { from: 'user' });
   } catch (error) {

@@ -1,8 +1,9 @@
 /**
  * A Linux block device as a disk: a partition, a logical volume, a loop device.
  *
- * It has no holes that can be seen: every extent is `data`. `zero` asks the device to unmap with zeroes, then to write zeroes by its own
- * command, then writes them. A plain discard promises nothing about what is read afterwards, so `discard` does nothing.
+ * It has no holes that can be seen: every extent is `data`. `zero` asks the device to unmap with zeroes, then to write
+ * zeroes by its own command, then writes them. A plain discard promises nothing about what is read afterwards, so
+ * `discard` does nothing.
  */
 import { constants } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -72,7 +73,8 @@ export class BlockDisk implements VirtualDisk {
 
   async zero(offset: number, length: number): Promise<void> {
     this.#assertWritable(offset, length);
-    // The device's commands take whole sectors, and drop what the page cache holds of them: whole pages keep neighbours out of it.
+    // The device's commands take whole sectors, and drop what the page cache holds of them: whole pages keep neighbours
+    // out of it.
     const unit = Math.max(this.logicalSectorSize, 4096);
     const start = Math.ceil(offset / unit) * unit;
     const end = Math.floor((offset + length) / unit) * unit;
@@ -94,8 +96,8 @@ export class BlockDisk implements VirtualDisk {
   }
 
   /**
-   * The kernel's count of sectors written, which only counts what has left the page cache: hence the flush. A partition is judged by the
-   * whole device, because writes to the device do not count for the partition.
+   * The kernel's count of sectors written, which only counts what has left the page cache: hence the flush. A partition
+   * is judged by the whole device, because writes to the device do not count for the partition.
    */
   async seal(): Promise<Seal> {
     if (!this.readOnly) await this.flush();
@@ -162,8 +164,8 @@ export function deviceNumbers(device: bigint): { major: number; minor: number } 
 }
 
 /**
- * Sectors written plus sectors discarded, from a `stat` file of sysfs (kernel: Documentation/block/stat.rst, fields 7 and 14); null
- * when it is not one.
+ * Sectors written plus sectors discarded, from a `stat` file of sysfs (kernel: Documentation/block/stat.rst, fields 7
+ * and 14); null when it is not one.
  */
 export function sectorsChanged(stat: string): string | null {
   const fields = stat.trim().split(/\s+/);

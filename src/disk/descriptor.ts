@@ -1,8 +1,8 @@
 /**
  * One open file or device with positional I/O: the ground under raw disks, block devices and the `Files` port.
  *
- * Invariant: the number of the descriptor is given back to the system only when no operation uses it any more. A late write on a
- * number that was closed and handed out again would land in somebody else's file.
+ * Invariant: the number of the descriptor is given back to the system only when no operation uses it any more. A late
+ * write on a number that was closed and handed out again would land in somebody else's file.
  */
 import fs from 'node:fs';
 import type { OpenFile } from '../model/ports.ts';
@@ -104,7 +104,10 @@ export class Descriptor implements OpenFile {
     });
   }
 
-  /** `writeOne` on this thread: fast into the page cache, but the event loop stands still for as long as the device takes. */
+  /**
+   * `writeOne` on this thread: fast into the page cache, but the event loop stands still for as long as the device
+   * takes.
+   */
   writeNow(from: Uint8Array, position: number): void {
     let done = 0;
     while (done < from.length) {
@@ -169,7 +172,9 @@ export class Descriptor implements OpenFile {
     return this.#canPunch;
   }
 
-  /** Extents of `[offset, end)`, which lies inside the file: holes are `zero`. All `data` where holes cannot be seen. */
+  /**
+   * Extents of `[offset, end)`, which lies inside the file: holes are `zero`. All `data` where holes cannot be seen.
+   */
   async *extents(offset: number, end: number): AsyncGenerator<Extent> {
     let at = offset;
     for (let turn = 1; at < end; turn += 1) {

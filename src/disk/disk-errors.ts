@@ -30,7 +30,9 @@ export function assertWholeSectors(location: string, size: number): void {
     `Grow it to ${next} bytes: truncate --size=${next} ${shellWord(location)}`);
 }
 
-/** What to tell when opening or creating failed with a system error. Anything that is not one is handed back as it is. */
+/**
+ * What to tell when opening or creating failed with a system error. Anything that is not one is handed back as it is.
+ */
 export function openFailure(location: string, error: unknown): unknown {
   const cause = error;
   switch (errnoOf(error)) {

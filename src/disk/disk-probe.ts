@@ -1,8 +1,8 @@
 /**
  * Recognises disk image formats by their magic numbers. Pure: the caller reads the first 64 KiB and the last 512 bytes.
  *
- * What a guest wrote into a raw disk may look like any format, so a guess is for the first time a disk is named; afterwards
- * the format is kept on record and opened as such.
+ * What a guest wrote into a raw disk may look like any format, so a guess is for the first time a disk is named;
+ * afterwards the format is kept on record and opened as such.
  */
 import type { DiskFormat } from './virtual-disk.ts';
 
@@ -24,7 +24,8 @@ const HEAD_MAGICS: { at: number; bytes: Buffer; found: ProbedFormat }[] = [
   { at: 0x40, bytes: Buffer.of(0x7f, 0x10, 0xda, 0xbe), found: { known: false, name: 'vdi' } },
   { at: 0, bytes: Buffer.from('WithoutFreeSpace'), found: { known: false, name: 'parallels' } },
   { at: 0, bytes: Buffer.from('WithouFreSpacExt'), found: { known: false, name: 'parallels' } },
-  // A dynamic VHD begins with a copy of its footer; this comes last because the footer at the end decides for fixed ones.
+  // A dynamic VHD begins with a copy of its footer; this comes last because the footer at the end decides for fixed
+  // ones.
   { at: 0, bytes: Buffer.from('conectix'), found: { known: true, format: 'vhd' } },
 ];
 const VHD_FOOTER = Buffer.from('conectix');
@@ -44,7 +45,10 @@ export interface Qcow2Facts {
   hasBackingFile: boolean;
 }
 
-/** Big-endian header: u32 magic, u32 version, u64 backing file offset, …, u64 size at 24 (QEMU's docs/interop/qcow2.txt). */
+/**
+ * Big-endian header: u32 magic, u32 version, u64 backing file offset, …, u64 size at 24 (QEMU's
+ * docs/interop/qcow2.txt).
+ */
 export function decodeQcow2Header(head: Buffer): Qcow2Facts | { malformed: string } {
   if (head.length < 72) return { malformed: `a qcow2 header of ${head.length} bytes, expected at least 72` };
   const version = head.readUInt32BE(4);

@@ -1,4 +1,7 @@
-/** The real `Files` port: node:fs with positional I/O. Open files are `Descriptor`s, which can also punch and list holes. */
+/**
+ * The real `Files` port: node:fs with positional I/O. Open files are `Descriptor`s, which can also punch and list
+ * holes.
+ */
 import { constants, type BigIntStats } from 'node:fs';
 import { mkdir, readdir, rename, rm, stat, statfs } from 'node:fs/promises';
 import { errnoOf } from '../model/errors.ts';

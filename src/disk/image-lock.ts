@@ -1,13 +1,13 @@
 /**
- * The image locks of QEMU (block/file-posix.c, `raw_apply_lock_bytes` and `raw_check_lock_bytes`), so that Understudy and QEMU keep each
- * other from an image that one of them uses, and so do two Understudys.
+ * The image locks of QEMU (block/file-posix.c, `raw_apply_lock_bytes` and `raw_check_lock_bytes`), so that Understudy
+ * and QEMU keep each other from an image that one of them uses, and so do two Understudys.
  *
  *   byte 100 + p, shared lock: this opening uses permission p
  *   byte 200 + p, shared lock: this opening does not share permission p with others
  *   p: 0 consistent read, 1 write, 2 write unchanged, 3 resize
  *
- * Everybody takes the locks first and looks for those of others second; of two who come at once at least one sees the other.
- * The locks are open-file-description locks: they end with the opening, so a crash releases them.
+ * Everybody takes the locks first and looks for those of others second; of two who come at once at least one sees the
+ * other. The locks are open-file-description locks: they end with the opening, so a crash releases them.
  */
 import type { Libc } from './libc.ts';
 
@@ -22,8 +22,8 @@ export type ImageLockResult =
   | { kind: 'conflict'; by: string };
 
 /**
- * Takes the locks of a reader or a writer on an open file and holds them until it is closed. A reader keeps writers away, as
- * QEMU's tools do; readers get along with each other. After a conflict the caller closes the file.
+ * Takes the locks of a reader or a writer on an open file and holds them until it is closed. A reader keeps writers
+ * away, so that what it reads stays so; readers get along with each other. After a conflict the caller closes the file.
  */
 export function lockImage(fd: number, mode: 'read' | 'write', libc: Libc): ImageLockResult {
   const uses: number[] = [PERMISSION.consistentRead];

@@ -1,8 +1,10 @@
 /**
- * What Node lacks, straight from libc: holes, byte-range locks, reads that do not wait, and the ioctls of block devices.
+ * What Node lacks, straight from libc: holes, byte-range locks, reads that do not wait, and the ioctls of block
+ * devices.
  *
- * `libc()` is the native one where koffi loads (Linux on x64 and arm64, glibc or musl) and the portable one elsewhere; the portable
- * one answers every call with what plain Node can promise: everything is data, nothing can be punched, nothing can be locked.
+ * `libc()` is the native one where koffi loads (Linux on x64 and arm64, glibc or musl) and the portable one elsewhere;
+ * the portable one answers every call with what plain Node can promise: everything is data, nothing can be punched,
+ * nothing can be locked.
  *
  * Calls that may wait for a device run on the thread pool and return promises. The numbers below (fcntl and lseek
  * commands, ioctls, struct layouts) are those that x64 and arm64 share.
@@ -26,7 +28,10 @@ export interface Libc {
   seekData(fd: number, from: number): number | null;
   /** The first hole at or after `from`, at most `end`. */
   seekHole(fd: number, from: number, end: number): number;
-  /** Makes the range a hole that reads as zeroes; the size stays. False when this file cannot have holes: nothing was done. */
+  /**
+   * Makes the range a hole that reads as zeroes; the size stays. False when this file cannot have holes: nothing was
+   * done.
+   */
   punchHole(fd: number, offset: number, length: number): Promise<boolean>;
   /** Makes the range read as zeroes with its space kept. False when the file system cannot: nothing was done. */
   zeroRange(fd: number, offset: number, length: number): Promise<boolean>;
@@ -39,7 +44,9 @@ export interface Libc {
   /** A mark of the file system that survives a reboot where the file system has one. */
   fileSystemId(fd: number): string | null;
   blockDeviceSizes(fd: number): BlockDeviceSizes | null;
-  /** Writes zeroes by the device's own command; offset and length are multiples of the logical sector. False: not done. */
+  /**
+   * Writes zeroes by the device's own command; offset and length are multiples of the logical sector. False: not done.
+   */
   blockZeroOut(fd: number, offset: number, length: number): Promise<boolean>;
   blockDiscard(fd: number, offset: number, length: number): Promise<boolean>;
 }
@@ -87,40 +94,63 @@ const IOCTL = {
 /** "This file, file system or device has no such call", as opposed to "it failed". */
 const NOT_SUPPORTED = new Set(['EOPNOTSUPP', 'ENOTSUP', 'ENOSYS', 'EINVAL', 'ENOTTY', 'ENODEV']);
 
-function nativeLibc(koffi: Koffi): Libc {
+type Native = ReturnType<typeof bind>;
+
+function bind(koffi: Koffi) {
   const library = koffi.load(null);
-  // fcntl and ioctl are variadic in C; on both architectures a pointer argument is passed the same way in either case.
-  const lseek = library.func('int64_t lseek(int, int64_t, int)');
-  const fallocate = library.func('int fallocate(int, int, int64_t, int64_t)');
-  const fcntl = library.func('int fcntl(int, int, void *)');
-  const ioctl = library.func('int ioctl(int, unsigned long, void *)');
-  const preadv2 = library.func('int64_t preadv2(int, void *, int, int64_t, int)');
-  const fstatfs = library.func('int fstatfs(int, void *)');
+  return {
+    // fcntl and ioctl are variadic in C; on both architectures a pointer argument is passed the same way in either
+    // case.
+    lseek: library.func('int64_t lseek(int, int64_t, int)'),
+    fallocate: library.func('int fallocate(int, int, int64_t, int64_t)'),
+    fcntl: library.func('int fcntl(int, int, void *)'),
+    ioctl: library.func('int ioctl(int, unsigned long, void *)'),
+    preadv2: library.func('int64_t preadv2(int, void *, int, int64_t, int)'),
+    fstatfs: library.func('int fstatfs(int, void *)'),
+    address: (of: Uint8Array): bigint => koffi.address(of),
+    /** Must be asked directly behind the call: any other call may overwrite it. */
+    errno: (): string => getSystemErrorName(-koffi.errno()),
+  };
+}
 
-  /** Must come directly behind the call: any other call may overwrite it. */
-  const errno = (): string => getSystemErrorName(-koffi.errno());
+function nativeLibc(koffi: Koffi): Libc {
+  const native = bind(koffi);
+  return { native: true, ...holes(native), ...locks(native), ...reads(native), ...blockDevices(native) };
+}
 
+/** Runs the call on the thread pool. The closure holds on to the arguments, so that their memory stays where it is. */
+function later(native: Native, call: Native['fallocate'], name: string, ...args: unknown[]): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    call.async(...args, (failure: Error | null, result: number) => {
+      const code = result === 0 ? null : native.errno();
+      if (failure !== null) reject(failure);
+      else if (code === null) resolve(true);
+      else if (NOT_SUPPORTED.has(code)) resolve(false);
+      else reject(ioError(code, `${name}(${args.slice(1).join(', ')})`));
+    });
+  });
+}
+
+function holes(native: Native): Pick<Libc, 'seekData' | 'seekHole' | 'punchHole' | 'zeroRange'> {
   const seek = (fd: number, from: number, whence: number): number | null => {
-    const found = Number(lseek(fd, from, whence));
+    const found = Number(native.lseek(fd, from, whence));
     if (found >= 0) return found;
-    const code = errno();
+    const code = native.errno();
     if (code === 'ENXIO') return null;
     throw ioError(code, `lseek(${from}, ${whence === SEEK_DATA ? 'SEEK_DATA' : 'SEEK_HOLE'})`);
   };
+  const { PUNCH_HOLE, ZERO_RANGE, KEEP_SIZE } = FALLOC;
+  return {
+    seekData: (fd, from) => seek(fd, from, SEEK_DATA),
+    seekHole: (fd, from, end) => Math.min(end, seek(fd, from, SEEK_HOLE) ?? end),
+    punchHole: (fd, offset, length) =>
+      later(native, native.fallocate, 'punch hole', fd, PUNCH_HOLE | KEEP_SIZE, offset, length),
+    zeroRange: (fd, offset, length) =>
+      later(native, native.fallocate, 'zero range', fd, ZERO_RANGE | KEEP_SIZE, offset, length),
+  };
+}
 
-  // `done` holds on to the arguments until the call is over, so that their memory stays where it is.
-  const later = (name: string, call: typeof fallocate, ...args: unknown[]): Promise<boolean> =>
-    new Promise((resolve, reject) => {
-      const done = (failure: unknown, result: number): void => {
-        const code = result === 0 ? null : errno();
-        if (failure) reject(failure as Error);
-        else if (code === null) resolve(true);
-        else if (NOT_SUPPORTED.has(code)) resolve(false);
-        else reject(ioError(code, `${name}(${args.slice(1).join(', ')})`));
-      };
-      call.async(...args, done);
-    });
-
+function locks(native: Native): Pick<Libc, 'lockByte' | 'isByteLocked'> {
   const lockRequest = (kind: LockKind, byte: number): Buffer => {
     // struct flock: i16 type, i16 whence (0 = from the start), i64 start, i64 length, i32 pid (must be 0 here)
     const request = Buffer.alloc(32);
@@ -129,53 +159,54 @@ function nativeLibc(koffi: Koffi): Libc {
     request.writeBigInt64LE(1n, 16);
     return request;
   };
-
-  const askInt = (fd: number, request: number): number | null => {
-    const answer = Buffer.alloc(8);
-    return ioctl(fd, request, answer) === 0 ? Number(answer.readBigUInt64LE(0)) : null;
-  };
-
-  const vector = new BigUint64Array(2); // struct iovec: address, length
-
   return {
-    native: true,
-    seekData: (fd, from) => seek(fd, from, SEEK_DATA),
-    seekHole: (fd, from, end) => Math.min(end, seek(fd, from, SEEK_HOLE) ?? end),
-    punchHole: (fd, offset, length) =>
-      later('punch hole', fallocate, fd, FALLOC.PUNCH_HOLE | FALLOC.KEEP_SIZE, offset, length),
-    zeroRange: (fd, offset, length) =>
-      later('zero range', fallocate, fd, FALLOC.ZERO_RANGE | FALLOC.KEEP_SIZE, offset, length),
     lockByte(fd, byte, kind) {
-      if (fcntl(fd, F_OFD_SETLK, lockRequest(kind, byte)) === 0) return 'done';
-      const code = errno();
+      if (native.fcntl(fd, F_OFD_SETLK, lockRequest(kind, byte)) === 0) return 'done';
+      const code = native.errno();
       return code === 'EAGAIN' || code === 'EACCES' ? 'conflict' : 'unsupported';
     },
     isByteLocked(fd, byte) {
       const request = lockRequest('write', byte);
-      return fcntl(fd, F_OFD_GETLK, request) === 0 && request.readInt16LE(0) !== LOCK_TYPE.unlock;
+      return native.fcntl(fd, F_OFD_GETLK, request) === 0 && request.readInt16LE(0) !== LOCK_TYPE.unlock;
     },
+  };
+}
+
+function reads(native: Native): Pick<Libc, 'readNow' | 'fileSystemId'> {
+  const vector = new BigUint64Array(2); // struct iovec: address, length
+  return {
     readNow(fd, into, offset) {
-      vector[0] = koffi.address(into);
+      vector[0] = native.address(into);
       vector[1] = BigInt(into.length);
-      const count = Number(preadv2(fd, vector, 1, offset, RWF_NOWAIT));
+      const count = Number(native.preadv2(fd, vector, 1, offset, RWF_NOWAIT));
       return count < 0 ? null : count;
     },
     fileSystemId(fd) {
       const answer = Buffer.alloc(256); // struct statfs; f_fsid is the eighth 8-byte field
-      if (fstatfs(fd, answer) !== 0) return null;
+      if (native.fstatfs(fd, answer) !== 0) return null;
       const id = answer.readBigUInt64LE(56);
       return id === 0n ? null : id.toString(16).padStart(16, '0');
     },
+  };
+}
+
+function blockDevices(native: Native): Pick<Libc, 'blockDeviceSizes' | 'blockZeroOut' | 'blockDiscard'> {
+  const ask = (fd: number, request: number): number | null => {
+    const answer = Buffer.alloc(8);
+    return native.ioctl(fd, request, answer) === 0 ? Number(answer.readBigUInt64LE(0)) : null;
+  };
+  const range = (offset: number, length: number): BigUint64Array => BigUint64Array.of(BigInt(offset), BigInt(length));
+  return {
     blockDeviceSizes(fd) {
-      const size = askInt(fd, IOCTL.BLKGETSIZE64);
-      const logicalSectorSize = askInt(fd, IOCTL.BLKSSZGET);
-      const physicalSectorSize = askInt(fd, IOCTL.BLKPBSZGET);
+      const size = ask(fd, IOCTL.BLKGETSIZE64);
+      const logicalSectorSize = ask(fd, IOCTL.BLKSSZGET);
+      const physicalSectorSize = ask(fd, IOCTL.BLKPBSZGET);
       if (size === null || logicalSectorSize === null || physicalSectorSize === null) return null;
       return { size, logicalSectorSize, physicalSectorSize };
     },
     blockZeroOut: (fd, offset, length) =>
-      later('BLKZEROOUT', ioctl, fd, IOCTL.BLKZEROOUT, BigUint64Array.of(BigInt(offset), BigInt(length))),
+      later(native, native.ioctl, 'BLKZEROOUT', fd, IOCTL.BLKZEROOUT, range(offset, length)),
     blockDiscard: (fd, offset, length) =>
-      later('BLKDISCARD', ioctl, fd, IOCTL.BLKDISCARD, BigUint64Array.of(BigInt(offset), BigInt(length))),
+      later(native, native.ioctl, 'BLKDISCARD', fd, IOCTL.BLKDISCARD, range(offset, length)),
   };
 }

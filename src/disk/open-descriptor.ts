@@ -6,7 +6,8 @@ import type { Libc } from './libc.ts';
 
 /**
  * Descriptor.open for a disk, with failures said in words (`openFailure`). `flags` are added to the access mode.
- * O_NONBLOCK, which means nothing to files and disks, so that a pipe at the path is refused by the caller instead of waited for.
+ * O_NONBLOCK, which means nothing to files and disks, so that a pipe at the path is refused by the caller instead of
+ * waited for.
  */
 export async function openDescriptor(
   path: string, options: { readOnly: boolean; flags?: number; libc?: Libc },

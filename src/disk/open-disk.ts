@@ -10,6 +10,7 @@ import { openNbdDisk } from './nbd/nbd-disk.ts';
 import { isNbdUri } from './nbd/uri.ts';
 import { openDescriptor } from './open-descriptor.ts';
 import { openRawDisk } from './raw-disk.ts';
+import { openVhdFile, openVhdxFile } from './vhd/image-files.ts';
 import type { DiskFormat, DiskVariant, Geometry, VirtualDisk } from './virtual-disk.ts';
 
 export interface OpenDiskOptions {
@@ -19,6 +20,8 @@ export interface OpenDiskOptions {
   /** Default: what the file looks like. Name it once it is known: a guest can make a raw disk look like anything. */
   format?: DiskFormat;
   bootIdFile?: string;
+  /** Follow the parent locator of a VHD or VHDX to a file outside of its folder. Default no. */
+  allowParentOutside?: boolean;
   clock?: Clock;
 }
 
@@ -27,6 +30,8 @@ export type FormatOpener = (path: string, options: OpenDiskOptions) => Promise<V
 /** One opener for each format that is kept in a file or on a block device. A format without one is refused. */
 export const FORMAT_OPENERS: Partial<Record<DiskFormat, FormatOpener>> = {
   raw: openRaw,
+  vhd: openVhdFile,
+  vhdx: openVhdxFile,
 };
 
 /** Fails with FORMAT_NOT_SUPPORTED for formats that have to be served by QEMU's tools, and as the openers do. */
@@ -50,7 +55,10 @@ export interface DiskFacts {
   geometry: Geometry | null;
 }
 
-/** Looks at a disk without writing and without locks, so that it works beside a running VM. qcow2 is read by its header only. */
+/**
+ * Looks at a disk without writing and without locks, so that it works beside a running VM. qcow2 is read by its header
+ * only.
+ */
 export async function probeDisk(location: string, options: { format?: DiskFormat; clock?: Clock } = {}): Promise<DiskFacts> {
   if (!isNbdUri(location) && options.format === undefined) {
     const path = localPath(location);
@@ -106,7 +114,9 @@ async function look(path: string): Promise<{ head: Buffer; found: ProbedFormat }
 
 function qcow2Facts(path: string, head: Buffer): DiskFacts {
   const header = decodeQcow2Header(head);
-  if ('malformed' in header) throw diskNotSupported(path, `is not understood: ${header.malformed}`, 'Check it with: qemu-img check.');
+  if ('malformed' in header) {
+    throw diskNotSupported(path, `is not understood: ${header.malformed}`, 'Check it with: qemu-img check.');
+  }
   return {
     location: path, format: 'qcow2', variant: header.hasBackingFile ? 'differencing' : 'dynamic', virtualSize: header.virtualSize,
     logicalSectorSize: 512, physicalSectorSize: 4096, geometry: null,

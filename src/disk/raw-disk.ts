@@ -105,14 +105,16 @@ export class RawDisk implements VirtualDisk {
 }
 
 /**
- * Opens an existing file as a raw disk. Fails with DISK_NOT_FOUND, DISK_NOT_SUPPORTED, DISK_SIZE_NOT_SECTORS, DISK_READ_ONLY,
- * DISK_NO_PERMISSION, DISK_IN_USE or DISK_IO.
+ * Opens an existing file as a raw disk. Fails with DISK_NOT_FOUND, DISK_NOT_SUPPORTED, DISK_SIZE_NOT_SECTORS,
+ * DISK_READ_ONLY, DISK_NO_PERMISSION, DISK_IN_USE or DISK_IO.
  */
 export async function openRawDisk(path: string, options: RawDiskOptions): Promise<RawDisk> {
   return opened(await openDescriptor(path, options), options);
 }
 
-/** Creates a file that is one hole of `size` bytes and opens it for writing. Fails with DISK_EXISTS or as `openRawDisk`. */
+/**
+ * Creates a file that is one hole of `size` bytes and opens it for writing. Fails with DISK_EXISTS or as `openRawDisk`.
+ */
 export async function createRawDisk(path: string, size: number, options: { libc?: Libc } = {}): Promise<RawDisk> {
   assertWholeSectors(path, size);
   const file = await openDescriptor(path, { ...options, readOnly: false, flags: constants.O_CREAT | constants.O_EXCL });

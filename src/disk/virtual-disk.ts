@@ -69,7 +69,8 @@ export interface VirtualDisk {
 
 /** Throws a RangeError unless the range lies inside the disk: the caller's bug, since outside input is validated before. */
 export function assertInside(disk: Pick<VirtualDisk, 'virtualSize' | 'location'>, offset: number, length: number): void {
-  if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0 || offset + length > disk.virtualSize) {
+  const counts = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 0;
+  if (!counts || offset + length > disk.virtualSize) {
     throw new RangeError(`range ${offset}+${length} is outside of ${disk.location} (${disk.virtualSize} bytes)`);
   }
 }

@@ -1,6 +1,7 @@
 /**
- * The checksum of MS-HRL (section 2.6): the complement of the sum of all bytes, modulo 2^32. It does not see order, so it finds
- * damage but never proves equality; the BLAKE3 digest of the whole file does (R12). Native crc32 is no faster (bench/open-log.ts).
+ * The checksum of MS-HRL (section 2.6): the complement of the sum of all bytes, modulo 2^32. It does not see order,
+ * so it finds damage but never proves equality; the BLAKE3 digest of the whole file does (R12). Native crc32 is no
+ * faster (bench/open-log.ts).
  */
 
 /** Below this a plain loop is faster than making a view. */

@@ -1,4 +1,7 @@
-/** The last step of closing a log, on its own because a crash may fall into the middle of it: recovery then takes it again. */
+/**
+ * The last step of closing a log, on its own because a crash may fall into the middle of it: recovery then takes it
+ * again.
+ */
 import { dirname } from 'node:path';
 import type { Compute, Files, OpenFile } from '../model/ports.ts';
 import { indexPathOf } from './log-index.ts';
@@ -25,8 +28,9 @@ export interface ClosedLog {
 const CHUNK_BYTES = 1 << 20;
 
 /**
- * For a log whose header already names its end. The index goes only when the log is durable. The digest is of the file as it is,
- * read back: it costs the guest's writes nothing, and anyone can check it with a tool (docs/decisions/0002-open-log.md).
+ * For a log whose header already names its end. The index goes only when the log is durable. The digest is of the
+ * file as it is, read back: it costs the guest's writes nothing, and anyone can check it with a tool
+ * (docs/decisions/0002-open-log.md).
  */
 export async function completeClose(
   ports: LogPorts, log: OpenFile, about: Pick<ClosedLog, 'path' | 'uniqueId' | 'previousUniqueId' | 'entries'>,
@@ -35,11 +39,12 @@ export async function completeClose(
   const { size, digest } = await digestOf(ports, log);
   await ports.files.remove(indexPathOf(about.path));
   await ports.files.syncFolder(dirname(about.path));
-  return { path: about.path, uniqueId: about.uniqueId, previousUniqueId: about.previousUniqueId, size, entries: about.entries, digest };
+  const { path, uniqueId, previousUniqueId, entries } = about;
+  return { path, uniqueId, previousUniqueId, size, entries, digest };
 }
 
 /** BLAKE3 of a whole file as hex, in memory of two chunks: one is hashed while the next is read. */
-export async function digestOf(ports: Pick<LogPorts, 'compute'>, file: OpenFile): Promise<{ size: number; digest: string }> {
+async function digestOf(ports: LogPorts, file: OpenFile): Promise<{ size: number; digest: string }> {
   const digester = ports.compute.digester();
   const chunks = [new Uint8Array(CHUNK_BYTES), new Uint8Array(CHUNK_BYTES)];
   let size = 0;

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
-  decodeBlockHeader, decodeEntry, decodeHeader, encodeBlock, encodeEntry, encodeHeader, fromLogTime, HEADER_BYTES, METADATA_BYTES,
-  ourHeader, toLogTime, type LogHeader,
+  decodeBlockHeader, decodeEntry, decodeHeader, encodeBlock, encodeEntry, encodeHeader, fromLogTime, HEADER_BYTES,
+  METADATA_BYTES, ourHeader, toLogTime, type LogHeader,
 } from './codec.ts';
 import { readGuid, writeGuid } from './guid.ts';
 import { byteSumChecksum } from './byte-sum.ts';
@@ -11,7 +11,10 @@ const ID = '00112233-4455-6677-8899-aabbccddeeff';
 const GUID = '0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0';
 const header: LogHeader = {
   ...ourHeader(
-    { createdAt: Date.UTC(2026, 10, 23), modifiedAt: Date.UTC(2026, 10, 24), uniqueId: ID, previousUniqueId: GUID, dataWriteGuid: GUID, fileType: 0 },
+    {
+      createdAt: Date.UTC(2026, 10, 23), modifiedAt: Date.UTC(2026, 10, 24), uniqueId: ID, previousUniqueId: GUID,
+      dataWriteGuid: GUID, fileType: 0,
+    },
     { currentSize: 12_288, endOfLog: 12_288, totalEntries: 3 },
   ),
 };
@@ -41,9 +44,10 @@ for (const [offset, length, seconds, checksum] of [
 ] as const) {
   test(`the published checksum of the entry at ${offset} is ours`, () => {
     const bytes = Buffer.alloc(64);
-    encodeEntry(bytes, 32, { op: 'write', offset, length, timestamp: fromLogTime(seconds), dataChecksum: 0 });
+    const entry = { op: 'write', offset, length, timestamp: fromLogTime(seconds), dataChecksum: 0 } as const;
+    encodeEntry(bytes, 32, entry);
     assert.equal(bytes.readUInt32LE(40), checksum);
-    assert.deepEqual(decodeEntry(bytes, 0), { op: 'write', offset, length, timestamp: fromLogTime(seconds), dataChecksum: 0 });
+    assert.deepEqual(decodeEntry(bytes, 0), entry);
   });
 }
 

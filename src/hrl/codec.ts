@@ -1,5 +1,6 @@
 /*
- * MS-HRL (section 2) as bytes. Everything is little-endian and packed. `decode…` takes bytes from outside: it never throws, it says why.
+ * MS-HRL (section 2) as bytes. Everything is little-endian and packed. `decode…` takes bytes from outside: it never throws,
+ * it says why.
  *
  *  offset  size  field                  file header, 4,096 bytes at 0
  *       0     8  Cookie                 "msctlog" and a blank (a zero is accepted)
@@ -22,7 +23,7 @@
  *     110    16  Vhd2DataWriteGuid      version 2 only
  *     126  3970  reserved, 0
  *
- *  offset  size  field                  metadata block, MetadataSize bytes: this header, then one slot of 32 bytes per entry
+ *  offset  size  field                  metadata block, MetadataSize bytes: this header, then slots of 32 bytes
  *       0     8  PreviousMetadataLocation   distance back to the block before; 0 in the first block
  *       8     4  ValidMetadataEntries
  *      12     4  Checksum               byte sum of these 32 bytes, this field taken as 0
@@ -164,16 +165,21 @@ export function encodeHeader(header: LogHeader): Buffer {
 
 export function decodeHeader(bytes: Buffer): LogHeader | Malformed {
   if (bytes.length < HEADER_BYTES) return { malformed: `${bytes.length} bytes, a log header has ${HEADER_BYTES}` };
-  if (bytes.toString('latin1', 0, 7) !== COOKIE || (bytes[7] !== 0x20 && bytes[7] !== 0)) return { malformed: 'it does not begin as a tracking log does' };
+  if (bytes.toString('latin1', 0, 7) !== COOKIE || (bytes[7] !== 0x20 && bytes[7] !== 0)) {
+    return { malformed: 'it does not begin as a tracking log does' };
+  }
   const version = bytes.readUInt32LE(8);
-  if (version !== VERSION[1] && version !== VERSION[2]) return { malformed: `log format version 0x${version.toString(16)} is not known` };
+  if (version !== VERSION[1] && version !== VERSION[2]) {
+    return { malformed: `log format version 0x${version.toString(16)} is not known` };
+  }
   const wrong = checksumError(bytes.subarray(0, HEADER_BYTES), CHECKSUM_AT.header);
   if (wrong !== null) return { malformed: `header: ${wrong}` };
   const metadataSize = bytes.readUInt32LE(56);
   if (metadataSize === 0 || metadataSize % 512 !== 0 || metadataSize > METADATA_BYTES_MAX) {
     return { malformed: `metadata blocks of ${metadataSize} bytes` };
   }
-  const [originalSize, currentSize, endOfLog, totalEntries] = [readSafe(bytes, 24), readSafe(bytes, 32), readSafe(bytes, 44), readSafe(bytes, 96)];
+  const [originalSize, currentSize] = [readSafe(bytes, 24), readSafe(bytes, 32)];
+  const [endOfLog, totalEntries] = [readSafe(bytes, 44), readSafe(bytes, 96)];
   if (originalSize === null || currentSize === null || endOfLog === null || totalEntries === null) {
     return { malformed: 'header: a size or count above 2^53' };
   }
@@ -236,7 +242,8 @@ export function decodeBlockHeader(bytes: Buffer, metadataSize: number): BlockHea
   if (wrong !== null) return { malformed: wrong };
   const [distance, entries] = [readSafe(bytes, 0), bytes.readUInt32LE(8)];
   if (distance === null) return { malformed: 'a distance above 2^53' };
-  if (entries > slotsOf(metadataSize)) return { malformed: `${entries} entries, it has ${slotsOf(metadataSize)} slots` };
+  const slots = slotsOf(metadataSize);
+  if (entries > slots) return { malformed: `${entries} entries, it has ${slots} slots` };
   return { distance, entries };
 }
 
@@ -251,7 +258,8 @@ export function decodeEntry(block: Buffer, slot: number): RawEntry | Malformed {
   if (op === null) return { malformed: `operation ${code} is not known` };
   const offset = readSafe(bytes, 0);
   if (offset === null) return { malformed: 'an offset above 2^53' };
-  return { op, offset, length: bytes.readUInt32LE(12), timestamp: fromLogTime(bytes.readUInt32LE(16)), dataChecksum: bytes.readUInt32LE(21) };
+  const [length, seconds, dataChecksum] = [bytes.readUInt32LE(12), bytes.readUInt32LE(16), bytes.readUInt32LE(21)];
+  return { op, offset, length, timestamp: fromLogTime(seconds), dataChecksum };
 }
 
 /** Null when the data is as the entry says, or the entry does not say. */

@@ -24,7 +24,10 @@ export interface DescribedLog {
   truncated: boolean;
 }
 
-/** At most `entriesMax` entries. Rejects as `openLog` does, but a log that is not closed is described as far as possible. */
+/**
+ * At most `entriesMax` entries. Rejects as `openLog` does, but a log that is not closed is described as far as
+ * possible.
+ */
 export async function describeLog(files: Files, path: string, entriesMax = 1_000_000): Promise<DescribedLog> {
   const header = await headerOf(files, path);
   const index = header.endOfLog === 0 ? await openIndex(files, path, header) : null;
@@ -35,13 +38,15 @@ export async function describeLog(files: Files, path: string, entriesMax = 1_000
     for await (const entry of found) {
       truncated = entries.length === entriesMax;
       if (truncated) break;
-      entries.push({ operation: entry.op, byteOffset: entry.offset, length: entry.length, timestamp: isoOf(entry.timestamp) });
+      const { op, offset, length, timestamp } = entry;
+      entries.push({ operation: op, byteOffset: offset, length, timestamp: isoOf(timestamp) });
     }
   } finally {
     await index?.close();
   }
   const state = header.endOfLog !== 0 ? 'closed' : index !== null ? 'open' : 'unreadable';
-  return { state, header: { ...header, createdAt: isoOf(header.createdAt), modifiedAt: isoOf(header.modifiedAt) }, entries, truncated };
+  const times = { createdAt: isoOf(header.createdAt), modifiedAt: isoOf(header.modifiedAt) };
+  return { state, header: { ...header, ...times }, entries, truncated };
 }
 
 async function headerOf(files: Files, path: string): Promise<LogHeader> {

@@ -1,6 +1,6 @@
 /**
- * Which records' disk writes have finished: pure. All below `finishedBelow`, and some above. Memory grows with the distance between the
- * oldest unfinished record and the newest, that is with the writes in flight.
+ * Which records' disk writes have finished: pure. All below `finishedBelow`, and some above. Memory grows with the
+ * distance between the oldest unfinished record and the newest, that is with the writes in flight.
  */
 export class FinishMarks {
   #below: number;

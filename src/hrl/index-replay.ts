@@ -5,12 +5,24 @@ import { recordsIn, type ScannedFrame } from './index-scan.ts';
 import { INDEX_HEADER_BYTES, type Frame } from './log-index.ts';
 import { LogLayout } from './log-layout.ts';
 
-/** A logged write whose disk write may not have happened: read the range back from the disk and append what it holds (R2). */
+/**
+ * A logged write whose disk write may not have happened: read the range back from the disk and append what it holds
+ * (R2).
+ */
 export interface UnfinishedRecord {
   number: number;
   op: 'write' | 'zero';
   offset: number;
   length: number;
+}
+
+export interface PlacedBlock {
+  position: number;
+  bytes: Buffer;
+}
+
+export interface Contradiction {
+  contradiction: string;
 }
 
 export class IndexReplay {
@@ -54,18 +66,14 @@ export class IndexReplay {
   }
 
   /**
-   * The metadata blocks that this frame must have put into the log, or why a whole frame contradicts those before it: no crash
-   * does that.
+   * The metadata blocks that this frame must have put into the log, or why a whole frame contradicts those before it: no
+   * crash does that.
    */
-  expect(frame: Frame): { blocks: { position: number; bytes: Buffer }[] } | { contradiction: string } {
+  expect(frame: Frame): { blocks: PlacedBlock[] } | Contradiction {
     const trial = this.#layout.clone();
-    const blocks: { position: number; bytes: Buffer }[] = [];
-    if (frame.firstRecord !== this.#recordCount) return { contradiction: `record ${frame.firstRecord} follows ${this.#recordCount} records` };
-    if (frame.position !== trial.position) return { contradiction: `a batch at ${frame.position}, expected at ${trial.position}` };
-    if (frame.acknowledged > frame.firstRecord || frame.finishedBelow > frame.acknowledged || frame.marks.some((mark) => mark >= frame.acknowledged)) {
-      return { contradiction: `record ${frame.firstRecord} finished before it was written` };
-    }
-    if (frame.entries.length > 0 && !frame.entries[0]!.startsRecord) return { contradiction: `record ${frame.firstRecord} has no beginning` };
+    const contradiction = this.#headContradiction(frame);
+    if (contradiction !== null) return { contradiction };
+    const blocks: PlacedBlock[] = [];
     for (const entry of frame.entries) {
       if (entry.length === 0 || entry.offset + entry.length > this.#diskSize) {
         return { contradiction: `an entry ${entry.offset}+${entry.length} on a disk of ${this.#diskSize} bytes` };
@@ -74,8 +82,18 @@ export class IndexReplay {
       if (position !== entry.position) return { contradiction: `an entry at ${entry.position}, expected at ${position}` };
       if (block !== null) blocks.push({ position: trial.position - METADATA_BYTES, bytes: block });
     }
-    if (trial.position - frame.position !== frame.length) return { contradiction: `a batch of ${frame.length} bytes, expected ${trial.position - frame.position}` };
-    return { blocks };
+    const length = trial.position - frame.position;
+    return length === frame.length ? { blocks } : { contradiction: `a batch of ${frame.length} bytes, expected ${length}` };
+  }
+
+  #headContradiction(frame: Frame): string | null {
+    const { firstRecord, acknowledged, finishedBelow, position, marks, entries } = frame;
+    if (firstRecord !== this.#recordCount) return `record ${firstRecord} follows ${this.#recordCount} records`;
+    if (position !== this.#layout.position) return `a batch at ${position}, expected at ${this.#layout.position}`;
+    if (acknowledged > firstRecord || finishedBelow > acknowledged || marks.some((mark) => mark >= acknowledged)) {
+      return `before record ${firstRecord} others finished that had not been written`;
+    }
+    return entries.length > 0 && !entries[0]!.startsRecord ? `record ${firstRecord} has no beginning` : null;
   }
 
   /** Takes a frame that `expect` found right and that is known to be whole in the log too. */
@@ -83,8 +101,9 @@ export class IndexReplay {
     let number = frame.firstRecord - 1;
     for (const entry of frame.entries) {
       this.#layout.place(entry);
-      if (entry.startsRecord) this.#unfinished.set(++number, { number, op: entry.op, offset: entry.offset, length: entry.length });
-      else this.#unfinished.get(number)!.length += entry.length;
+      const { op, offset, length, startsRecord } = entry;
+      if (startsRecord) this.#unfinished.set(++number, { number, op, offset, length });
+      else this.#unfinished.get(number)!.length += length;
     }
     this.#recordCount += recordsIn(frame);
     this.#indexEnd = end;

@@ -1,5 +1,7 @@
 /** Reads the frames of an index up to the first one that is not whole. */
-import { decodeFrame, decodeFrameHeader, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, frameBytes, INDEX_HEADER_BYTES, type Frame } from './log-index.ts';
+import {
+  decodeFrame, decodeFrameHeader, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, frameBytes, INDEX_HEADER_BYTES, type Frame,
+} from './log-index.ts';
 import type { WindowedFile } from './windowed-file.ts';
 
 /** A whole frame and where it ends in the index. What it says has not been compared with anything. */

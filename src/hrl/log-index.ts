@@ -1,6 +1,6 @@
 /*
- * The index beside an open log (rule R1): which records it holds, where, and whose disk writes have finished. Ours, little-endian.
- * Gone once the log is closed. docs/formats/log-index.md describes it for readers of the files.
+ * The index beside an open log (rule R1): which records it holds, where, and whose disk writes have finished. Gone once the
+ * log is closed. Little-endian. docs/formats/log-index.md says how it is used.
  *
  *  offset  size  field                  header, 4,096 bytes at 0
  *       0     8  magic                  "usdylidx"
@@ -103,14 +103,18 @@ export function encodeIndexHeader(header: IndexHeader): Buffer {
 }
 
 export function decodeIndexHeader(bytes: Buffer): IndexHeader | Malformed {
-  if (bytes.length < INDEX_HEADER_BYTES) return { malformed: `${bytes.length} bytes, an index header has ${INDEX_HEADER_BYTES}` };
+  if (bytes.length < INDEX_HEADER_BYTES) {
+    return { malformed: `${bytes.length} bytes, an index header has ${INDEX_HEADER_BYTES}` };
+  }
   if (bytes.toString('latin1', 0, 8) !== MAGIC) return { malformed: 'it does not begin as an index does' };
   if (bytes.readUInt32LE(8) !== VERSION) return { malformed: `index version ${bytes.readUInt32LE(8)} is not known` };
   const plain = Buffer.from(bytes.subarray(0, INDEX_HEADER_BYTES));
   plain.writeUInt32LE(0, 12);
   if (crc32(plain) !== bytes.readUInt32LE(12)) return { malformed: 'the crc32 of the index header does not match' };
   const [createdAt, diskSize] = [bytes.readBigUInt64LE(64), bytes.readBigUInt64LE(72)];
-  if (createdAt > Number.MAX_SAFE_INTEGER || diskSize > Number.MAX_SAFE_INTEGER) return { malformed: 'a size or time above 2^53' };
+  if (createdAt > Number.MAX_SAFE_INTEGER || diskSize > Number.MAX_SAFE_INTEGER) {
+    return { malformed: 'a size or time above 2^53' };
+  }
   const guidOrNull = (at: number): string | null => {
     const guid = readGuid(bytes, at);
     return guid === ZERO_GUID ? null : guid;
@@ -147,14 +151,18 @@ export function encodeFrame(frame: Frame): Buffer {
   return bytes;
 }
 
-/** The fixed part alone: it says how long the frame is. It is believed only when `decodeFrame` has checked the whole. */
+/**
+ * The fixed part alone: it says how long the frame is. It is believed only when `decodeFrame` has checked the whole.
+ */
 export function decodeFrameHeader(bytes: Buffer): FrameHeader | Malformed {
-  if (bytes.length < FRAME_HEADER_BYTES) return { malformed: `${bytes.length} bytes, a frame header has ${FRAME_HEADER_BYTES}` };
+  if (bytes.length < FRAME_HEADER_BYTES) {
+    return { malformed: `${bytes.length} bytes, a frame header has ${FRAME_HEADER_BYTES}` };
+  }
   if (bytes.toString('latin1', 0, 4) !== FRAME_MAGIC) return { malformed: 'it does not begin as a frame does' };
-  const [firstRecord, acknowledged, finishedBelow, position, length] = [24, 32, 40, 48, 56].map((at) => Number(bytes.readBigUInt64LE(at))) as [number, number, number, number, number];
+  const u64 = (at: number): number => Number(bytes.readBigUInt64LE(at));
   return {
     entryCount: bytes.readUInt32LE(8), markCount: bytes.readUInt32LE(12), timestamp: fromLogTime(bytes.readUInt32LE(16)),
-    firstRecord, acknowledged, finishedBelow, position, length,
+    firstRecord: u64(24), acknowledged: u64(32), finishedBelow: u64(40), position: u64(48), length: u64(56),
   };
 }
 
@@ -163,7 +171,9 @@ export function decodeFrame(bytes: Buffer): Frame | Malformed {
   const header = decodeFrameHeader(bytes);
   if ('malformed' in header) return header;
   const { entryCount, markCount, ...rest } = header;
-  if (bytes.length !== frameBytes(entryCount, markCount)) return { malformed: `${bytes.length} bytes for ${entryCount} entries and ${markCount} marks` };
+  if (bytes.length !== frameBytes(entryCount, markCount)) {
+    return { malformed: `${bytes.length} bytes for ${entryCount} entries and ${markCount} marks` };
+  }
   if (crc32(bytes.subarray(8)) !== bytes.readUInt32LE(4)) return { malformed: 'the crc32 of the frame does not match' };
   const entries: PlacedEntry[] = [];
   let at = FRAME_HEADER_BYTES;
@@ -177,7 +187,8 @@ export function decodeFrame(bytes: Buffer): Frame | Malformed {
       timestamp: header.timestamp, startsRecord: bytes[at + 25] === 1,
     });
   }
-  const marks = Array.from({ length: markCount }, (_, n) => header.finishedBelow + bytes.readUInt32LE(at + MARK_BYTES * n));
+  const markAt = (n: number): number => header.finishedBelow + bytes.readUInt32LE(at + MARK_BYTES * n);
+  const marks = Array.from({ length: markCount }, (_, n) => markAt(n));
   return { ...rest, entries, marks };
 }
 

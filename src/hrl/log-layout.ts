@@ -1,9 +1,10 @@
 /**
- * Where the bytes of an open log go: pure. Data as it comes; after every 127 entries a metadata block that describes them. An
- * empty block follows the header at once, as in the published example: so every log has a block, and a log without writes is whole.
+ * Where the bytes of an open log go: pure. Data as it comes; after every 127 entries a metadata block that describes
+ * them. An empty block follows the header at once, as in the published example: so every log has a block, and a log
+ * without writes is whole.
  *
- * A record is split where its length would not fit: a `write` at 16 MiB, because up to there a byte sum finds every torn write (see
- * log-recovery.ts), a `zero` at 1 GiB.
+ * A record is split where its length would not fit: a `write` at 16 MiB, because up to there a byte sum finds every
+ * torn write (see log-recovery.ts), a `zero` at 1 GiB.
  */
 import { addBytes, complement } from './byte-sum.ts';
 import { dataBytesOf, encodeBlock, HEADER_BYTES, METADATA_BYTES, slotsOf, type RawEntry } from './codec.ts';
@@ -53,7 +54,10 @@ export class LogLayout {
     return copy;
   }
 
-  /** Takes the position for one entry. Returns the metadata block that must follow its data, when that entry filled one. */
+  /**
+   * Takes the position for one entry. Returns the metadata block that must follow its data, when that entry filled
+   * one.
+   */
   place(entry: RawEntry): { position: number; block: Buffer | null } {
     const position = this.#position;
     this.#position += dataBytesOf(entry);
@@ -79,7 +83,7 @@ export function lengthOf(record: LogRecord): number {
 }
 
 /** The entries of one record, with their pieces of data. */
-export function* entriesOf(record: LogRecord, timestamp: number): Generator<{ entry: RawEntry; data: Uint8Array | null }> {
+function* entriesOf(record: LogRecord, timestamp: number): Generator<{ entry: RawEntry; data: Uint8Array | null }> {
   const length = lengthOf(record);
   const longest = ENTRY_BYTES_MAX[record.op];
   for (let from = 0; from < length; from += longest) {

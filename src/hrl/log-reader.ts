@@ -1,11 +1,14 @@
 /**
- * Reads closed tracking logs: ours, and those of Windows as far as MS-HRL describes them. All bytes are from outside: every length and
- * position is checked against the file and the disk before it is used.
+ * Reads closed tracking logs: ours, and those of Windows as far as MS-HRL describes them. All bytes are from outside:
+ * every length and position is checked against the file and the disk before it is used.
  */
 import { addBytes, complement } from './byte-sum.ts';
 import { UnderstudyError } from '../model/errors.ts';
 import type { Files, OpenFile } from '../model/ports.ts';
-import { dataBytesOf, decodeBlockHeader, decodeEntry, decodeHeader, HEADER_BYTES, SLOT_BYTES, type LogHeader, type Malformed, type RawEntry } from './codec.ts';
+import {
+  dataBytesOf, decodeBlockHeader, decodeEntry, decodeHeader, HEADER_BYTES, SLOT_BYTES,
+  type LogHeader, type Malformed, type RawEntry,
+} from './codec.ts';
 import { WindowedFile } from './windowed-file.ts';
 
 export type { LogHeader, RawEntry } from './codec.ts';
@@ -36,8 +39,9 @@ export async function readLogHeader(file: OpenFile): Promise<LogHeader | Malform
 }
 
 /**
- * Opens a closed log and checks its header and the chain of its blocks. Rejects with LOG_NOT_CLOSED, with LOG_INVALID and the reason,
- * or with the error of the system. Memory: 8 bytes per metadata block (127 entries) and a window of 1 MiB.
+ * Opens a closed log and checks its header and the chain of its blocks. Rejects with LOG_NOT_CLOSED, with LOG_INVALID
+ * and the reason, or with the error of the system. Memory: 8 bytes per metadata block (127 entries) and a window of 1
+ * MiB.
  */
 export async function openLog(files: Files, path: string, limits: LogLimits): Promise<LogReader> {
   const file = await files.open(path, 'read');
@@ -71,7 +75,9 @@ async function readChain(file: OpenFile, header: LogHeader): Promise<number[] | 
     positions.push(position);
     entries += block.entries;
     if (block.distance === 0) break;
-    if (block.distance < header.metadataSize) return { malformed: `metadata block at ${position}: the block before it is ${block.distance} bytes back` };
+    if (block.distance < header.metadataSize) {
+      return { malformed: `metadata block at ${position}: the block before it is ${block.distance} bytes back` };
+    }
     position -= block.distance;
   }
   if (entries !== header.totalEntries && header.totalEntries !== 0) {
@@ -99,8 +105,8 @@ export class LogReader {
   }
 
   /**
-   * In log order, which is the order of the guest's writes. A block's entries are checked before the first of them is given out.
-   * Throws LOG_INVALID or LOG_OUT_OF_BOUNDS.
+   * In log order, which is the order of the guest's writes. A block's entries are checked before the first of them is
+   * given out. Throws LOG_INVALID or LOG_OUT_OF_BOUNDS.
    */
   async *entries(): AsyncGenerator<LogEntry, void, void> {
     let dataFrom = HEADER_BYTES;
@@ -118,7 +124,10 @@ export class LogReader {
     await this.#window.copy(into, entry.position + skip);
   }
 
-  /** Reads the whole log once: bounds, entries, data (R13: before the first write of an apply). Throws as `entries` does. */
+  /**
+   * Reads the whole log once: bounds, entries, data (R13: before the first write of an apply). Throws as `entries`
+   * does.
+   */
   async verify(): Promise<LogTotals> {
     const totals: LogTotals = { entries: 0, dataBytes: 0, zeroBytes: 0 };
     for await (const entry of this.entries()) {
@@ -142,36 +151,40 @@ export class LogReader {
     for (let from = 0; from < entry.length; from += VERIFY_BYTES) {
       sum = addBytes(sum, await this.#window.bytes(entry.position + from, Math.min(VERIFY_BYTES, entry.length - from)));
     }
-    if (complement(sum) !== entry.dataChecksum) {
-      throw invalid(this.path, `data at ${entry.position}: checksum ${entry.dataChecksum}, but the data give ${complement(sum)}`);
+    const computed = complement(sum);
+    if (computed !== entry.dataChecksum) {
+      throw invalid(this.path, `data at ${entry.position}: checksum ${entry.dataChecksum}, but the data give ${computed}`);
     }
   }
 
   async #entriesOf(block: number, dataFrom: number): Promise<LogEntry[]> {
     const bytes = await this.#window.bytes(block, this.header.metadataSize);
     const about = decodeBlockHeader(bytes, this.header.metadataSize);
-    if ('malformed' in about) throw invalid(this.path, `metadata block at ${block}: ${about.malformed}`);
+    const broken = (reason: string): UnderstudyError => invalid(this.path, `metadata block at ${block}: ${reason}`);
+    if ('malformed' in about) throw broken(about.malformed);
     const entries: LogEntry[] = [];
     let position = dataFrom;
     for (let slot = 0; slot < about.entries; slot++) {
       const entry = decodeEntry(bytes, slot);
-      if ('malformed' in entry) throw invalid(this.path, `entry ${slot} of the metadata block at ${block}: ${entry.malformed}`);
+      if ('malformed' in entry) throw broken(`entry ${slot}: ${entry.malformed}`);
       if (entry.offset + entry.length > this.#limits.diskSize) throw this.#outOfBounds(entry);
       entries.push({ ...entry, position: entry.op === 'write' ? position : 0 });
       position += dataBytesOf(entry);
     }
     if (position !== block) {
-      throw invalid(this.path, `metadata block at ${block}: ${block - dataFrom} bytes of data before it, its entries have ${position - dataFrom}`);
+      throw broken(`${block - dataFrom} bytes of data before it, its entries have ${position - dataFrom}`);
     }
     return entries;
   }
 
   #outOfBounds(entry: RawEntry): UnderstudyError {
     const message = `${this.path} writes up to byte ${entry.offset + entry.length}, the disk has ${this.#limits.diskSize} bytes`;
-    return new UnderstudyError('io', 'LOG_OUT_OF_BOUNDS', message, 'Check the sizes of both disks; enlarge the smaller one, then resume replication.');
+    const remedy = 'Check the sizes of both disks; enlarge the smaller one, then resume replication.';
+    return new UnderstudyError('io', 'LOG_OUT_OF_BOUNDS', message, remedy);
   }
 }
 
 function invalid(path: string, reason: string): UnderstudyError {
-  return new UnderstudyError('io', 'LOG_INVALID', `${path} is not a valid tracking log: ${reason}`, 'Have it sent again, or resynchronize.');
+  const message = `${path} is not a valid tracking log: ${reason}`;
+  return new UnderstudyError('io', 'LOG_INVALID', message, 'Have it sent again, or resynchronize.');
 }

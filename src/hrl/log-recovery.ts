@@ -1,20 +1,22 @@
 /**
- * After a process crash: takes an open log up again (rules R1, R2). Only within the boot in which the log was open; the caller has
- * compared the boot id (R11).
+ * After a process crash: takes an open log up again (rules R1, R2). Only within the boot in which the log was open;
+ * the caller has compared the boot id (R11).
  *
- * What is trusted, and why that is exactly enough. A disk write starts only after its append resolved, and appends resolve in order. An
- * append resolves when its frame and its data are in the page cache, which survives a process. So everything acknowledged lies in whole
- * frames, and before the first frame that is torn, or whose data is; nothing from there on was acknowledged, so no disk write of it began, and
- * cutting it off loses nothing. Frames below the newest `acknowledged` count need no proof; the few above it are checked:
+ * What is trusted, and why that is exactly enough. A disk write starts only after its append resolved, and appends
+ * resolve in order. An append resolves when its frame and its data are in the page cache, which survives a process.
+ * So everything acknowledged lies in whole frames, and before the first frame that is torn, or whose data is; nothing
+ * from there on was acknowledged, so no disk write of it began, and cutting it off loses nothing. Frames below the
+ * newest `acknowledged` count need no proof; the few above it are checked:
  * - the frame by its crc32;
- * - its data by the byte sum of each entry. The files are new and only grow, so a byte that was not written reads as zero; up to
- *   16 MiB a byte sum notices every loss of a byte that was not zero. Metadata blocks are compared with what they must be.
+ * - its data by the byte sum of each entry. The files are new and only grow, so a byte that was not written reads as
+ *   zero; up to 16 MiB a byte sum notices every loss of a byte that was not zero. Metadata blocks are compared with
+ *   what they must be.
  */
 import { errnoOf } from '../model/errors.ts';
 import type { OpenFile } from '../model/ports.ts';
 import { completeClose, type ClosedLog, type LogPorts } from './closed-log.ts';
 import { dataError, decodeHeader, HEADER_BYTES, type LogHeader } from './codec.ts';
-import { IndexReplay, type UnfinishedRecord } from './index-replay.ts';
+import { IndexReplay, type Contradiction, type PlacedBlock, type UnfinishedRecord } from './index-replay.ts';
 import { recordsIn, wholeFrames, type ScannedFrame } from './index-scan.ts';
 import { decodeIndexHeader, INDEX_HEADER_BYTES, indexPathOf, type Frame } from './log-index.ts';
 import { LogWriter, writeLogStart } from './log-writer.ts';
@@ -24,8 +26,9 @@ export type { UnfinishedRecord } from './index-replay.ts';
 
 export type Recovery =
   /**
-   * The writer goes on where the log ended. `unfinished` in log order: for each, read the disk back, append that, then tell the
-   * writer that both have finished. `torn` counts known records that were cut off; their disk writes never began.
+   * The writer goes on where the log ended. `unfinished` in log order: for each, read the disk back, append that,
+   * then tell the writer that both have finished. `torn` counts known records that were cut off; their disk writes
+   * never began.
    */
   | { outcome: 'open'; writer: LogWriter; unfinished: UnfinishedRecord[]; torn: number }
   /** The crash came after the header was set: the close is complete now. */
@@ -33,7 +36,10 @@ export type Recovery =
   /** No statement about the disk may rest on this log. */
   | { outcome: 'untrusted'; reason: string };
 
-/** Rejects with the system's error when a file cannot be read or written. Calling it again after that, or after a crash, is safe. */
+/**
+ * Rejects with the system's error when a file cannot be read or written. Calling it again after that, or after a
+ * crash, is safe.
+ */
 export async function recoverLog(ports: LogPorts, path: string): Promise<Recovery> {
   const opened: OpenFile[] = [];
   let result: Recovery | null = null;
@@ -76,10 +82,13 @@ async function recover(ports: LogPorts, path: string, opened: OpenFile[]): Promi
   return { outcome: 'open', writer, unfinished: replay.unfinished(), torn: result.torn };
 }
 
-/** Accepts every frame that is proven; frames wait until a later one says that they were acknowledged, or are checked at the end. */
+/**
+ * Accepts every frame that is proven; frames wait until a later one says that they were acknowledged, or are checked
+ * at the end.
+ */
 async function replayAll(
   replay: IndexReplay, index: WindowedFile, log: WindowedFile,
-): Promise<{ torn: number } | { contradiction: string }> {
+): Promise<{ torn: number } | Contradiction> {
   const waiting: ScannedFrame[] = [];
   for await (const scanned of wholeFrames(index)) {
     waiting.push(scanned);
@@ -107,7 +116,7 @@ function endRecord(frame: Frame): number {
 }
 
 /** Whether all that the frame names lies in the log. */
-async function isWhole(frame: Frame, blocks: { position: number; bytes: Buffer }[], log: WindowedFile): Promise<boolean> {
+async function isWhole(frame: Frame, blocks: readonly PlacedBlock[], log: WindowedFile): Promise<boolean> {
   if (frame.position + frame.length > log.size) return false;
   for (const entry of frame.entries) {
     if (entry.op === 'write' && dataError(entry, await log.bytes(entry.position, entry.length)) !== null) return false;
@@ -118,12 +127,15 @@ async function isWhole(frame: Frame, blocks: { position: number; bytes: Buffer }
   return true;
 }
 
-/** The header is written after everything else, so all of the log is there; only its durability and the index's end may be missing. */
+/**
+ * The header is written after everything else, so all of the log is there; only its durability and the index's end
+ * may be missing.
+ */
 async function recoverClosed(ports: LogPorts, path: string, log: OpenFile, header: LogHeader): Promise<Recovery> {
   const size = await log.size();
-  if (size !== header.endOfLog) return untrusted(`${path} has ${size} bytes, its header says that it ends at ${header.endOfLog}`);
-  const { uniqueId, previousUniqueId, totalEntries } = header;
-  return { outcome: 'closed', log: await completeClose(ports, log, { path, uniqueId, previousUniqueId, entries: totalEntries }) };
+  const { uniqueId, previousUniqueId, totalEntries: entries, endOfLog } = header;
+  if (size !== endOfLog) return untrusted(`${path} has ${size} bytes, its header says that it ends at ${endOfLog}`);
+  return { outcome: 'closed', log: await completeClose(ports, log, { path, uniqueId, previousUniqueId, entries }) };
 }
 
 /** Null when it is not whole: a log that was just created, or a crash while the header was set. */

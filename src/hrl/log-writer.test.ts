@@ -30,10 +30,18 @@ async function finishAll(log: LogWriter): Promise<void> {
 }
 
 function hasCode(code: string, errno?: string): (error: unknown) => boolean {
-  return (error) => error instanceof UnderstudyError && error.code === code && (errno === undefined || errnoOf(error.cause) === errno);
+  return (error) => {
+    assert.ok(error instanceof UnderstudyError, String(error));
+    assert.equal(error.code, code);
+    if (errno !== undefined) assert.equal(errnoOf(error.cause), errno);
+    return true;
+  };
 }
 
-/** The byte table of docs/formats/hrl.md read anew, without a line of the codec, so that both cannot be wrong in the same way. */
+/**
+ * The byte table of docs/formats/hrl.md read anew, without a line of the codec, so that both cannot be wrong in the
+ * same way.
+ */
 function readByTable(file: Buffer): { op: number; offset: number; length: number; data: Buffer }[] {
   const sum = (bytes: Buffer): number => ~bytes.reduce((total, byte) => total + byte, 0) >>> 0;
   const without = (bytes: Buffer, at: number): number => sum(Buffer.concat([bytes.subarray(0, at), bytes.subarray(at + 4)]));
@@ -87,7 +95,10 @@ test('a closed log reads by the byte table as what was appended', async () => {
     await log.append(records, NOW + batch * 1000);
   }
   await finishAll(log);
+  ports.files.asked.length = 0;
   const closed = await log.close();
+  const order = [`datasync ${PATH}`, `remove ${INDEX}`, 'syncFolder /logs'];
+  assert.deepEqual(ports.files.asked, order, 'durable before the index goes');
   const file = ports.files.get(PATH);
   assert.deepEqual(readByTable(file), expected);
   assert.ok(expected.length > 3 * 127, 'several blocks');
@@ -192,7 +203,8 @@ for (const [what, victim] of [['log', PATH], ['index', INDEX]] as const) {
     ports.files.fate = ({ path }) => (path === victim ? { bytes: 50, then: 'ENOSPC' } : undefined);
     const [failed, later] = [log.append([write(0, data(4096, 1))], NOW), log.append([write(4096, data(4096, 2))], NOW)];
     const indexThere: boolean[] = [];
-    await assert.rejects(failed.finally(() => indexThere.push(ports.files.inodes.has(INDEX))), hasCode('LOG_WRITE_FAILED', 'ENOSPC'));
+    const looked = failed.finally(() => indexThere.push(ports.files.inodes.has(INDEX)));
+    await assert.rejects(looked, hasCode('LOG_WRITE_FAILED', 'ENOSPC'));
     await assert.rejects(later, hasCode('LOG_WRITE_FAILED', 'ENOSPC'));
     assert.deepEqual(indexThere, [false]);
     ports.files.fate = () => undefined;

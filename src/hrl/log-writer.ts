@@ -2,20 +2,23 @@
  * Writes one open tracking log (rules R1, R4, R6).
  *
  * Invariants
- * - Bytes go to positions that are taken when `append` is called; nothing already acknowledged is ever overwritten before `close`.
- * - Appends resolve in the order of the calls. So when one has not resolved, none after it has, and no disk write of any of them has
- *   begun: recovery may cut the log at the first batch that is not whole.
+ * - Bytes go to positions that are taken when `append` is called; nothing already acknowledged is ever overwritten
+ *   before `close`.
+ * - Appends resolve in the order of the calls. So when one has not resolved, none after it has, and no disk write of
+ *   any of them has begun: recovery may cut the log at the first batch that is not whole.
  * - The index frame and the data are written at the same time; recovery believes a frame only when its data matches.
  * - Nothing is made durable before `close`: after a machine crash no open log is trusted (R11).
- * - After a failure nothing is retried, and no append rejects before the index is gone: whoever then writes to the disk without
- *   a log cannot be misled by a later recovery.
+ * - After a failure nothing is retried, and no append rejects before the index is gone: whoever then writes to the
+ *   disk without a log cannot be misled by a later recovery.
  */
 import { errnoOf, messageOf, UnderstudyError } from '../model/errors.ts';
 import type { OpenFile } from '../model/ports.ts';
 import { completeClose, type ClosedLog, type LogPorts } from './closed-log.ts';
-import { encodeHeader, ourHeader } from './codec.ts';
+import { encodeHeader, HEADER_BYTES, ourHeader } from './codec.ts';
 import { FinishMarks } from './finish-marks.ts';
-import { encodeFrame, encodeIndexHeader, FRAME_ENTRIES_MAX, INDEX_HEADER_BYTES, indexPathOf, type IndexHeader } from './log-index.ts';
+import {
+  encodeFrame, encodeIndexHeader, FRAME_ENTRIES_MAX, INDEX_HEADER_BYTES, indexPathOf, type IndexHeader,
+} from './log-index.ts';
 import { ENTRY_BYTES_MAX, lengthOf, LogLayout, placeBatch, type LogRecord } from './log-layout.ts';
 
 export type { ClosedLog, LogPorts } from './closed-log.ts';
@@ -61,12 +64,16 @@ export class LogWriter {
   #failure: UnderstudyError | null = null;
   #indexRemoval: Promise<void> | null = null;
   #ended = false;
-  /** Set when `close` failed: the header may say that the log is whole, which would be believed without an index too. */
+  /**
+   * Set when `close` failed: the header may say that the log is whole, which would be believed without an index too.
+   */
   #mayNameItsEnd = false;
   #waitingForAll: { resolve: () => void; reject: (error: Error) => void }[] = [];
 
   /** For `create` and recovery only. Both files are open for writing; the log's header and first block are written. */
-  constructor(ports: LogPorts, path: string, about: IndexHeader, files: { log: OpenFile; index: OpenFile }, state: OpenLogState) {
+  constructor(
+    ports: LogPorts, path: string, about: IndexHeader, files: { log: OpenFile; index: OpenFile }, state: OpenLogState,
+  ) {
     this.path = path;
     this.uniqueId = about.uniqueId;
     this.previousUniqueId = about.previousUniqueId;
@@ -80,8 +87,8 @@ export class LogWriter {
   }
 
   /**
-   * Creates `path` and its index, the index first: a log without one is never trusted. Rejects with LOG_EXISTS when either is
-   * there, or with the errno of the failed operation in `cause`.
+   * Creates `path` and its index, the index first: a log without one is never trusted. Rejects with LOG_EXISTS when
+   * either is there, or with the errno of the failed operation in `cause`.
    */
   static async create(ports: LogPorts, path: string, log: NewLog): Promise<LogWriter> {
     const about: IndexHeader = { ...log, dataWriteGuid: log.dataWriteGuid ?? null, fileType: log.fileType ?? 0 };
@@ -93,8 +100,10 @@ export class LogWriter {
       const file = await ports.files.open(path, 'create');
       opened.push(file);
       await writeLogStart(file, about);
-      const state = { layout: new LogLayout(), indexPosition: INDEX_HEADER_BYTES, recordCount: 0, marks: new FinishMarks() };
-      return new LogWriter(ports, path, about, { log: file, index }, { ...state, lastActivity: about.createdAt });
+      return new LogWriter(ports, path, about, { log: file, index }, {
+        layout: new LogLayout(), indexPosition: INDEX_HEADER_BYTES, recordCount: 0, marks: new FinishMarks(),
+        lastActivity: about.createdAt,
+      });
     } catch (error) {
       // What we made ourselves goes again, so that the next attempt does not meet it.
       for (const file of opened) {
@@ -131,10 +140,11 @@ export class LogWriter {
   }
 
   /**
-   * Logs the records in this order, with one write to the log and one to its index. Resolves with the number of the first record
-   * (record i has number first + i) when both are in the page cache, never before an earlier append. Appends may be pipelined.
-   * The first failure poisons the writer: that append and all later ones reject with LOG_WRITE_FAILED (system error in `cause`).
-   * If even the index could not be removed the code is LOG_STILL_TRUSTED: record the distrust elsewhere before writing unlogged.
+   * Logs the records in this order, with one write to the log and one to its index. Resolves with the number of the
+   * first record (record i has number first + i) when both are in the page cache, never before an earlier append.
+   * Appends may be pipelined. The first failure poisons the writer: that append and all later ones reject with
+   * LOG_WRITE_FAILED (system error in `cause`). If even the index could not be removed the code is LOG_STILL_TRUSTED:
+   * record the distrust elsewhere before writing unlogged.
    */
   append(records: readonly LogRecord[], timestampMs: number): Promise<number> {
     if (this.#failure !== null) return Promise.reject(this.#failure);
@@ -153,10 +163,14 @@ export class LogWriter {
     return this.#acknowledgeInTurn([dataWrite, this.#writeFrame(frame)]).then(() => first);
   }
 
-  /** The disk write of this record has finished, or its failure was read back and logged (R3). Persisted with the next append. */
+  /**
+   * The disk write of this record has finished, or its failure was read back and logged (R3). Persisted with the next
+   * append.
+   */
   finished(recordNumber: number): void {
     if (!(recordNumber >= 0 && recordNumber < this.#acknowledged)) {
-      throw new RangeError(`record ${recordNumber} of ${this.path} cannot have finished: ${this.#acknowledged} are acknowledged`);
+      const reason = `${this.#acknowledged} are acknowledged`;
+      throw new RangeError(`record ${recordNumber} of ${this.path} cannot have finished: ${reason}`);
     }
     this.#state.marks.mark(recordNumber);
     if (this.#waitingForAll.length > 0 && this.unfinishedCount === 0) {
@@ -171,7 +185,9 @@ export class LogWriter {
     return new Promise((resolve, reject) => void this.#waitingForAll.push({ resolve, reject }));
   }
 
-  /** Writes the finish marks that no append has carried yet: for a clean stop without closing. Fails as `append` does. */
+  /**
+   * Writes the finish marks that no append has carried yet: for a clean stop without closing. Fails as `append` does.
+   */
   persistFinished(): Promise<void> {
     if (this.#failure !== null) return Promise.reject(this.#failure);
     this.#assertAppendable([]);
@@ -186,11 +202,12 @@ export class LogWriter {
   }
 
   /**
-   * Before a write goes to the disk unlogged (trigger 3, also when an append outlasts its time): removes the index, so that no
-   * recovery trusts this log, and refuses further appends. Rejects with LOG_STILL_TRUSTED when it cannot.
+   * Before a write goes to the disk unlogged (trigger 3, also when an append outlasts its time): removes the index,
+   * so that no recovery trusts this log, and refuses further appends. Rejects with LOG_STILL_TRUSTED when it cannot.
    */
   async distrust(reason: string): Promise<void> {
-    this.#fail(new UnderstudyError('io', 'LOG_WRITE_FAILED', `the tracking log ${this.path} was given up: ${reason}`, REMEDY));
+    const message = `the tracking log ${this.path} was given up: ${reason}`;
+    this.#fail(new UnderstudyError('io', 'LOG_WRITE_FAILED', message, REMEDY));
     await this.#indexRemoval;
   }
 
@@ -201,7 +218,9 @@ export class LogWriter {
   async close(): Promise<ClosedLog> {
     if (this.#failure !== null) throw this.#failure;
     this.#assertAppendable([]);
-    if (this.unfinishedCount > 0) throw new Error(`${this.path} cannot be closed: ${this.unfinishedCount} disk writes have not finished`);
+    if (this.unfinishedCount > 0) {
+      throw new Error(`${this.path} cannot be closed: ${this.unfinishedCount} disk writes have not finished`);
+    }
     this.#ended = true;
     await this.#tail;
     const { layout, lastActivity } = this.#state;
@@ -213,7 +232,8 @@ export class LogWriter {
       const end = { currentSize: layout.position, endOfLog: layout.position, totalEntries: layout.entries };
       await this.#log.write([encodeHeader(ourHeader({ ...this.#about, modifiedAt: lastActivity }, end))], 0);
       const { path, uniqueId, previousUniqueId } = this;
-      const closed = await completeClose(this.#ports, this.#log, { path, uniqueId, previousUniqueId, entries: layout.entries });
+      const about = { path, uniqueId, previousUniqueId, entries: layout.entries };
+      const closed = await completeClose(this.#ports, this.#log, about);
       await Promise.all([this.#log.close(), this.#index.close()]);
       return closed;
     } catch (error) {
@@ -222,7 +242,10 @@ export class LogWriter {
     }
   }
 
-  /** Waits for appends in flight and closes the files as they are, for recoverLog or for removal. Not after `close` resolved. */
+  /**
+   * Waits for appends in flight and closes the files as they are, for recoverLog or for removal. Not after `close`
+   * resolved.
+   */
   async abandon(): Promise<void> {
     this.#ended = true;
     await Promise.allSettled([this.#tail, this.#indexRemoval]);
@@ -236,7 +259,7 @@ export class LogWriter {
       const [offset, length] = [record.offset, lengthOf(record)];
       const whole = Number.isSafeInteger(offset) && Number.isSafeInteger(length);
       if (!whole || offset < 0 || length <= 0 || offset + length > this.diskSize) {
-        throw new RangeError(`record ${offset}+${length} lies outside of the disk of ${this.path} (${this.diskSize} bytes)`);
+        throw new RangeError(`record ${offset}+${length} of ${this.path} lies outside of its disk of ${this.diskSize} bytes`);
       }
       entries += Math.ceil(length / ENTRY_BYTES_MAX[record.op]);
     }
@@ -249,7 +272,10 @@ export class LogWriter {
     return this.#index.write([frame], position);
   }
 
-  /** Resolves when the writes have and all earlier appends have. Waits for every write, so that no file is closed under one. */
+  /**
+   * Resolves when the writes have and all earlier appends have. Waits for every write, so that no file is closed
+   * under one.
+   */
   #acknowledgeInTurn(writes: Promise<void>[]): Promise<void> {
     const [earlier, upTo] = [this.#tail, this.#state.recordCount];
     const inTurn = async (): Promise<void> => {
@@ -284,7 +310,7 @@ export class LogWriter {
     this.#failure = error;
     for (const waiting of this.#waitingForAll.splice(0)) waiting.reject(error);
     this.#indexRemoval = this.#withdraw().catch((cause: unknown) => {
-      const message = `${error.message}; and its index cannot be removed (${messageOf(cause)}), so that a restart would still trust it`;
+      const message = `${error.message}; a restart would still trust it, its index cannot be removed: ${messageOf(cause)}`;
       throw new UnderstudyError('io', 'LOG_STILL_TRUSTED', message, REMEDY, { cause: error.cause ?? error });
     });
     this.#indexRemoval.catch(() => undefined);
@@ -302,8 +328,8 @@ const REMEDY = 'Make room on the volume of the tracking logs or repair it, then 
 /** Header of an open log and the empty first block, in one write. */
 export async function writeLogStart(log: OpenFile, about: IndexHeader): Promise<void> {
   const first = LogLayout.firstBlock();
-  const header = ourHeader({ ...about, modifiedAt: about.createdAt }, { currentSize: new LogLayout().position, endOfLog: 0, totalEntries: 0 });
-  await log.write([encodeHeader(header), first], 0);
+  const open = { currentSize: HEADER_BYTES + first.length, endOfLog: 0, totalEntries: 0 };
+  await log.write([encodeHeader(ourHeader({ ...about, modifiedAt: about.createdAt }, open)), first], 0);
 }
 
 function creationFailure(path: string, cause: unknown): UnderstudyError {

@@ -1,15 +1,19 @@
 /**
- * Files in memory for the tests of this folder, with the semantics of a process crash: what a write has put into the page cache
- * stays, in whatever part it got there. A machine crash is not modelled: no open log is trusted after one (R11).
+ * Files in memory for the tests of this folder, with the semantics of a process crash: what a write has put into the
+ * page cache stays, in whatever part it got there. A machine crash is not modelled: no open log is trusted after one
+ * (R11).
  */
 import { basename, dirname } from 'node:path';
 import { Blake3Hasher } from '@napi-rs/blake-hash';
 import type { Compute, Files, FileStat, OpenFile } from '../model/ports.ts';
 import type { LogPorts } from './closed-log.ts';
 
-/** What becomes of one write: undefined is all of it; else the first `bytes` get there, then it fails or never returns. */
+/**
+ * What becomes of one write: undefined is all of it; else the first `bytes` get there, then it fails or never
+ * returns.
+ */
 export type WriteFate = { bytes: number; then: 'ENOSPC' | 'EIO' | 'hang' } | undefined;
-type Operation = 'open' | 'read' | 'remove' | 'datasync';
+type Operation = 'open' | 'read' | 'remove' | 'datasync' | 'syncFolder';
 
 interface Inode {
   bytes: Buffer;
@@ -22,6 +26,8 @@ export class MemoryFiles implements Files {
   fate: (write: { path: string; length: number; count: number }) => WriteFate = () => undefined;
   /** Errnos by operation and path, for everything but `write`. */
   readonly errors = new Map<`${Operation} ${string}`, string>();
+  /** What was asked for beside reads and writes, in order. */
+  readonly asked: string[] = [];
   writes = 0;
   openFiles = 0;
 
@@ -49,6 +55,7 @@ export class MemoryFiles implements Files {
   }
 
   refuse(operation: Operation, path: string): void {
+    if (operation !== 'read') this.asked.push(`${operation} ${path}`);
     const errno = this.errors.get(`${operation} ${path}`);
     if (errno !== undefined) throw systemError(errno, `${operation} ${path}`);
   }
@@ -82,10 +89,13 @@ export class MemoryFiles implements Files {
 
   async stat(path: string): Promise<FileStat | null> {
     const size = this.inodes.get(path)?.size;
-    return size === undefined ? null : { kind: 'file', size, allocated: size, mtimeNs: 0n, ctimeNs: 0n, inode: 0n, device: 0n };
+    if (size === undefined) return null;
+    return { kind: 'file', size, allocated: size, mtimeNs: 0n, ctimeNs: 0n, inode: 0n, device: 0n };
   }
 
-  async syncFolder(): Promise<void> {}
+  async syncFolder(path: string): Promise<void> {
+    this.refuse('syncFolder', path);
+  }
 
   async freeBytes(): Promise<number> {
     return Number.MAX_SAFE_INTEGER;

@@ -1,7 +1,7 @@
 /** A copy of a closed log that a strict MS-HRL reader takes: it knows no operation but write. */
 import { UnderstudyError } from '../model/errors.ts';
 import type { Files, OpenFile } from '../model/ports.ts';
-import { addBytes, complement } from './byte-sum.ts';
+import { byteSumChecksum } from './byte-sum.ts';
 import { encodeHeader, HEADER_BYTES, ourHeader, type RawEntry } from './codec.ts';
 import { LogLayout } from './log-layout.ts';
 import { openLog, type LogEntry, type LogLimits, type LogReader } from './log-reader.ts';
@@ -15,10 +15,12 @@ export interface StrictCopyOptions extends LogLimits {
 }
 
 /**
- * Copies the log at `from` to the new file `to`, durable when it resolves. Ids, times and order stay; entries longer than 1 MiB are split. The
- * source is verified first. Rejects as `openLog` does; an incomplete target is removed.
+ * Copies the log at `from` to the new file `to`, durable when it resolves. Ids, times and order stay; entries longer
+ * than 1 MiB are split. The source is verified first. Rejects as `openLog` does; an incomplete target is removed.
  */
-export async function copyStrict(files: Files, from: string, to: string, options: StrictCopyOptions): Promise<{ entries: number; size: number }> {
+export async function copyStrict(
+  files: Files, from: string, to: string, options: StrictCopyOptions,
+): Promise<{ entries: number; size: number }> {
   const log = await openLog(files, from, options);
   try {
     const { zeroBytes } = await log.verify();
@@ -48,7 +50,8 @@ async function copyInto(target: OpenFile, log: LogReader): Promise<{ entries: nu
     for (let skip = 0; skip < entry.length; skip += PIECE_BYTES) {
       const data = await pieceOf(log, entry, skip, buffer);
       const piece: RawEntry = {
-        op: 'write', offset: entry.offset + skip, length: data.length, timestamp: entry.timestamp, dataChecksum: complement(addBytes(0, data)),
+        op: 'write', offset: entry.offset + skip, length: data.length, timestamp: entry.timestamp,
+        dataChecksum: byteSumChecksum(data),
       };
       const { position, block } = layout.place(piece);
       await target.write(block === null ? [data] : [data, block], position);

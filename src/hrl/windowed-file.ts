@@ -7,7 +7,10 @@ const WINDOW_BYTES = 1 << 20;
 export class WindowedFile {
   readonly size: number;
   readonly #file: OpenFile;
-  /** The bytes from `start`; replaced, never overwritten, so that views given out stay valid and calls may overlap in time. */
+  /**
+   * The bytes from `start`; replaced, never overwritten, so that views given out stay valid and calls may overlap in
+   * time.
+   */
   #window: { start: number; bytes: Buffer } = { start: 0, bytes: Buffer.alloc(0) };
 
   /** Reads below `size` only, whatever the file has. */
@@ -16,7 +19,10 @@ export class WindowedFile {
     this.size = size;
   }
 
-  /** A view of the range, which must lie inside `size`; rejects when the file has become shorter. Long ranges are the caller's choice. */
+  /**
+   * A view of the range, which must lie inside `size`; rejects when the file has become shorter. Long ranges are the
+   * caller's choice.
+   */
   async bytes(position: number, length: number): Promise<Buffer> {
     let window = this.#window;
     if (position < window.start || position + length > window.start + window.bytes.length) {
@@ -39,6 +45,7 @@ export class WindowedFile {
     const count = await this.#file.read(into, position);
     if (count === into.length) return;
     const message = `${this.#file.path} ended at ${position + count}, expected bytes up to ${position + into.length}`;
-    throw new UnderstudyError('io', 'LOG_INVALID', message, 'Somebody shortened the file while it was read: resynchronize.');
+    const remedy = 'Somebody shortened the file while it was read: have it sent again, or resynchronize.';
+    throw new UnderstudyError('io', 'LOG_INVALID', message, remedy);
   }
 }

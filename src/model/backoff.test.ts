@@ -27,6 +27,8 @@ const rows: readonly [name: string, error: unknown, recoverable: boolean][] = [
   ['an unreachable peer may come back', wrapped('peer', 'PEER_NOT_REACHABLE', system('ECONNREFUSED')), true],
   ['a peer error without errno may pass', wrapped('peer', 'PEER_TIMEOUT'), true],
   ['a peer that does not know us needs a person', wrapped('peer', 'PEER_NOT_AUTHORISED'), false],
+  ['a clock that is off is mended by time services', wrapped('peer', 'CLOCK_SKEW'), true],
+  ['even as a state of the peer', wrapped('state', 'CLOCK_SKEW'), true],
   ['a wrong fingerprint needs a person', wrapped('peer', 'PEER_FINGERPRINT_MISMATCH'), false],
   ['a full volume may be emptied', wrapped('io', 'LOG_WRITE_FAILED', system('ENOSPC')), true],
   ['low memory passes', system('ENOMEM'), true],

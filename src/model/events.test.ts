@@ -86,3 +86,8 @@ test("data is a copy: what happens later to the caller's object does not change 
   data.reason = 'y';
   assert.deepEqual(event.data, { reason: 'x' });
 });
+
+test('a change of settings names only what was given', () => {
+  const event = makeEvent(EVENTS.settingsChanged, 'web', { changes: { frequencySec: 30, replica: undefined } });
+  assert.equal(event.message, "Settings of VM 'web' changed: frequencySec = 30.");
+});

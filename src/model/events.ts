@@ -284,6 +284,7 @@ export const ACTIVITY_EVENTS = {
     (vm, { changes }) =>
       `Settings of VM '${vm}' changed: ` +
       `${Object.entries(changes)
+        .filter(([, value]) => value !== undefined)
         .map(([name, value]) => `${name} = ${JSON.stringify(value)}`)
         .join(', ')}.`,
   ),

@@ -161,6 +161,10 @@ function shown(value: unknown): string {
 /** A refusal by these schemas in words a person understands; anything else is handed back as it is. */
 export function settingsError(error: unknown): unknown {
   if (!(error instanceof z.ZodError)) return error;
-  const what = error.issues.map(({ path, message }) => (path.length === 0 ? message : `${path.join('.')}: ${message}`)).join('; ');
-  return new UnderstudyError('usage', 'BAD_SETTING', `this setting cannot be: ${what}`, 'See: understudy set --help', { cause: error });
+  const what = error.issues
+    .map(({ path, message }) => (path.length === 0 ? message : `${path.join('.')}: ${message}`))
+    .join('; ');
+  return new UnderstudyError('usage', 'BAD_SETTING', `this setting cannot be: ${what}`, 'See: understudy set --help', {
+    cause: error,
+  });
 }

@@ -135,7 +135,7 @@ export interface Rig {
 
 /** A server on a Unix socket in a folder of its own. */
 export async function rig(
-  exports: NbdExport[], options: { limits?: Partial<NbdLimits>; clock?: Clock } = {},
+  exports: NbdExport[], options: { limits?: Partial<NbdLimits>; clock?: Clock; exportOf?: (name: string) => NbdExport | undefined } = {},
 ): Promise<Rig> {
   const folder = mkdtempSync(join(tmpdir(), 'nbd-test-'));
   const path = join(folder, 'nbd.sock');
@@ -144,7 +144,7 @@ export async function rig(
     lines.push({ level, message, fields: fields as Record<string, unknown> });
   };
   const server = new NbdServer({
-    exports: (name) => exports.find((each) => each.name === name),
+    exports: options.exportOf ?? ((name) => exports.find((each) => each.name === name)),
     list: () => exports.map((each) => each.name),
     clock: options.clock ?? new HandClock(),
     log: { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') },

@@ -15,6 +15,7 @@ import { diskExport, type ClientInfo, type NbdExport } from './export.ts';
 import { readByEvents } from './read-into.ts';
 import { HandClock, ScriptedClient, rig, type Rig } from './scripted-client.suite.ts';
 import { nbdUri } from './server.ts';
+import { SLAB_BYTES } from './slab-pool.ts';
 
 const MIB = 2 ** 20;
 const turn = () => new Promise((resolve) => setImmediate(resolve));
@@ -93,9 +94,10 @@ test('a client that is killed leaves its operations to end, and its memory comes
   client.request(NBD_CMD.WRITE, 0, 4096, { payload: Buffer.alloc(4096) });
   client.request(NBD_CMD.WRITE, 0, MIB, { payload: Buffer.alloc(1000) });
   await until(() => nbd.server.memoryBytes > 3 * MIB);
+  const { memoryBytes } = nbd.server;
   await client.hangUp();
-  await turn();
-  assert.equal(gone, 0);
+  await until(() => nbd.server.memoryBytes < memoryBytes);
+  assert.equal(gone, 0, 'operations are under way');
   gate.resolve();
   await until(() => gone === 1);
   assert.equal(nbd.server.memoryBytes, 0);
@@ -209,6 +211,51 @@ test('a client that takes no replies is not read any further', async () => {
   assert.ok(nbd.server.memoryBytes <= 8 * MIB);
   client.socket.resume();
   for (let i = 0; i < 100; i += 1) assert.equal((await client.reply()).cookie, BigInt(i));
+});
+
+test('a client over its number of requests is read again when some have ended', async () => {
+  const gates: PromiseWithResolvers<void>[] = [];
+  const hold = () => {
+    gates.push(Promise.withResolvers());
+    return gates.at(-1)!.promise;
+  };
+  await using nbd = await rig([disk({ write: hold })], { limits: { requestsInFlight: 4 } });
+  const client = await (await nbd.client()).attach();
+  const payload = Buffer.alloc(60_000);
+  for (let i = 0; i < 40; i += 1) client.request(NBD_CMD.WRITE, 0, payload.length, { cookie: BigInt(i), payload });
+  for (let i = 0; i < 40; i += 1) {
+    await until(() => gates.length > i);
+    assert.ok(gates.length <= i + 4);
+    gates[i]!.resolve();
+    assert.equal((await client.reply()).cookie, BigInt(i));
+  }
+});
+
+test('an idle connection holds one slab, whatever it did before', async () => {
+  await using nbd = await rig([disk()]);
+  const client = await (await nbd.client()).attach();
+  client.request(NBD_CMD.READ, 0, 4096);
+  client.request(NBD_CMD.READ, 0, 4 * MIB, { cookie: 2n });
+  client.request(NBD_CMD.WRITE, 0, MIB, { cookie: 3n, payload: Buffer.alloc(MIB) });
+  for (let i = 0; i < 3; i += 1) await client.reply();
+  await until(() => nbd.server.memoryBytes === SLAB_BYTES);
+});
+
+test('who leaves while it waits for memory does not hold up the next', async () => {
+  const limits = { memoryBytes: 8 * MIB, payloadBytes: 2 * MIB, connectionBytes: 8 * MIB };
+  await using nbd = await rig([disk()], { limits });
+  const stuck = await Promise.all([1, 2, 3].map(async () => (await nbd.client()).attach()));
+  for (const client of stuck) client.request(NBD_CMD.WRITE, 0, 2 * MIB, { payload: Buffer.alloc(MIB) });
+  await until(() => nbd.server.memoryBytes > 6 * MIB);
+  const [large, small] = await Promise.all([1, 2].map(async () => (await nbd.client()).attach()));
+  large!.request(NBD_CMD.READ, 0, 2 * MIB);
+  await turn();
+  small!.request(NBD_CMD.READ, 0, 512);
+  await turn();
+  await turn();
+  assert.equal(small!.received.length, 0, 'it waits behind the large request');
+  await large!.hangUp();
+  assert.equal((await small!.reply()).payload.length, 8 + 512);
 });
 
 test('who holds memory and does not move is cut when others wait for it, not before', async () => {

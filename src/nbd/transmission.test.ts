@@ -283,6 +283,14 @@ test('a payload that is far over the limit is refused and ends the connection', 
   assert.match(bench.pause.reason, /2147483648 bytes, at most 33554432/);
 });
 
+test('hundreds of refusals at once all reach the client', async () => {
+  const bench = new Bench(diskExport('x', new MemoryDisk(DISK_BYTES)));
+  const bad = Array.from({ length: 500 }, (_, i) => request(NBD_CMD.READ, DISK_BYTES, 4096, 0, BigInt(i)));
+  await bench.feed(Buffer.concat(bad), [100_000]);
+  assert.equal(bench.replies().size, 500);
+  assert.ok(bench.writes < 10);
+});
+
 test('a wrong magic ends the connection after what came before it', async () => {
   const bench = new Bench(diskExport('x', new MemoryDisk(DISK_BYTES)));
   const wrong = request(NBD_CMD.READ, 0, 512, 0, 2n);

@@ -10,6 +10,7 @@ import { internalFailure, messageInvalid, messageUnknown, notAuthorised, toWire 
 
 export type MessageHandler<P, R> =
   (caller: PeerCaller, params: P, payload: Buffer, signal: AbortSignal) => Promise<PeerReply<R>>;
+/** The stream is ended when the promise resolves, and cut when it rejects. */
 export type StreamHandler<P> = (caller: PeerCaller, params: P, stream: Duplex) => Promise<void>;
 /** Runs before a stream is opened; what it throws is the refusal the other host sees. */
 export type StreamAdmission<P> = (caller: PeerCaller, params: P) => Promise<void>;
@@ -114,6 +115,9 @@ export class PeerDispatcher {
   ): Promise<void> {
     try {
       await handler(caller, params, stream);
+      // What the other end still sends was not worth waiting for; unread it would keep the connection open.
+      stream.end();
+      stream.resume();
     } catch (error) {
       // The bytes of a stream belong to its two ends: an error shows there as an abort, its reason stays in this log.
       this.#refusal(caller, name, error);

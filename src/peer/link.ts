@@ -22,7 +22,10 @@ export interface PeerLink {
   call<P, R>(
     message: PeerMessage<P, R>, params: P, payload?: Uint8Array, options?: CallOptions,
   ): Promise<{ result: R; payload: Buffer }>;
-  /** Opens raw bytes both ways. Ending one direction leaves the other open; destroying or aborting it cuts both. */
+  /**
+   * Opens raw bytes both ways. Ending one direction leaves the other open; destroying or aborting it cuts both. An end that arrives
+   * proves nothing, as a cut connection can look the same: what travels must itself say when it is complete.
+   */
   stream<P>(message: PeerStreamMessage<P>, params: P, options?: CallOptions): Promise<Duplex>;
   /** Calls and streams in flight fail. */
   close(): Promise<void>;

@@ -122,8 +122,12 @@ export class TlsPeerLink implements PeerLink {
         ...this.#requestOptions(message.name, signal), method: 'POST', agent: this.#agent,
         headers: { 'content-type': 'application/octet-stream', 'content-length': lengthOf(body) },
       });
+      let answered = false;
       asked.on('error', reject);
+      // The only sign of a switch of protocols that nobody asked for.
+      asked.on('close', () => { if (!answered) reject(new Error('closed without an answer')); });
       asked.on('response', (reply) => {
+        answered = true;
         readReply(message.name, reply, message.replyBytesMax).then(resolve, reject).finally(() => abandon(asked));
       });
       for (const part of body) if (part.byteLength > 0) asked.write(part);
@@ -142,14 +146,18 @@ export class TlsPeerLink implements PeerLink {
         socket.destroy();
         reject(error);
       });
-      asked.on('upgrade', (_reply, _socket, early: Buffer) => {
+      asked.on('upgrade', (reply, _socket, early: Buffer) => {
+        if (reply.headers.upgrade !== STREAM_PROTOCOL) {
+          socket.destroy();
+          return reject(replyInvalid(name, 'it opens another protocol'));
+        }
         if (early.length > 0) socket.unshift(early);
         resolve(socket);
       });
       asked.on('response', (reply) => {
         readReply(name, reply, 0)
           .then((bytes) => decodeReply({ name, result: NO_RESULT, replyBytesMax: 0 }, bytes))
-          .then(() => {}, reject)
+          .catch(reject)
           .finally(() => socket.destroy());
       });
       asked.end();
@@ -193,6 +201,7 @@ function readReply(name: string, reply: IncomingMessage, payloadMax: number): Pr
     reply.on('data', (part: Buffer) => { filled += part.copy(body, filled); });
     reply.on('end', () => resolve(body.subarray(0, filled)));
     reply.on('error', reject);
+    reply.on('close', () => reject(new Error('the reply broke off')));
   });
 }
 

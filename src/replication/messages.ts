@@ -113,8 +113,9 @@ const answered = z.strictObject({
   known: z.boolean(),
   baselineId: id.nullable(),
   state: z.enum(STATES),
-  receivedEpoch: position,
-  appliedEpoch: position,
+  /** -1: none yet. */
+  receivedEpoch: z.int().min(-1),
+  appliedEpoch: z.int().min(-1),
   appliedTime: position.nullable(),
   inboxBytes: position,
   /** A log that the replica cannot use and asks to be sent again from here on; null when none. */

@@ -191,7 +191,7 @@ export class PrimaryVm {
   /** Bytes that the replica does not have yet. */
   pendingBytes(): number {
     const closed = this.#undelivered().reduce((sum, set) => sum + set.disks.reduce((bytes, { size }) => bytes + (size ?? 0), 0), 0);
-    return closed + (this.#tracked?.openLogBytes ?? 0);
+    return closed + (this.#tracked?.hasWrites === true ? this.#tracked.openLogBytes : 0);
   }
 
   async #openDisks(): Promise<TrackedVm> {

@@ -34,12 +34,15 @@ async function fakeShell(): Promise<string> {
   await writeFile(
     serve,
     `import { serveStdio, asyncStdout } from ${JSON.stringify(module)};
-     await serveStdio(process.stdin, asyncStdout(), process.argv[2]).catch((error) => { console.error(error.message); process.exit(5); });
+     const failed = (error) => { console.error(error.message); process.exit(5); };
+     await serveStdio(process.stdin, asyncStdout(), process.argv[2]).catch(failed);
      process.exit(0);`,
   );
   await writeFile(
     program,
-    `#!/bin/sh\n[ "$1 $2 $3" = "disk serve --stdio" ] || exit 2\nexec '${process.execPath}' '${serve}' "$4"\n`,
+    ['#!/bin/sh', '[ "$1 $2 $3" = "disk serve --stdio" ] || exit 2', `exec '${process.execPath}' '${serve}' "$4"`].join(
+      '\n',
+    ),
   );
   const shell = join(folder, 'rsh');
   await writeFile(

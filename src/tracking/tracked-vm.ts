@@ -20,7 +20,7 @@ import { ChangeMap, type Range } from './change-map.ts';
 import { decideContinuity, type Continuity } from './continuity.ts';
 import { closeEpoch, createLogs, dropEpochs, readBackInto, recoverEpochs } from './epoch-logs.ts';
 import { TrackedDisk, type TrackingHost } from './tracked-disk.ts';
-import { leasePath, mapPath, type TrackingPorts } from './tracking-ports.ts';
+import { leasePath, mapPath, vmFolder, type TrackingPorts } from './tracking-ports.ts';
 import { readLease, WriteLease } from './write-lease.ts';
 
 /** No write for this long: the disks are sealed where they are, so that a crash later proves them untouched exactly. */
@@ -154,6 +154,7 @@ export class TrackedVm implements TrackingHost {
   async begin(options: { keepMap: boolean }): Promise<number> {
     const epoch = (this.#vm.tracking?.epoch ?? 0) + 1;
     await dropEpochs(this.#ports, this.#vm);
+    await this.#ports.files.makeFolder(vmFolder(this.#ports, this.#vm.vmId));
     const maps = new Map<string, ChangeMap>();
     for (const disk of replicatedDisks(this.#vm)) {
       const before = this.disk(disk.diskId).map;

@@ -1,4 +1,7 @@
-/** Other people's disk programs for tests: found or skipped with a reason, started so that they are ready when the promise resolves. */
+/**
+ * Other people's disk programs for tests: found or skipped with a reason, started so that they are ready when the
+ * promise resolves.
+ */
 import { execFile, spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, watch } from 'node:fs';
@@ -63,7 +66,8 @@ async function started(program: string, args: string[], folder: string): Promise
 
 export function startQemuNbd(image: string, format: string, folder: string, args: string[] = []): Promise<NbdServerProgram> {
   const where = ['--persistent', '--pid-file', join(folder, 'nbd.pid'), '--socket', join(folder, 'nbd.sock')];
-  return started('qemu-nbd', [...where, '--format', format, '--cache', 'writeback', '--discard', 'unmap', ...args, image], folder);
+  const how = ['--format', format, '--cache', 'writeback', '--discard', 'unmap'];
+  return started('qemu-nbd', [...where, ...how, ...args, image], folder);
 }
 
 export function startNbdkit(folder: string, args: string[]): Promise<NbdServerProgram> {

@@ -94,7 +94,8 @@ export function virtualDiskSuite(name: string, make: () => Promise<DiskUnderTest
       assert.ok((await readBack(disk, 0, expected.length)).equals(expected));
     }));
 
-    test('a zeroed megabyte shows as a hole', { skip: zeroMakesHoles ? false : 'not promised here' }, () => withDisk(async (disk) => {
+    const noHoles = zeroMakesHoles ? false : 'not promised here';
+    test('a zeroed megabyte shows as a hole', { skip: noHoles }, () => withDisk(async (disk) => {
       await disk.write(pattern(disk.virtualSize, 5), 0);
       assert.deepEqual(await zeroRanges(disk), []);
       await disk.zero(0, MIB);
@@ -181,8 +182,9 @@ function operations(size: number): fc.Arbitrary<Step[]> {
   // Around multiples of sector, page and block sizes, where implementations have their edges.
   const near = fc.tuple(fc.constantFrom(1, 512, 4096, 65_536, MIB), fc.nat(64), fc.integer({ min: -2, max: 2 }))
     .map(([unit, factor, shift]) => Math.min(size, Math.max(0, unit * factor + shift)));
-  const range = fc.tuple(near, near, fc.constantFrom('write', 'zero', 'discard', 'read', 'extents'), fc.integer({ min: 1, max: 255 }))
-    .map(([a, b, kind, fill]): Step => ({ kind, offset: Math.min(a, b), length: Math.min(300_000, Math.abs(a - b)), fill }));
+  const kinds = fc.constantFrom('write', 'zero', 'discard', 'read', 'extents');
+  const range = fc.tuple(near, near, kinds, fc.integer({ min: 1, max: 255 })).map(([a, b, kind, fill]): Step =>
+    ({ kind, offset: Math.min(a, b), length: Math.min(300_000, Math.abs(a - b)), fill }));
   const other = fc.constantFrom<Step>({ kind: 'flush' }, { kind: 'flush' }, { kind: 'reopen' });
   return fc.array(fc.oneof({ weight: 9, arbitrary: range }, { weight: 1, arbitrary: other }), { minLength: 1, maxLength: 20 });
 }
@@ -221,7 +223,7 @@ async function assertExtents(disk: VirtualDisk, offset: number, length: number, 
     at += extent.length;
     if (extent.kind === 'data') continue;
     const bytes = model?.subarray(extent.offset, at) ?? (await readBack(disk, extent.offset, extent.length));
-    assert.ok(bytes.every((byte) => byte === 0), `the zero extent ${extent.offset}+${extent.length} reads as zeroes`);
+    assert.ok(bytes.equals(Buffer.alloc(extent.length)), `the zero extent ${extent.offset}+${extent.length} reads as zeroes`);
   }
   assert.equal(at, offset + length, `extents end where the range ends (${offset}+${length})`);
 }

@@ -4,8 +4,9 @@ import { dirname } from 'node:path';
 /**
  * Files in memory that remember every write, so that a power cut can be tried at every sync afterwards.
  *
- * The fault model: what was synced is there. Of what was not, everything is there (kept), nothing (lost), or each 512-byte sector of each
- * write by the toss of a coin (torn); a longer file may be there without the bytes that made it longer.
+ * The fault model: what was synced is there. Of what was not, everything is there (kept), nothing (lost), the last write alone (newest),
+ * or by the toss of a coin each write (mixed) or each 512-byte sector of each write (torn); a longer file may be there without the bytes
+ * that made it longer.
  */
 
 const PAGE = 4096;
@@ -97,7 +98,7 @@ export class SparseBytes {
   }
 }
 
-export type CrashMode = { kind: 'kept' } | { kind: 'lost' } | { kind: 'torn'; coin: () => boolean };
+export type CrashMode = { kind: 'kept' | 'lost' | 'newest' } | { kind: 'torn' | 'mixed'; coin: () => boolean };
 
 export class CrashFiles implements Files {
   readonly contents = new Map<string, SparseBytes>();
@@ -105,6 +106,7 @@ export class CrashFiles implements Files {
   /** Set to make the n-th next operation of that kind fail. */
   failNext: { kind: 'write' | 'truncate' | 'sync'; code: string; after: number } | null = null;
   recording = true;
+  canPunch = true;
 
   put(path: string, bytes: Uint8Array): void {
     const content = new SparseBytes();
@@ -173,6 +175,7 @@ export class CrashFiles implements Files {
       punch: async (position, length) => {
         writable();
         await Promise.resolve();
+        if (!this.canPunch) throw Object.assign(new Error(`EOPNOTSUPP ${path}`), { code: 'EOPNOTSUPP' });
         content.punch(position, length);
         this.#note({ file: path, kind: 'punch', position, length });
       },
@@ -249,15 +252,15 @@ function crashed(durable: Map<string, SparseBytes>, pending: readonly Exclude<Op
   const files = new CrashFiles();
   for (const [path, content] of durable) files.contents.set(path, content.copy());
   if (mode.kind === 'lost') return files;
-  for (const operation of pending) {
-    if (mode.kind === 'kept' || operation.kind !== 'write') {
-      if (mode.kind === 'kept' || mode.coin()) apply(files.contents, operation);
+  for (const operation of mode.kind === 'newest' ? pending.slice(-1) : pending) {
+    if (mode.kind !== 'torn' || operation.kind !== 'write') {
+      if (!('coin' in mode) || mode.coin()) apply(files.contents, operation);
       continue;
     }
     const content = files.contents.get(operation.file);
     for (let start = 0; content !== undefined && start < operation.bytes.length; ) {
       const length = Math.min(operation.bytes.length - start, SECTOR - ((operation.position + start) % SECTOR));
-      if (mode.coin()) content.write(operation.bytes.subarray(start, start + length), operation.position + start);
+      if ('coin' in mode && mode.coin()) content.write(operation.bytes.subarray(start, start + length), operation.position + start);
       start += length;
     }
   }

@@ -85,7 +85,7 @@ export function stamped(count: number, stamp: number): Buffer {
 }
 
 export function crashModes(random: Seeded): CrashMode[] {
-  return [{ kind: 'kept' }, { kind: 'lost' }, { kind: 'torn', coin: random.coin }, { kind: 'torn', coin: random.coin }];
+  return [{ kind: 'kept' }, { kind: 'lost' }, { kind: 'newest' }, { kind: 'mixed', coin: random.coin }, { kind: 'torn', coin: random.coin }];
 }
 
 export function snapshotOf(files: CrashFiles): Map<string, SparseBytes> {

@@ -86,8 +86,9 @@ test('the client refuses a server with another fingerprint before it sends a byt
   let received = 0;
   const server = createTlsServer({ ...impostor.tlsOptions(), requestCert: true, rejectUnauthorized: false }, (socket: TLSSocket) => {
     socket.on('error', () => {}).on('data', (bytes) => { received += bytes.length; });
-    socket.on('close', () => server.close());
   });
+  server.on('connection', (socket) => socket.on('close', () => server.close()));
+  server.on('tlsClientError', () => {});
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   await using rig = await startRig();

@@ -1,7 +1,9 @@
 /** Disk images without any server: look into them, compare them, make them equal. */
 
-import { probeDisk } from '../../disk/open-disk.ts';
+import { openDisk, probeDisk } from '../../disk/open-disk.ts';
+import type { Seal } from '../../disk/virtual-disk.ts';
 import { EXIT_DIFFERENT, UnderstudyError } from '../../model/errors.ts';
+import type { Clock } from '../../model/ports.ts';
 import { parsePlace } from '../../resync/compare/remote-shell.ts';
 import { asyncStdout, diskCompare, diskSync, serveStdio } from '../../resync/disk-sync.ts';
 import type { CompareProgress, DiskSyncOptions } from '../../resync/disk-sync.ts';
@@ -37,8 +39,9 @@ export const diskCommands: CommandDefinition[] = [
     details: 'Only reads; works beside a running virtual machine.',
     examples: ['disk info web1.vhdx', "disk info 'nbd://localhost/web1' --json | jq .virtualSize"],
     async run({ output, diskLocation, surroundings }, [file]) {
-      const { location: _, ...facts } = await probeDisk(diskLocation(file!), { clock: surroundings.clock });
-      const info = { parent: null, dirtyLog: false, identity: null, ...facts };
+      const { location, ...facts } = await probeDisk(diskLocation(file!), { clock: surroundings.clock });
+      const identity = facts.format === 'qcow2' ? null : await identityOf(location, surroundings.clock);
+      const info = { parent: null, dirtyLog: false, identity, ...facts };
       output.print(info, ({ geometry }) =>
         output.list([
           ['Format', `${info.format} (${info.variant})`],
@@ -130,6 +133,17 @@ export const diskCommands: CommandDefinition[] = [
     },
   }),
 ];
+
+/** What tells that nobody wrote since (rule R24); null where nothing can tell. */
+async function identityOf(location: string, clock: Clock): Promise<Seal | null> {
+  const disk = await openDisk(location, { readOnly: true, lock: false, clock });
+  try {
+    const seal = await disk.seal();
+    return seal.kind === 'none' ? null : seal;
+  } finally {
+    await disk.close();
+  }
+}
 
 /** Relative paths on this host become absolute; places on another host stay as they are. */
 function place(given: string, { diskLocation }: CommandContext): string {

@@ -33,14 +33,16 @@ export const logCommands: CommandDefinition[] = [
   }),
 ];
 
+/** A file that is no log, or no file, is bad input of the person who named it. */
 async function describe(read: () => Promise<DescribedLog>, path: string): Promise<DescribedLog> {
   try {
     return await read();
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw error;
-    throw new UnderstudyError('usage', 'LOG_NOT_FOUND', `there is no file ${path}`, 'Give the path of a .hrl file.', {
-      cause: error,
-    });
+  } catch (cause) {
+    const remedy = 'Give the path of a .hrl file.';
+    if (errnoOf(cause) === 'ENOENT')
+      throw new UnderstudyError('usage', 'LOG_NOT_FOUND', `there is no file ${path}`, remedy, { cause });
+    if (!(cause instanceof UnderstudyError) || cause.code !== 'LOG_INVALID') throw cause;
+    throw new UnderstudyError('usage', cause.code, cause.message, cause.remedy, { cause });
   }
 }
 

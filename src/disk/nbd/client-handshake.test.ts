@@ -25,12 +25,13 @@ const GREETING = encodeGreeting(3);
 const FLAGS = NBD_FLAG.HAS_FLAGS | NBD_FLAG.SEND_FLUSH;
 const ack = (option: number): Buffer => encodeOptionReply(option, NBD_REP.ACK);
 const unsupported = (option: number): Buffer => encodeOptionError(option, NBD_REP.ERR_UNSUP, 'never heard of it');
-const context = encodeOptionReply(NBD_OPT.SET_META_CONTEXT, NBD_REP.META_CONTEXT, encodeMetaContext({ id: 7, name: 'base:allocation' }));
+const contextOf = (id: number, name: string): Buffer =>
+  encodeOptionReply(NBD_OPT.SET_META_CONTEXT, NBD_REP.META_CONTEXT, encodeMetaContext({ id, name }));
 const size = (bytes: number): Buffer =>
   encodeOptionReply(NBD_OPT.GO, NBD_REP.INFO, encodeInfo({ info: 'export', size: bytes, flags: FLAGS }));
 const blocks = (minimum: number, maximum: number): Buffer =>
   encodeOptionReply(NBD_OPT.GO, NBD_REP.INFO, encodeInfo({ info: 'block-size', minimum, preferred: 4096, maximum }));
-const STRUCTURED = [GREETING, ack(NBD_OPT.STRUCTURED_REPLY), context, ack(NBD_OPT.SET_META_CONTEXT)];
+const STRUCTURED = [GREETING, ack(NBD_OPT.STRUCTURED_REPLY), contextOf(7, 'base:allocation'), ack(NBD_OPT.SET_META_CONTEXT)];
 const PLAIN = [GREETING, unsupported(NBD_OPT.STRUCTURED_REPLY)];
 
 describe('NBD handshake', () => {
@@ -63,7 +64,7 @@ describe('NBD handshake', () => {
   });
 
   test('a server that has other contexts or none leaves block status out', () => {
-    const other = encodeOptionReply(NBD_OPT.SET_META_CONTEXT, NBD_REP.META_CONTEXT, encodeMetaContext({ id: 1, name: 'x:y' }));
+    const other = contextOf(1, 'x:y');
     const go = [size(4096), ack(NBD_OPT.GO)];
     const structured = [GREETING, ack(NBD_OPT.STRUCTURED_REPLY)];
     assert.equal(play(...structured, ack(NBD_OPT.SET_META_CONTEXT), ...go).found.allocationContext, null);
@@ -72,19 +73,22 @@ describe('NBD handshake', () => {
   });
 
   test('a maximum block size beyond our bound is cut to whole blocks within it', () => {
-    assert.equal(play(...PLAIN, blocks(1, 0xffff_ffff), size(4096), ack(NBD_OPT.GO)).found.maximumBlockSize, NBD_DEFAULT_MAX_PAYLOAD);
-    assert.equal(play(...PLAIN, blocks(4096, 10_000), size(4096), ack(NBD_OPT.GO)).found.maximumBlockSize, 8192);
+    const maximum = (minimum: number, stated: number): number =>
+      play(...PLAIN, blocks(minimum, stated), size(4096), ack(NBD_OPT.GO)).found.maximumBlockSize;
+    assert.equal(maximum(1, 0xffff_ffff), NBD_DEFAULT_MAX_PAYLOAD);
+    assert.equal(maximum(4096, 10_000), 8192);
   });
 
   const GO = NBD_OPT.GO;
   const huge = Buffer.alloc(20, ack(GO));
   huge.writeUInt32BE(0xffff_ffff, 16);
+  const error = (type: number, text: string): Buffer => encodeOptionError(GO, type, text);
   const refusals: [name: string, said: Buffer[], code: HandshakeError['code'], message: RegExp][] = [
     ['another protocol', [Buffer.from('SSH-2.0-OpenSSH_9.6\r\n')], 'malformed', /magic/],
     ['a server older than fixed newstyle', [encodeGreeting(0)], 'too-old', /newstyle/],
-    ['an export that does not exist', [...PLAIN, encodeOptionError(GO, NBD_REP.ERR_UNKNOWN, 'no such thing')], 'unknown-export', /vm-disk.*no such thing/],
-    ['a server that wants TLS', [...PLAIN, encodeOptionError(GO, NBD_REP.ERR_TLS_REQD, '')], 'tls-required', /TLS/],
-    ['a policy', [...PLAIN, encodeOptionError(GO, NBD_REP.ERR_POLICY, 'not you')], 'refused', /not you/],
+    ['an export that does not exist', [...PLAIN, error(NBD_REP.ERR_UNKNOWN, 'nothing')], 'unknown-export', /vm-disk.*nothing/],
+    ['a server that wants TLS', [...PLAIN, error(NBD_REP.ERR_TLS_REQD, '')], 'tls-required', /TLS/],
+    ['a policy', [...PLAIN, error(NBD_REP.ERR_POLICY, 'not you')], 'refused', /not you/],
     ['an answer to another question', [...PLAIN, ack(NBD_OPT.LIST)], 'malformed', /not asked/],
     ['an answer without a size', [...PLAIN, ack(GO)], 'malformed', /no size/],
     ['an endless answer', [...PLAIN, ...Array.from({ length: 65 }, () => size(4096))], 'malformed', /more than 64/],

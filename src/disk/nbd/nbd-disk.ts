@@ -1,9 +1,9 @@
 /**
  * Whatever an NBD server serves, as a disk: qcow2 through qemu-nbd, Ceph RBD, another Understudy.
  *
- * The server's block sizes are respected here: requests are split at its maximum, and what does not fill its minimum blocks is read,
- * changed and written. Such partial blocks are taken one after another, or two writes to the halves of one block could undo each
- * other.
+ * The server's block sizes are respected here: requests are split at its maximum, and what does not fill its minimum
+ * blocks is read, changed and written. Such partial blocks are taken one after another, or two writes to the halves of
+ * one block could undo each other.
  */
 import { errnoOf, messageOf, UnderstudyError } from '../../model/errors.ts';
 import type { Clock } from '../../model/ports.ts';
@@ -167,8 +167,8 @@ export class NbdDisk implements VirtualDisk {
 }
 
 /**
- * Connects. Fails with DISK_NOT_SUPPORTED, DISK_NOT_FOUND (no such export), DISK_READ_ONLY, DISK_SIZE_NOT_SECTORS, NBD_UNREACHABLE or
- * NBD_REFUSED.
+ * Connects. Fails with DISK_NOT_SUPPORTED, DISK_NOT_FOUND (no such export), DISK_READ_ONLY, DISK_SIZE_NOT_SECTORS,
+ * NBD_UNREACHABLE or NBD_REFUSED.
  */
 export async function openNbdDisk(uri: string, options: NbdDiskOptions): Promise<NbdDisk> {
   const address = parseNbdUri(uri);
@@ -216,8 +216,8 @@ function connectFailure(uri: string, cause: unknown): unknown {
 const PARTS_AT_ONCE = 64;
 
 /**
- * Does the range in parts of at most `partBytes`, side by side. Waits for those under way even when one fails: a buffer must not be
- * written to behind the back of a caller who was told that the operation is over.
+ * Does the range in parts of at most `partBytes`, side by side. Waits for those under way even when one fails: a buffer
+ * must not be written to behind the back of a caller who was told that the operation is over.
  */
 async function eachPart(
   offset: number, length: number, partBytes: number, work: (at: number, length: number) => Promise<void>,

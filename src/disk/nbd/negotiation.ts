@@ -1,6 +1,6 @@
 /**
- * The option haggling of fixed newstyle NBD: everything before the first request. Constants and pure codecs for both ends; the rules
- * for decoders are those of protocol.ts, which re-exports this file.
+ * The option haggling of fixed newstyle NBD: everything before the first request. Constants and pure codecs for both
+ * ends; the rules for decoders are those of protocol.ts, which re-exports this file.
  */
 import { NBD_MAX_STRING, readU64, tooShort, writeU64, wrongMagic, wrongSize, type Malformed } from './wire.ts';
 
@@ -241,7 +241,10 @@ export function decodeServerEntry(data: Buffer): NbdServerEntry | Malformed {
   return { name: name.text, description: data.toString('utf8', name.end) };
 }
 
-/** Data of NBD_OPT_LIST_META_CONTEXT and SET_META_CONTEXT: u32 name length, name, u32 count, count × (u32 length, query). */
+/**
+ * Data of NBD_OPT_LIST_META_CONTEXT and SET_META_CONTEXT: u32 name length, name, u32 count, count × (u32 length,
+ * query).
+ */
 export interface NbdMetaRequest {
   name: string;
   queries: string[];

@@ -42,7 +42,8 @@ describe('NBD structures', () => {
     nbd.encodeInfo, nbd.decodeInfo);
   roundTrip('name and description info', record({ info: fc.constantFrom('name' as const, 'description' as const), text }),
     nbd.encodeInfo, nbd.decodeInfo, { cuts: false });
-  roundTrip('a server entry', record({ name: text, description: text }), nbd.encodeServerEntry, nbd.decodeServerEntry, { cuts: false });
+  roundTrip('a server entry', record({ name: text, description: text }),
+    nbd.encodeServerEntry, nbd.decodeServerEntry, { cuts: false });
   roundTrip('a meta context request', record({ name: text, queries: fc.array(text, { maxLength: 5 }) }),
     nbd.encodeMetaRequest, nbd.decodeMetaRequest);
   roundTrip('a meta context', record({ id: u32, name: text }), nbd.encodeMetaContext, nbd.decodeMetaContext, { cuts: false });
@@ -60,7 +61,8 @@ describe('NBD structures', () => {
   const message = record({ error: u32.filter((error) => error > 0), message: text });
   roundTrip('an error chunk', message.map((value) => ({ ...value, offset: null as number | null })),
     nbd.encodeErrorChunk, (from) => nbd.decodeErrorChunk(nbd.NBD_CHUNK.ERROR, from));
-  roundTrip('an error chunk with an offset', fc.tuple(message, size).map(([value, offset]) => ({ ...value, offset: offset as number | null })),
+  roundTrip('an error chunk with an offset',
+    fc.tuple(message, size).map(([value, offset]) => ({ ...value, offset: offset as number | null })),
     nbd.encodeErrorChunk, (from) => nbd.decodeErrorChunk(nbd.NBD_CHUNK.ERROR_OFFSET, from));
 
   test('an option and its reply have the sizes and magics of the protocol', () => {
@@ -73,8 +75,10 @@ describe('NBD structures', () => {
   });
 
   const hex = (text: string): Buffer => Buffer.from(text.replaceAll(' ', ''), 'hex');
+  const oldstyle = hex('4e42444d41474943 0000420281861253 0000');
+  const longName = Buffer.concat([hex('00001001'), Buffer.alloc(5000)]);
   const malformed: [string, object, RegExp][] = [
-    ['an oldstyle greeting', nbd.decodeGreeting(hex('4e42444d41474943 0000420281861253 0000')), /0x420281861253, expected 0x49484156454f5054/],
+    ['an oldstyle greeting', nbd.decodeGreeting(oldstyle), /0x420281861253, expected 0x49484156454f5054/],
     ['a request with another magic', nbd.decodeRequest(Buffer.alloc(28)), /magic 0x0, expected 0x25609513/],
     ['a reply with another magic', nbd.decodeReplyHeader(Buffer.alloc(20)), /magic 0x0/],
     ['an option with another magic', nbd.decodeOptionHeader(Buffer.alloc(16)), /magic 0x0/],
@@ -83,7 +87,7 @@ describe('NBD structures', () => {
     ['a status without extents', nbd.decodeBlockStatus(hex('00000001')), /at least 1/],
     ['half a status extent', nbd.decodeBlockStatus(hex('00000001 00000001 00000000 00000001')), /16 bytes/],
     ['an error chunk that is no error', nbd.decodeErrorChunk(nbd.NBD_CHUNK.ERROR, hex('00000000 0000')), /error 0/],
-    ['a name that is too long', nbd.decodeInfoRequest(Buffer.concat([hex('00001001'), Buffer.alloc(5000)])), /4097 bytes, at most 4096/],
+    ['a name that is too long', nbd.decodeInfoRequest(longName), /4097 bytes, at most 4096/],
     ['a name longer than its message', nbd.decodeInfoRequest(hex('00000010 6161')), /expected at least 20/],
     ['bytes behind an info request', nbd.decodeInfoRequest(hex('00000000 0000 ff')), /7 bytes, expected 6/],
     ['bytes behind a meta request', nbd.decodeMetaRequest(hex('00000000 00000000 ff')), /9 bytes, expected 8/],

@@ -4,10 +4,10 @@
  * This file holds the constants and the transmission phase; the option haggling is in negotiation.ts; everything is
  * re-exported here.
  *
- * All integers are big-endian. A decoder takes bytes that came from outside: it never throws on what they say, it returns
- * `{ malformed }` with the reason. The caller hands it at least the fixed size of the structure (the `…_BYTES` constants);
- * fewer bytes are malformed too. 64-bit offsets and sizes become numbers: what exceeds 2^53 - 1 is rounded, never wrapped,
- * so that it still lies past the end of every disk.
+ * All integers are big-endian. A decoder takes bytes that came from outside: it never throws on what they say, it
+ * returns `{ malformed }` with the reason. The caller hands it at least the fixed size of the structure (the `…_BYTES`
+ * constants); fewer bytes are malformed too. 64-bit offsets and sizes become numbers: what exceeds 2^53 - 1 is rounded,
+ * never wrapped, so that it still lies past the end of every disk.
  */
 import { NBD_MAX_STRING, readU64, tooShort, writeU64, wrongMagic, wrongSize, type Malformed } from './wire.ts';
 

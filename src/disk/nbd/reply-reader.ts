@@ -1,7 +1,8 @@
 /**
- * Turns the bytes a server sends in the transmission phase into finished requests. Data goes straight into the buffer of the read it
- * belongs to. Nothing the server says is believed: offsets, lengths and kinds are held against the request, and the first thing
- * that does not fit ends the connection, because from there on nobody knows where the next reply begins.
+ * Turns the bytes a server sends in the transmission phase into finished requests. Data goes straight into the buffer
+ * of the read it belongs to. Nothing the server says is believed: offsets, lengths and kinds are held against the
+ * request, and the first thing that does not fit ends the connection, because from there on nobody knows where the next
+ * reply begins.
  */
 import { ioError } from '../disk-errors.ts';
 import {
@@ -163,7 +164,10 @@ export class ReplyReader {
   }
 }
 
-/** Chunks of a read may come in any order, but must cover all of it: else old bytes of the buffer would pass as the disk's. */
+/**
+ * Chunks of a read may come in any order, but must cover all of it: else old bytes of the buffer would pass as the
+ * disk's.
+ */
 function covers(filled: { start: number; end: number }[], length: number): boolean {
   let end = 0;
   for (const range of filled.toSorted((a, b) => a.start - b.start)) {

@@ -19,7 +19,8 @@ for (const [uri, address] of understood) {
 }
 
 const refused: [string, RegExp][] = [
-  ['nbds://host/disk', /TLS/], ['nbds+unix:///?socket=/x', /TLS/], ['nbd+vsock://2/', /unknown scheme/], ['nbd:unix:/path', /no host/],
+  ['nbds://host/disk', /TLS/], ['nbds+unix:///?socket=/x', /TLS/], ['nbd+vsock://2/', /unknown scheme/],
+  ['nbd:unix:/path', /no host/],
   ['nbd+unix:///name', /no socket/], ['nbd+unix:///name?socket=', /no socket/], ['nbd:///name', /no host/],
   ['nbd://host:99999/', /valid/], ['nbd://host/%zz', /%/],
 ];

@@ -1,4 +1,4 @@
-import { messageOf } from '../../model/errors.ts';
+import { errnoOf, messageOf, UnderstudyError } from '../../model/errors.ts';
 import type { Files, OpenFile } from '../../model/ports.ts';
 import { readExactly } from './image-errors.ts';
 import { isZero } from './compact.ts';
@@ -43,6 +43,7 @@ export async function checkVhd(path: string, files: Files, options: CheckOptions
       else await checkParent(path, files, image, options, findings);
     }
   } catch (error) {
+    if (!(error instanceof UnderstudyError) && errnoOf(error) === undefined) throw error;
     findings.push({ severity: 'error', what: messageOf(error) });
   } finally {
     await file.close();
@@ -63,8 +64,6 @@ async function checkSpace(file: OpenFile, image: VhdImage, sparse: SparseParts, 
   if (!tail) wrong.push('the footer at the end is damaged');
   if (!head) wrong.push('the copy of the footer at 0 is damaged');
   if (tail && head && !equal) wrong.push('the footer at the end and its copy at 0 differ');
-  const behind = image.fileSize - used.end - FOOTER_BYTES;
-  if (tail && behind > 0) findings.push({ severity: 'warning', what: `${behind} bytes between the last block and the footer are unused` });
   if (repair && wrong.length > 0) {
     if (!tail) await file.truncate(used.end);
     await writeFooters(file, tail ? image.fileSize - FOOTER_BYTES : used.end, image.footer);

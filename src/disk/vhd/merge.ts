@@ -2,7 +2,7 @@ import { dirname, join, resolve } from 'node:path';
 import { UnderstudyError } from '../../model/errors.ts';
 import type { Clock, Files } from '../../model/ports.ts';
 import { vhdTimestamp } from './footer.ts';
-import { assertNoOtherChildren, copyOwnRuns } from './merge-runs.ts';
+import { assertNoOtherChildren, copyOwnRuns, nullIfMalformed } from './merge-runs.ts';
 import type { Progress } from './merge-runs.ts';
 import { openVhd, parentOf } from './open.ts';
 import { resizeVhd, writeFooters } from './resize.ts';
@@ -61,7 +61,7 @@ export async function childrenOfVhd(path: string, files: Files): Promise<string[
   const children: string[] = [];
   for (const name of await files.list(folder)) {
     if (!/\.a?vhd$/i.test(name)) continue;
-    const image = await inspectVhd(join(folder, name), files).catch(() => null); // Not a VHD: nobody's child.
+    const image = await inspectVhd(join(folder, name), files).catch(nullIfMalformed);
     if (image?.variant === 'differencing' && image.sparse!.header.parentUniqueId === uniqueId) children.push(join(folder, name));
   }
   return children;

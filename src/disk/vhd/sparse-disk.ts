@@ -1,6 +1,8 @@
 import { assertInside } from '../virtual-disk.ts';
 import type { DiskFormat, DiskVariant, Extent, Geometry, Seal, VirtualDisk } from '../virtual-disk.ts';
+import { messageOf } from '../../model/errors.ts';
 import type { OpenFile } from '../../model/ports.ts';
+import { ioError } from '../disk-errors.ts';
 import type { BlockMap } from './block-map.ts';
 import { Lane, Pins } from './lane.ts';
 import { allSet, isSet, runEnd } from './sector-bits.ts';
@@ -170,7 +172,7 @@ export class SparseDisk implements VirtualDisk {
   }
 
   #assertWritable(): void {
-    if (this.readOnly) throw failure('EROFS', `${this.location} was opened read-only`);
+    if (this.readOnly) throw ioError('EPERM', `${this.location} is open read-only`);
     if (this.#broken !== null) throw this.#broken;
   }
 
@@ -184,7 +186,7 @@ export class SparseDisk implements VirtualDisk {
     try {
       await task();
     } catch (cause) {
-      this.#broken = Object.assign(new Error(`${this.location} cannot be written any more: ${String(cause)}`, { cause }), { code: 'EIO' });
+      this.#broken = ioError('EIO', `${this.location} cannot be written any more: ${messageOf(cause)}`, cause);
       throw cause;
     }
   }
@@ -206,7 +208,7 @@ export class SparseDisk implements VirtualDisk {
     this.#pins.hold(block);
     try {
       const count = await this.#file.read(into, position);
-      if (count < into.length) throw failure('EIO', `${this.location} ends at ${position + count}, inside of block ${block}`);
+      if (count < into.length) throw ioError('EIO', `${this.location} ends at ${position + count}, inside of block ${block}`);
     } finally {
       this.#pins.release(block);
     }
@@ -406,8 +408,4 @@ async function settleAll(parts: Promise<void>[]): Promise<void> {
   if (parts.length === 1) return parts[0];
   const results = await Promise.allSettled(parts);
   for (const result of results) if (result.status === 'rejected') throw result.reason;
-}
-
-function failure(code: string, message: string): Error {
-  return Object.assign(new Error(message), { code });
 }

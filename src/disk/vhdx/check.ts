@@ -1,9 +1,8 @@
-import { messageOf } from '../../model/errors.ts';
+import { errnoOf, messageOf, UnderstudyError } from '../../model/errors.ts';
 import type { Files, Random } from '../../model/ports.ts';
 import { verdict } from '../vhd/check.ts';
 import type { CheckResult, Finding } from '../vhd/check.ts';
-import { alignUp, layout } from '../vhd/space.ts';
-import { MIB } from './header.ts';
+import { layout } from '../vhd/space.ts';
 import { openForChange, parentOf } from './open.ts';
 import { regionTablePages } from './structure-pages.ts';
 import { readVhdx, usedRanges } from './vhdx-image.ts';
@@ -32,6 +31,7 @@ export async function checkVhdx(path: string, files: Files, options: CheckOption
     }
     if (mend && findings.every(({ severity }) => severity !== 'error')) await mendCopies(path, files, options.random);
   } catch (error) {
+    if (!(error instanceof UnderstudyError) && errnoOf(error) === undefined) throw error;
     findings.push({ severity: 'error', what: messageOf(error) });
   }
   return verdict(findings);
@@ -59,10 +59,7 @@ function checkSpace(image: VhdxImage, findings: Finding[]): void {
   if ('overlap' in used) {
     const [a, b] = used.overlap;
     findings.push({ severity: 'error', what: `two structures share the file's bytes: ${a.start}..${a.end} and ${b.start}..${b.end}` });
-    return;
   }
-  const behind = alignUp(image.fileSize, MIB) - used.end;
-  if (behind > 0) findings.push({ severity: 'warning', what: `${behind} bytes behind the last block are unused` });
 }
 
 /** Opening replays the log; a header update writes both headers. */

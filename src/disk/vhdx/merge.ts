@@ -1,7 +1,7 @@
 import { dirname, join, resolve } from 'node:path';
 import { UnderstudyError } from '../../model/errors.ts';
 import type { Files, Random } from '../../model/ports.ts';
-import { assertNoOtherChildren, copyOwnRuns } from '../vhd/merge-runs.ts';
+import { assertNoOtherChildren, copyOwnRuns, nullIfMalformed } from '../vhd/merge-runs.ts';
 import type { Progress } from '../vhd/merge-runs.ts';
 import type { SparseDisk } from '../vhd/sparse-disk.ts';
 import { allItems, virtualDiskItemsOf } from './create.ts';
@@ -114,7 +114,7 @@ export async function childrenOfVhdx(path: string, files: Files): Promise<string
   const children: string[] = [];
   for (const name of await files.list(folder)) {
     if (!/\.a?vhdx$/i.test(name)) continue;
-    const image = await inspectVhdx(join(folder, name), files).catch(() => null); // Not a VHDX: nobody's child.
+    const image = await inspectVhdx(join(folder, name), files).catch(nullIfMalformed);
     const locator = image?.parentLocator;
     if (locator?.linkage === dataWriteGuid || locator?.linkage2 === dataWriteGuid) children.push(join(folder, name));
   }

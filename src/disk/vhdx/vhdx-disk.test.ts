@@ -89,3 +89,57 @@ test('zeroing whole blocks gives their room back for new blocks', async () => {
   await disk.close();
   assert.equal((await files.stat('/d/a.vhdx'))!.size, before);
 });
+
+test('room that is used again shows nothing of its earlier life, even where no hole could be punched', async () => {
+  const random = new Seeded(4);
+  const files = new CrashFiles();
+  files.canPunch = false;
+  await createVhdx('/d/a.vhdx', files, { variant: 'dynamic', size: 16 * MIB, blockSize: 2 * MIB, random });
+  const disk = await openVhdx('/d/a.vhdx', files, { readOnly: false, random });
+  await disk.write(Buffer.alloc(4 * MIB, 1), 0);
+  await disk.zero(0, 4 * MIB);
+  await disk.flush();
+  const size = (await files.stat('/d/a.vhdx'))!.size;
+  const model = Buffer.alloc(16 * MIB);
+  await disk.write(model.fill(2, 9 * MIB, 9 * MIB + 700).subarray(9 * MIB, 9 * MIB + 700), 9 * MIB);
+  await disk.flush();
+  assert.equal((await files.stat('/d/a.vhdx'))!.size, size, 'the room was used again');
+  await assertHolds(disk, model, 'used again');
+  await disk.close();
+});
+
+test('a failed sync makes every later write and flush fail, and the last good state is what is opened next', async () => {
+  const random = new Seeded(5);
+  const files = new CrashFiles();
+  await createVhdx('/d/a.vhdx', files, { variant: 'dynamic', size: 4 * MIB, blockSize: MIB, random });
+  const disk = await openVhdx('/d/a.vhdx', files, { readOnly: false, random });
+  await disk.write(Buffer.alloc(5000, 1), 0);
+  await disk.flush();
+  await disk.write(Buffer.alloc(5000, 2), 2 * MIB);
+  files.failNext = { kind: 'sync', code: 'EIO', after: 0 };
+  await assert.rejects(disk.flush(), { code: 'EIO' });
+  await assert.rejects(disk.flush(), { code: 'EIO' });
+  await assert.rejects(disk.write(Buffer.alloc(10), 0), { code: 'EIO' });
+  await disk.close();
+  const again = await openVhdx('/d/a.vhdx', files, { readOnly: true, random });
+  const seen = Buffer.alloc(5000);
+  await again.read(seen, 0);
+  assert.deepEqual(seen, Buffer.alloc(5000, 1));
+  await again.close();
+});
+
+test('a full volume fails the write and nothing else', async () => {
+  const random = new Seeded(6);
+  const files = new CrashFiles();
+  await createVhdx('/d/a.vhdx', files, { variant: 'dynamic', size: 4 * MIB, blockSize: MIB, random });
+  const disk = await openVhdx('/d/a.vhdx', files, { readOnly: false, random });
+  const model = Buffer.alloc(4 * MIB);
+  await disk.write(model.fill(1, 0, 5000).subarray(0, 5000), 0);
+  for (const kind of ['truncate', 'write'] as const) {
+    files.failNext = { kind, code: 'ENOSPC', after: 0 };
+    await assert.rejects(disk.write(Buffer.alloc(5000, 2), 2 * MIB), { code: 'ENOSPC' }, kind);
+  }
+  await disk.write(model.fill(3, 2 * MIB, 2 * MIB + 9000).subarray(2 * MIB, 2 * MIB + 9000), 2 * MIB);
+  await assertHolds(disk, model, 'after the failures');
+  await disk.close();
+});

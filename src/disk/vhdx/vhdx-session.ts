@@ -13,7 +13,7 @@ import type { VhdxImage } from './vhdx-image.ts';
  * - FileWriteGuid changes before the first change of a session, DataWriteGuid before the first one a guest can see.
  * - The log is switched on by an entry with a new LogGuid that is durable *before* a header names that GUID, so that no crash leaves
  *   a header whose log holds nothing.
- * - The space of an entry is used again only when what it says has been synced to its place.
+ * - The space of an entry is used again only when what it says has been synced to its place, and a newer durable entry says so.
  */
 
 /** 4 KiB of a structure (never of a payload block), at its place in the file. */
@@ -34,6 +34,8 @@ export class VhdxSession {
   #sequence = 0n;
   /** Entries whose changes may not be durable at their places yet, oldest first. */
   #live: { at: number; length: number }[] = [];
+  /** Bytes of the log from the tail that the newest entry names to its end: they must stay until a newer entry is durable. */
+  #activeBytes = 0;
   /** The size of the file. Durable after the next sync. */
   fileSize: number;
 
@@ -103,14 +105,24 @@ export class VhdxSession {
   async #append(pages: readonly Page[]): Promise<void> {
     const starting = this.#header.logGuid === GUID_ZERO;
     const logGuid = starting ? this.#random.uuid() : this.#header.logGuid;
-    const length = (1 + pages.length) * LOG_SECTOR;
     if (starting) {
       this.#next = 0;
       this.#sequence = 0n;
       this.#live = [];
+      this.#activeBytes = 0;
     }
-    const used = this.#live.reduce((sum, entry) => sum + entry.length, 0);
-    if (used + length > this.#header.logLength) await this.sync();
+    const length = (1 + pages.length) * LOG_SECTOR;
+    // One sector stays free for the empty entry that lets go of all before it.
+    if (this.#activeBytes + length + LOG_SECTOR > this.#header.logLength) {
+      await this.sync();
+      await this.#appendEntry([], logGuid);
+    }
+    await this.#appendEntry(pages, logGuid);
+    if (starting) await this.#updateHeader({ logGuid });
+    for (const { offset, bytes } of pages) await this.file.write([bytes], offset);
+  }
+
+  async #appendEntry(pages: readonly Page[], logGuid: string): Promise<void> {
     const at = this.#next;
     const sequence = this.#sequence + 1n;
     const entry = encodeLogEntry({
@@ -119,13 +131,12 @@ export class VhdxSession {
       flushedFileOffset: this.fileSize - (this.fileSize % MIB), lastFileOffset: Math.ceil(this.fileSize / MIB) * MIB,
     });
     await this.#writeRing(entry, at);
-    // What older entries changed was written before this sync: they are not needed any more.
+    // What older entries changed was written before this sync: the entries after this one do not need them any more.
     await this.file.datasync();
-    this.#live = [{ at, length }];
-    this.#next = (at + length) % this.#header.logLength;
+    this.#activeBytes = this.#live.reduce((sum, one) => sum + one.length, entry.length);
+    this.#live = [{ at, length: entry.length }];
+    this.#next = (at + entry.length) % this.#header.logLength;
     this.#sequence = sequence;
-    if (starting) await this.#updateHeader({ logGuid });
-    for (const { offset, bytes } of pages) await this.file.write([bytes], offset);
   }
 
   async #writeRing(entry: Uint8Array, at: number): Promise<void> {

@@ -14,6 +14,7 @@ import {
   contents,
   differences,
   noise,
+  plainLink,
   randomDisks,
   randomFrom,
   runPair,
@@ -22,7 +23,7 @@ import {
   syncCompute,
 } from './pair.suite.ts';
 
-const RUNS = Number(process.env.COUNT ?? 120);
+const RUNS = Number(process.env.COUNT ?? 40);
 const seeds = fc.integer({ min: 1, max: 2 ** 31 });
 
 test('a compare finds exactly the pages that differ and the first byte, and writes nothing', async () => {
@@ -83,7 +84,7 @@ test('one-byte hashes, which collide all the time, still end in proven equality'
       unproven += near.seen.get(FRAME.unproven) ?? 0;
       reopened += Math.max(0, (near.seen.get(FRAME.segmentHashes) ?? 0) - (near.seen.get(FRAME.group) ?? 0));
     }),
-    { numRuns: 40 },
+    { numRuns: 15 },
   );
   assert.ok(unproven > 10, `only ${unproven} messages were unproven: the second round is not exercised`);
   assert.ok(reopened > 0, 'no group was ever opened twice: the proof of the rest is not exercised');
@@ -235,7 +236,32 @@ test('a guest may write during the compare: nothing is lost once its log is appl
     }),
     { numRuns: RUNS },
   );
-  assert.ok(changedWhileOpen > 100);
+  assert.ok(changedWhileOpen > RUNS, `only ${changedWhileOpen} guest writes`);
+});
+
+test('with a diff disk in front of the base, the base is only read', async () => {
+  await fc.assert(
+    fc.asyncProperty(seeds, async (seed) => {
+      const { source, target: overlay } = await randomDisks(seed, 2 ** 20);
+      const base = new DiskUnderTest(new MemoryDisk(overlay.virtualSize));
+      const before = await contents(overlay);
+      await base.inside.write(before, 0);
+      await runPair({ source, target: overlay, targetOptions: { base } });
+      assert.deepEqual(base.written, []);
+      assert.ok(before.equals(await contents(base)));
+      assert.ok((await contents(source)).equals(await contents(overlay)));
+    }),
+    { numRuns: 20 },
+  );
+});
+
+test('several compares follow one another on one channel', async () => {
+  const [near, far] = plainLink();
+  for (let seed = 1; seed <= 4; seed++) {
+    const { source, target } = await randomDisks(seed, 2 ** 20);
+    await runPair({ source, target, link: () => [near, far] });
+    assert.ok((await contents(source)).equals(await contents(target)));
+  }
 });
 
 test('a target that answers nothing stops the scan at the window, and not before', async () => {

@@ -39,7 +39,7 @@ export async function dataLeaves(
   const runs: [number, number][] = [];
   const extents: AsyncIterable<Extent> = disk.extents(offset, end - offset);
   for await (const extent of extents) {
-    
+    if (extent.kind === 'zero' || extent.length === 0) continue;
     const from = Math.max(first, Math.floor(extent.offset / leafBytes));
     const to = Math.min(first + count, Math.ceil((extent.offset + extent.length) / leafBytes));
     const last = runs.at(-1);

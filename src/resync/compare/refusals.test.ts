@@ -267,6 +267,23 @@ async function idle(near: { frames: number; cut(): void }, far: { frames: number
   far.cut();
 }
 
+test('a source that says it is done while leaves differ is not believed', async () => {
+  const [source, target] = [disk(2 ** 20), disk(2 ** 20)];
+  await source.inside.write(Buffer.from('x'), 0);
+  const claim = {
+    comparedBytes: 2 ** 20,
+    differingBytes: 0,
+    sentBytes: 0,
+    wireBytes: 0,
+    equal: true,
+    firstDifference: null,
+  };
+  const change = (type: number, parts: readonly Uint8Array[]) =>
+    type === FRAME.spanHashes ? { type: FRAME.done, parts: encodeJson(claim) } : { type, parts };
+  const codes = await refusals({ source, target, prepare: (near) => (near.change = change) });
+  assert.deepEqual(codes, ['COMPARE_FRAME_MALFORMED', 'COMPARE_FRAME_MALFORMED']);
+});
+
 test('a message beyond its bound is refused before it is read', async () => {
   const [a, b] = duplexPair();
   const channel = new StreamChannel(b, b, syncCompute);

@@ -107,7 +107,10 @@ export const vm = z.looseObject({
       path: z.string(),
       format: z.string(),
       virtualSize: bytes,
-      uri: z.string().nullable().describe('where a hypervisor opens the disk; null while not attached'),
+      uri: z
+        .string()
+        .nullable()
+        .describe('where a hypervisor opens the disk once it is attached; null = not known yet'),
     }),
   ),
   attached: z.boolean(),

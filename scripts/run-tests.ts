@@ -1,0 +1,39 @@
+/**
+ * All tests. `npm test` runs what every change must pass; `npm run test:long` the same with more rounds. Groups run one after another,
+ * because the last ones time out when the machine is busy with something else; within the first group files run side by side.
+ *
+ *   node scripts/run-tests.ts [--long] [GROUP…]     groups: house, unit, simulation, system
+ */
+import { spawnSync } from 'node:child_process';
+import { globSync } from 'node:fs';
+
+const long = process.argv.includes('--long');
+const chosen = process.argv.slice(2).filter((word) => !word.startsWith('--'));
+
+interface Group {
+  name: string;
+  files: string[];
+  concurrency: number;
+}
+
+const groups: Group[] = [
+  { name: 'house', files: globSync('test/house/*.test.ts'), concurrency: 2 },
+  { name: 'unit', files: globSync(['src/**/*.test.ts', 'test/{cli,peer,formats,golden,rules}/**/*.test.ts']), concurrency: 2 },
+  { name: 'simulation', files: globSync('test/simulation/*.test.ts'), concurrency: 2 },
+  { name: 'system', files: globSync('test/{interop,system,crash,guest}/**/*.test.ts'), concurrency: 1 },
+];
+
+let failed = false;
+const startedAt = performance.now();
+for (const { name, files, concurrency } of groups) {
+  if (files.length === 0 || (chosen.length > 0 && !chosen.includes(name))) continue;
+  const began = performance.now();
+  console.log(`\n# ${name}: ${files.length} files`);
+  const { status } = spawnSync(process.execPath, [
+    '--test', `--test-concurrency=${concurrency}`, '--test-reporter=spec', '--disable-warning=ExperimentalWarning', ...files.sort(),
+  ], { stdio: 'inherit', env: { ...process.env, UNDERSTUDY_TEST_LONG: long ? '1' : '' } });
+  console.log(`# ${name}: ${status === 0 ? 'passed' : 'FAILED'} in ${Math.round((performance.now() - began) / 1000)} s`);
+  failed ||= status !== 0;
+}
+console.log(`\n# all: ${failed ? 'FAILED' : 'passed'} in ${Math.round((performance.now() - startedAt) / 1000)} s`);
+process.exitCode = failed ? 1 : 0;

@@ -1,0 +1,104 @@
+/** Two servers on loopback, paired, with one VM enabled: where most system tests begin. */
+import { truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { mustRun, temporaryFolder } from './program.ts';
+import { TestServer } from './server.ts';
+
+export interface Status {
+  state: string;
+  health: string;
+  healthDetails: string[];
+  lastAppliedEpoch: number;
+  lastReceivedEpoch: number;
+  pendingBytes: number;
+  resynchronizeStartTime: string | null;
+}
+
+export interface VmShape {
+  vmId: string;
+  disks: { path: string; uri: string; virtualSize: number }[];
+}
+
+export class Pair {
+  readonly folder: string;
+  readonly primary: TestServer;
+  readonly replica: TestServer;
+  readonly vm: string;
+  readonly disks: string[] = [];
+  vmId = '';
+
+  constructor(folder: string, vm: string, env: Record<string, string>) {
+    this.folder = folder;
+    this.vm = vm;
+    this.primary = new TestServer('primary', join(folder, 'primary'), env);
+    this.replica = new TestServer('replica', join(folder, 'replica'), env);
+  }
+
+  /** Both servers up and paired; a VM with sparse disks of these sizes (bytes) enabled, not started. */
+  static async make(
+    t: Pick<TestContext, 'after'>,
+    options: { sizes?: number[]; frequencySec?: 30 | 300 | 900; vm?: string; env?: Record<string, string>; enable?: string[]; add?: string[] } = {},
+  ): Promise<Pair> {
+    const folder = await temporaryFolder(t);
+    const pair = new Pair(folder, options.vm ?? 'vm1', options.env ?? {});
+    t.after(() => pair.kill());
+    for (const [index, size] of (options.sizes ?? [64 << 20, 32 << 20]).entries()) {
+      const path = join(folder, `disk${index}.raw`);
+      await writeFile(path, '');
+      await truncate(path, size);
+      pair.disks.push(path);
+    }
+    await Promise.all([pair.primary.start(), pair.replica.start()]);
+    await pair.authorize();
+    const disks = pair.disks.flatMap((disk) => ['--disk', disk]);
+    pair.vmId = (await pair.primary.json<VmShape>('vm', 'add', pair.vm, ...disks, ...(options.add ?? []))).vmId;
+    await pair.enable(options.frequencySec ?? 30, options.enable ?? []);
+    return pair;
+  }
+
+  async authorize(): Promise<void> {
+    const { fingerprint } = await this.primary.json<{ fingerprint: string }>('fingerprint');
+    await this.replica.json('authorize', fingerprint, '--name', 'primary', '--storage', join(this.folder, 'store'));
+  }
+
+  async enable(frequencySec: number, more: string[] = []): Promise<void> {
+    const { fingerprint } = await this.replica.json<{ fingerprint: string }>('fingerprint');
+    await this.primary.json('enable', this.vm, '--replica', `127.0.0.1:${this.replica.peerPort}`, '--fingerprint', fingerprint,
+      '--frequency', String(frequencySec), ...more);
+  }
+
+  /** Attached, initial replication done. */
+  async replicate(): Promise<void> {
+    await this.primary.json('vm', 'attach', this.vm);
+    await this.primary.json('start', this.vm);
+    await this.untilState('Replicating');
+  }
+
+  status(): Promise<Status> {
+    return this.primary.json<Status>('status', this.vm);
+  }
+
+  untilState(state: string, timeoutMs = 60_000): Promise<Status> {
+    return this.primary.until<Status>(['status', this.vm], (status) => status.state === state, timeoutMs);
+  }
+
+  async uris(): Promise<string[]> {
+    return (await this.primary.json<VmShape>('vm', 'show', this.vm)).disks.map(({ uri }) => uri);
+  }
+
+  replicaPath(index: number): string {
+    return join(this.folder, 'store', this.vm, this.vmId, `disk${index}.raw`);
+  }
+
+  /** `qemu-img compare` of every disk with its replica; the disks must not be changing. */
+  async compare(): Promise<void> {
+    for (const [index, disk] of this.disks.entries()) {
+      await mustRun('qemu-img', ['compare', '-U', '-f', 'raw', '-F', 'raw', disk, this.replicaPath(index)]);
+    }
+  }
+
+  async kill(): Promise<void> {
+    await Promise.all([this.primary.kill9(), this.replica.kill9()]);
+  }
+}
