@@ -10,8 +10,6 @@ import { ioError } from './disk-errors.ts';
 import { libc, type Libc } from './libc.ts';
 import type { Extent } from './virtual-disk.ts';
 
-/** What one writev takes at most on Linux. */
-const IOV_MAX = 1024;
 /** Linux moves less than 2 GiB in one call; Node refuses more. */
 const CALL_BYTES_MAX = 1 << 30;
 const ZEROES = Buffer.alloc(1 << 20);
@@ -75,7 +73,7 @@ export class Descriptor implements OpenFile {
     let rest = buffers.filter((buffer) => buffer.length > 0);
     let at = position;
     while (rest.length > 0) {
-      const written = await this.#writev(rest.slice(0, IOV_MAX), at);
+      const written = await this.#writev(rest, at);
       at += written;
       rest = skipBytes(rest, written);
     }
@@ -225,6 +223,7 @@ export class Descriptor implements OpenFile {
     });
   }
 
+  /** Any number of buffers: libuv makes several system calls of them where the system wants it so. */
   #writev(buffers: readonly Uint8Array[], position: number): Promise<number> {
     return new Promise((resolve, reject) => {
       fs.writev(this.fd, buffers, position, (error, count) => {
@@ -243,14 +242,13 @@ export class Descriptor implements OpenFile {
   }
 }
 
-function skipBytes(buffers: readonly Uint8Array[], count: number): Uint8Array[] {
+/** What is left of the buffers behind their first `count` bytes. */
+export function skipBytes(buffers: readonly Uint8Array[], count: number): Uint8Array[] {
   let first = 0;
   let left = count;
   while (first < buffers.length && left >= buffers[first]!.length) {
     left -= buffers[first]!.length;
     first += 1;
   }
-  const rest = buffers.slice(first);
-  if (left > 0) rest[0] = rest[0]!.subarray(left);
-  return rest;
+  return left === 0 ? buffers.slice(first) : [buffers[first]!.subarray(left), ...buffers.slice(first + 1)];
 }

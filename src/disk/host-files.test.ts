@@ -3,6 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { temporaryFolder } from '../../test/conformance/disk-programs.ts';
+import { skipBytes } from './descriptor.ts';
 import { hostClock, hostRandom } from './host-clock.ts';
 import { hostFiles } from './host-files.ts';
 
@@ -37,6 +38,13 @@ describe('files of this host', () => {
     await file.write([Buffer.alloc(0), Buffer.alloc(0)], 0);
     await file.close();
     assert.ok(readFileSync(at('many')).equals(Buffer.concat([Buffer.alloc(100), ...buffers])));
+  });
+
+  test('after a short write the rest goes on where it stopped', () => {
+    const buffers = ['abc', 'de', 'fghi'].map((text) => Buffer.from(text));
+    for (let count = 0; count <= 9; count += 1) {
+      assert.equal(Buffer.concat(skipBytes(buffers, count)).toString(), 'abcdefghi'.slice(count));
+    }
   });
 
   test('punch gives space back and keeps the size', async () => {

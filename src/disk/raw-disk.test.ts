@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { closeSync, mkdirSync, openSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { notRoot, run, temporaryFolder } from '../../test/conformance/disk-programs.ts';
@@ -92,6 +93,19 @@ describe('raw file', () => {
     const again = await openRawDisk(disk.location, { readOnly: true, lock: true });
     assert.ok((await readBack(again, 15 * MIB, MIB)).equals(pattern(MIB, 15)));
     await again.close();
+  });
+
+  test('a hole that is being punched keeps the file open', async () => {
+    const punch = Promise.withResolvers<boolean>();
+    const disk = await createRawDisk(newPath(), MIB, { libc: { ...portableLibc, punchHole: () => punch.promise } });
+    const order: string[] = [];
+    const zeroed = disk.zero(0, MIB).then(() => order.push('zeroed'));
+    const closed = disk.close().then(() => order.push('closed'));
+    await stat(disk.location); // long enough for a close that does not wait
+    assert.deepEqual(order, []);
+    punch.resolve(true);
+    await Promise.all([zeroed, closed]);
+    assert.deepEqual(order, ['zeroed', 'closed']);
   });
 
   test('a read-only disk refuses writes with EPERM', async () => {

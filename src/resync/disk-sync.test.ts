@@ -24,8 +24,8 @@ async function image(size: number, pieces: readonly (readonly [offset: number, b
 }
 
 /**
- * Stands for ssh: passes the words after the host through a shell, as sshd does, where `understudy` is this program. The child runs
- * the module itself, since the command line is another part.
+ * Stands for ssh: passes the words after the host through a shell, as sshd does, where `understudy` is this program. The
+ * child runs the module itself, since the command line is another part.
  */
 async function fakeShell(): Promise<string> {
   const program = join(folder, 'understudy');

@@ -123,7 +123,7 @@ export class NbdClient {
   async close(): Promise<void> {
     if (this.#closing) return;
     this.#closing = true;
-    if (false) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
+    if (this.#inFlight > 0) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
     if (this.#failure !== null) return;
     this.#failure = ioError('EBADF', 'the NBD connection is closed');
     this.#ended.abort();

@@ -99,7 +99,7 @@ describe('NBD replies', () => {
   }
 
   const { READ, WRITE, BLOCK_STATUS } = NBD_CMD;
-  const overlapping = Buffer.concat([data(100, 'abcde', { done: false }), data(102, 'cdefg')]);
+  const overlapping = Buffer.concat([data(100, 'abcde', { done: false }), data(104, 'efghij')]);
   const huge = encodeChunkHeader({ flags: 1, type: NBD_CHUNK.ERROR, cookie: 1n, length: 0xffff_ffff });
   const hostile: [string, number, Buffer, RegExp][] = [
     ['bytes that are no reply', READ, Buffer.alloc(20, 'x'), /magic/],
@@ -109,6 +109,7 @@ describe('NBD replies', () => {
     ['a hole outside of the request', READ, hole(100, 11), /0 to 11/],
     ['a hole at 2^64', READ, hole(2 ** 64 - 4096, 10), /bytes/],
     ['half of the data', READ, data(100, 'abcde'), /in part/],
+    ['data with a gap', READ, Buffer.concat([data(100, 'abc', { done: false }), data(104, 'efghij')]), /in part/],
     ['overlapping data of the right length', READ, overlapping, /in part/],
     ['no data at all', READ, nothing(), /in part/],
     ['an empty data chunk', READ, chunk(NBD_CHUNK.OFFSET_DATA, Buffer.alloc(8)), /type 1 with 8 bytes/],

@@ -80,6 +80,7 @@ export class SparseDisk implements VirtualDisk {
 
   async read(into: Uint8Array, offset: number): Promise<void> {
     assertInside(this, offset, into.length);
+    if (into.length === 0) return;
     const { blockSize } = this.#map;
     const first = Math.floor(offset / blockSize);
     if (offset + into.length <= (first + 1) * blockSize) return this.#readBlock(first, into, offset);
