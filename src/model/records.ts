@@ -122,6 +122,33 @@ export interface RequiredResync {
   startAt: number | null;
 }
 
+export type ResyncPhase = 'characteristics' | 'tracking' | 'comparing' | 'completing' | 'merging';
+
+export interface ResyncDisk {
+  totalBytes: number;
+  /** All selected bytes before it are proven equal and durable in the diff disk. */
+  cursor: number;
+  compared: boolean;
+  comparedBytes: number;
+  differingBytes: number;
+  sentBytes: number;
+  wireBytes: number;
+}
+
+/** One run of a resynchronization; on the replica only token, phase and epochs count. */
+export interface ResyncRecord {
+  token: string;
+  phase: ResyncPhase;
+  rung: Rung;
+  trigger: TriggerNumber;
+  reason: string;
+  startedAt: number;
+  /** Writes from this epoch on are in the logs of step 2; 0 before they are. */
+  firstEpoch: number;
+  throughEpoch: number | null;
+  disks: Record<string, ResyncDisk>;
+}
+
 export interface RelationshipRecord {
   vmId: string;
   side: Side;
@@ -134,6 +161,7 @@ export interface RelationshipRecord {
   baselineId: string;
   initial: InitialReplication | null;
   required: RequiredResync | null;
+  resync: ResyncRecord | null;
   error: { code: string; message: string; remedy: string; since: number; retryAt: number | null; failures: number } | null;
   /** Primary: when the last epoch was acknowledged. Replica: when it was received. */
   lastReplicationTime: number | null;

@@ -163,7 +163,7 @@ export class ReplicaHost {
       vmId: params.vmId, side: 'replica', state: 'Disabled', createdAt: now, trustGroup: where.trustGroup, baselineId: '',
       remote: { host: hostOf(caller.address), port: params.primaryPort, fingerprint: caller.fingerprint, name: params.primaryName },
       settings: relationshipSettingsSchema.parse({ frequencySec: params.frequencySec, recoveryHistory: params.recoveryHistory }),
-      initial: null, required: null, error: null, lastReplicationTime: null, lastReceivedEpoch: -1, lastAppliedEpoch: -1,
+      initial: null, required: null, resync: null, error: null, lastReplicationTime: null, lastReceivedEpoch: -1, lastAppliedEpoch: -1,
       lastAppliedTime: null, lastAppliedLogs: {}, consistentFrom: 0, appliedSeals: {}, applying: null, wantedAgain: null, lost: null,
       transferred: { initialBytes: 0, logBytes: 0, wireBytes: 0, resyncBytes: 0 },
       remoteState: null, mapTrusted: true, statistics: newStatistics(now, this.#ports.hostSettings(), this.#zone),

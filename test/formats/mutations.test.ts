@@ -174,7 +174,7 @@ test(`${IMAGES} mutated images are refused with a reason or read within bounds (
     const checked = await victim.family.check(files, victim.path, { repair: image % 2 === 0 });
     assert.ok(checked.findings.every((finding) => finding.what.length > 5), what);
     await touch(victim.family, files, victim.path).catch((error: unknown) => assertReasoned(error, `${what}, written`));
-    assert.ok(performance.now() - started < 5000, `${what} took too long`);
+    assert.ok(performance.now() - started < 20_000, `${what} took too long`);
   }
   assert.ok(refused > IMAGES / 5 && accepted > IMAGES / 20, `${refused} refused, ${accepted} accepted`);
   assert.ok(process.memoryUsage().rss - memoryBefore < 500 * MIB, 'memory stays bounded');

@@ -7,7 +7,7 @@ export const MAY_IMPORT: Record<string, readonly string[]> = {
   peer: ['model'],
   tracking: ['model', 'disk', 'hrl'],
   replication: ['model', 'disk', 'hrl', 'tracking', 'peer'],
-  resync: ['model', 'disk', 'hrl', 'tracking', 'peer'],
+  resync: ['model', 'disk', 'hrl', 'tracking', 'peer', 'replication'],
   failover: ['model', 'disk', 'hrl', 'nbd', 'replication'],
   catalog: ['model'],
   server: ['model', 'disk', 'hrl', 'nbd', 'peer', 'tracking', 'replication', 'resync', 'failover', 'catalog'],

@@ -183,7 +183,7 @@ function newRelationship(frequencySec: 30 | 300, now: number): RelationshipRecor
   return {
     vmId: VM_ID, side: 'primary', state: 'ReadyForInitialReplication', createdAt: now, trustGroup: '', baselineId: '',
     remote: { host: 'replica', port: 1, fingerprint: 'replica-fingerprint', name: 'replica' },
-    settings: relationshipSettingsSchema.parse({ frequencySec, logLimitPercent: 100 }), initial: null, required: null, error: null,
+    settings: relationshipSettingsSchema.parse({ frequencySec, logLimitPercent: 100 }), initial: null, required: null, resync: null, error: null,
     lastReplicationTime: null, lastReceivedEpoch: -1, lastAppliedEpoch: -1, lastAppliedTime: null, lastAppliedLogs: {},
     consistentFrom: 0, appliedSeals: {}, applying: null, wantedAgain: null, lost: null, remoteState: null, mapTrusted: true,
     transferred: { initialBytes: 0, logBytes: 0, wireBytes: 0, resyncBytes: 0 },

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CrashFiles } from '../../../test/formats/crash-files.ts';
 import { crashModes, snapshotOf, StampedRun } from '../../../test/formats/crash-run.ts';
-import { clock, SEED, Seeded } from '../../../test/formats/seeded.ts';
+import { clock, LONG, SEED, Seeded } from '../../../test/formats/seeded.ts';
 import { createVhd } from './create.ts';
 import { openVhd } from './open.ts';
 
@@ -32,6 +32,7 @@ for (const variant of ['dynamic', 'differencing'] as const) {
     let points = 0;
     for (const crash of files.crashes(before, crashModes(random))) {
       points += 1;
+      if (!LONG && random.next() < 0.5) continue; // Each seed tries others of the same cuts.
       const what = `cut at ${crash.at} (${crash.mode})`;
       const reader = await openVhd(path, crash.files, { readOnly: true });
       await run.assertConsistent(reader, crash.mark, what);

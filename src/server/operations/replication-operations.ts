@@ -89,7 +89,7 @@ async function enable(host: Host, { name, replica, fingerprint, settings }: Para
   const now = host.parts.clock.now();
   const relationship: RelationshipRecord = {
     vmId: vm.vmId, side: 'primary', state: 'Disabled', createdAt: now, trustGroup: result.trustGroup, baselineId: '',
-    remote: { ...remote, name: result.replicaName }, settings: chosen, initial: null, required: null, error: null,
+    remote: { ...remote, name: result.replicaName }, settings: chosen, initial: null, required: null, resync: null, error: null,
     lastReplicationTime: null, lastReceivedEpoch: -1, lastAppliedEpoch: -1, lastAppliedTime: null, lastAppliedLogs: {},
     consistentFrom: 0, appliedSeals: {}, applying: null, wantedAgain: null, lost: null, remoteState: null, mapTrusted: true,
     transferred: { initialBytes: 0, logBytes: 0, wireBytes: 0, resyncBytes: 0 },

@@ -1,0 +1,280 @@
+/**
+ * A diff disk over any base: what is written goes into it, the base stays as it is, and reading sees the two as one disk.
+ *
+ * Two files. `PATH` holds the pages at their guest offsets and is sparse elsewhere; `PATH.map` says which 4 KiB pages are here.
+ *
+ * Invariants
+ * - The base is never written; only `merge` does that, through the caller's disk.
+ * - A bit of the map is written only after the page it speaks of has been synced: after a crash every bit is true, and a
+ *   page without one counts as never written. Whoever writes keeps a cursor that does not pass the last `flush`.
+ * - Bits are only ever set, so a torn page of the map mixes two true versions.
+ *
+ * Byte table: docs/formats/diff-disk.md.
+ */
+import { crc32 } from 'node:zlib';
+import { assertInside, type Extent, type Seal, type VirtualDisk } from '../disk/virtual-disk.ts';
+import { UnderstudyError } from '../model/errors.ts';
+import type { Files, OpenFile } from '../model/ports.ts';
+
+const MAGIC = 'UNDSTDIF';
+const VERSION = 1;
+export const PAGE_BYTES = 4096;
+const HEADER_BYTES = 4096;
+const COPY_BYTES = 1 << 20;
+
+export interface DiffDisk extends VirtualDisk {
+  /** Bytes that the diff disk holds. */
+  readonly heldBytes: number;
+  /** Copies everything held into the base's place, in order; may be repeated. Flushes `into` at the end. */
+  merge(into: VirtualDisk, options: { signal?: AbortSignal; onProgress?: (mergedBytes: number) => void }): Promise<void>;
+}
+
+/** Opens the diff disk at `path`, or makes an empty one. The base must have the same size as when it was made. */
+export async function openDiffDisk(files: Files, path: string, base: VirtualDisk): Promise<DiffDisk> {
+  const mapPath = `${path}.map`;
+  const bits = new Uint8Array(Math.ceil(Math.ceil(base.virtualSize / PAGE_BYTES) / 8));
+  const exists = (await files.stat(mapPath)) !== null;
+  if (exists) await readMap(files, mapPath, base.virtualSize, bits);
+  else await makeFiles(files, path, base.virtualSize, bits);
+  return new PlainDiffDisk(base, await files.open(path, 'write'), await files.open(mapPath, 'write'), bits);
+}
+
+export async function removeDiffDisk(files: Files, path: string): Promise<void> {
+  await files.remove(`${path}.map`);
+  await files.remove(path);
+}
+
+async function makeFiles(files: Files, path: string, size: number, bits: Uint8Array): Promise<void> {
+  // Pages of an attempt that never got its map.
+  await files.remove(path);
+  const pages = await files.open(path, 'create');
+  await pages.truncate(size);
+  await pages.datasync();
+  await pages.close();
+  const fresh = `${path}.map.new`;
+  await files.remove(fresh);
+  const map = await files.open(fresh, 'create');
+  await map.write([encodeHeader(size), bits], 0);
+  await map.datasync();
+  await map.close();
+  await files.rename(fresh, `${path}.map`);
+  await files.syncFolder(path.slice(0, path.lastIndexOf('/')));
+}
+
+async function readMap(files: Files, path: string, size: number, bits: Uint8Array): Promise<void> {
+  const map = await files.open(path, 'read');
+  const header = new Uint8Array(HEADER_BYTES);
+  const whole = (await map.read(header, 0)) === HEADER_BYTES && (await map.read(bits, HEADER_BYTES)) === bits.length;
+  await map.close();
+  const defect = whole ? headerDefect(header, size) : 'it is cut';
+  if (defect === null) return;
+  throw new UnderstudyError('io', 'DIFF_DISK_DAMAGED', `the map ${path} of a diff disk cannot be used: ${defect}`,
+    'Cancel the resynchronization and start it again: the base is untouched.');
+}
+
+class PlainDiffDisk implements DiffDisk {
+  readonly location: string;
+  readonly format = 'raw' as const;
+  readonly variant = 'differencing' as const;
+  readonly virtualSize: number;
+  readonly logicalSectorSize: number;
+  readonly physicalSectorSize: number;
+  readonly geometry;
+  readonly readOnly = false;
+  readonly discardReadsZero = true;
+  #base: VirtualDisk;
+  #pages: OpenFile;
+  #map: OpenFile;
+  #bits: Uint8Array;
+  /** Set since the last flush; durable with the next one. */
+  #fresh = new Set<number>();
+  #flushing: Promise<void> = Promise.resolve();
+  #held = 0;
+  /** Writers of partial pages take turns per page, since they read the rest of it first. */
+  #partial = new Map<number, Promise<void>>();
+
+  constructor(base: VirtualDisk, pages: OpenFile, map: OpenFile, bits: Uint8Array) {
+    this.#base = base;
+    this.#pages = pages;
+    this.#map = map;
+    this.#bits = bits;
+    this.location = pages.path;
+    this.virtualSize = base.virtualSize;
+    this.logicalSectorSize = base.logicalSectorSize;
+    this.physicalSectorSize = base.physicalSectorSize;
+    this.geometry = base.geometry;
+    for (const byte of bits) for (let rest = byte; rest !== 0; rest &= rest - 1) this.#held++;
+  }
+
+  get heldBytes(): number {
+    return this.#held * PAGE_BYTES;
+  }
+
+  async read(into: Uint8Array, offset: number): Promise<void> {
+    assertInside(this, offset, into.length);
+    for (const run of this.#runs(offset, into.length)) {
+      const part = into.subarray(run.offset - offset, run.offset - offset + run.length);
+      if (run.held) await readFully(this.#pages, part, run.offset);
+      else await this.#base.read(part, run.offset);
+    }
+  }
+
+  async write(from: Uint8Array, offset: number): Promise<void> {
+    assertInside(this, offset, from.length);
+    const end = offset + from.length;
+    const firstWhole = Math.ceil(offset / PAGE_BYTES) * PAGE_BYTES;
+    // The last page of a disk may be short; written to its end it counts as whole.
+    const lastWhole = end === this.virtualSize ? end : Math.floor(end / PAGE_BYTES) * PAGE_BYTES;
+    if (firstWhole >= lastWhole) {
+      for (let at = offset; at < end; at = pageEnd(at)) await this.#writePartial(from.subarray(at - offset, pageEnd(at) - offset), at);
+      return;
+    }
+    if (offset < firstWhole) await this.#writePartial(from.subarray(0, firstWhole - offset), offset);
+    await this.#pages.write([from.subarray(firstWhole - offset, lastWhole - offset)], firstWhole);
+    this.#hold(firstWhole, lastWhole);
+    if (lastWhole < end) await this.#writePartial(from.subarray(lastWhole - offset), lastWhole);
+  }
+
+  async zero(offset: number, length: number): Promise<void> {
+    const zeroes = new Uint8Array(Math.min(length, COPY_BYTES));
+    for (let done = 0; done < length; done += zeroes.length) {
+      await this.write(zeroes.subarray(0, Math.min(zeroes.length, length - done)), offset + done);
+    }
+  }
+
+  discard(offset: number, length: number): Promise<void> {
+    return this.zero(offset, length);
+  }
+
+  flush(): Promise<void> {
+    const next = this.#flushing.then(() => this.#flushNow());
+    this.#flushing = next.catch(() => undefined);
+    return next;
+  }
+
+  async *extents(offset: number, length: number): AsyncGenerator<Extent> {
+    assertInside(this, offset, length);
+    for (const run of this.#runs(offset, length)) {
+      if (run.held) yield { offset: run.offset, length: run.length, kind: 'data' };
+      else yield* this.#base.extents(run.offset, run.length);
+    }
+  }
+
+  async seal(): Promise<Seal> {
+    return { kind: 'none', reason: 'a diff disk changes while it is used' };
+  }
+
+  async close(): Promise<void> {
+    await this.#flushing;
+    await this.#pages.close();
+    await this.#map.close();
+  }
+
+  async merge(into: VirtualDisk, options: { signal?: AbortSignal; onProgress?: (mergedBytes: number) => void }): Promise<void> {
+    let merged = 0;
+    const buffer = new Uint8Array(COPY_BYTES);
+    for (const run of this.#runs(0, this.virtualSize)) {
+      if (!run.held) continue;
+      for (let done = 0; done < run.length; done += COPY_BYTES) {
+        options.signal?.throwIfAborted();
+        const part = buffer.subarray(0, Math.min(COPY_BYTES, run.length - done));
+        await readFully(this.#pages, part, run.offset + done);
+        if (part.every((byte) => byte === 0)) await into.zero(run.offset + done, part.length);
+        else await into.write(part, run.offset + done);
+        merged += part.length;
+        options.onProgress?.(merged);
+      }
+    }
+    await into.flush();
+  }
+
+  async #writePartial(from: Uint8Array, offset: number): Promise<void> {
+    const page = Math.floor(offset / PAGE_BYTES);
+    const before = this.#partial.get(page) ?? Promise.resolve();
+    const turn = before.then(() => this.#mixPage(page, from, offset));
+    const settled = turn.catch(() => undefined);
+    this.#partial.set(page, settled);
+    await turn;
+    if (this.#partial.get(page) === settled) this.#partial.delete(page);
+  }
+
+  async #mixPage(page: number, from: Uint8Array, offset: number): Promise<void> {
+    if (this.#isHeld(page)) return await this.#pages.write([from], offset);
+    const start = page * PAGE_BYTES;
+    const whole = new Uint8Array(Math.min(PAGE_BYTES, this.virtualSize - start));
+    await this.#base.read(whole, start);
+    whole.set(from, offset - start);
+    await this.#pages.write([whole], start);
+    this.#hold(start, start + whole.length);
+  }
+
+  #hold(from: number, to: number): void {
+    for (let page = from / PAGE_BYTES; page * PAGE_BYTES < to; page++) {
+      if (this.#isHeld(page)) continue;
+      this.#bits[page >> 3]! |= 1 << (page & 7);
+      this.#held++;
+      this.#fresh.add(page >> 3);
+    }
+  }
+
+  #isHeld(page: number): boolean {
+    return (this.#bits[page >> 3]! & (1 << (page & 7))) !== 0;
+  }
+
+  async #flushNow(): Promise<void> {
+    const bytes = [...this.#fresh].sort((a, b) => a - b);
+    this.#fresh.clear();
+    // What is set while the pages are synced waits for the next flush.
+    const image = new Map(bytes.map((byte) => [Math.floor(byte / HEADER_BYTES), null as Uint8Array | null]));
+    for (const block of image.keys()) image.set(block, this.#bits.slice(block * HEADER_BYTES, (block + 1) * HEADER_BYTES));
+    try {
+      await this.#pages.datasync();
+      for (const [block, part] of image) await this.#map.write([part!], HEADER_BYTES + block * HEADER_BYTES);
+      await this.#map.datasync();
+    } catch (error) {
+      for (const byte of bytes) this.#fresh.add(byte);
+      throw error;
+    }
+  }
+
+  *#runs(offset: number, length: number): Generator<{ offset: number; length: number; held: boolean }> {
+    const end = offset + length;
+    for (let at = offset; at < end; ) {
+      const held = this.#isHeld(Math.floor(at / PAGE_BYTES));
+      let to = pageEnd(at);
+      while (to < end && this.#isHeld(to / PAGE_BYTES) === held) {
+        // Long stretches without a page: a byte of the map at a time.
+        to += !held && to % (8 * PAGE_BYTES) === 0 && this.#bits[to / PAGE_BYTES / 8] === 0 ? 8 * PAGE_BYTES : PAGE_BYTES;
+      }
+      to = Math.min(to, end);
+      yield { offset: at, length: to - at, held };
+      at = to;
+    }
+  }
+}
+
+const pageEnd = (offset: number): number => (Math.floor(offset / PAGE_BYTES) + 1) * PAGE_BYTES;
+
+async function readFully(file: OpenFile, into: Uint8Array, position: number): Promise<void> {
+  if ((await file.read(into, position)) === into.length) return;
+  throw Object.assign(new Error(`${file.path} is shorter than its map says`), { code: 'EIO' });
+}
+
+function encodeHeader(size: number): Uint8Array {
+  const header = Buffer.alloc(HEADER_BYTES);
+  header.write(MAGIC, 0, 'latin1');
+  header.writeUInt32LE(VERSION, 8);
+  header.writeUInt32LE(PAGE_BYTES, 12);
+  header.writeBigUInt64LE(BigInt(size), 16);
+  header.writeUInt32LE(crc32(header.subarray(0, 24)), 24);
+  return header;
+}
+
+function headerDefect(bytes: Uint8Array, size: number): string | null {
+  const header = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (header.toString('latin1', 0, 8) !== MAGIC) return 'it has no header';
+  if (header.readUInt32LE(24) !== crc32(header.subarray(0, 24))) return 'the header checksum does not match';
+  if (header.readUInt32LE(8) !== VERSION || header.readUInt32LE(12) !== PAGE_BYTES) return 'it is of another version';
+  const found = Number(header.readBigUInt64LE(16));
+  return found === size ? null : `it is for a disk of ${found} bytes, the base has ${size}`;
+}
