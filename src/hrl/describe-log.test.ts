@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UnderstudyError } from '../model/errors.ts';
 import { describeLog } from './describe-log.ts';
+import { decodeIndexHeader, encodeIndexHeader } from './log-index.ts';
 import { LogWriter } from './log-writer.ts';
 import { memoryPorts } from './memory-files.ts';
 
@@ -44,8 +45,10 @@ test('an open log without its own index is said to be unreadable', async () => {
   const index = ports.files.get(`${PATH}.index`);
   await ports.files.remove(`${PATH}.index`);
   assert.deepEqual((await describeLog(ports.files, PATH)).state, 'unreadable');
-  index[16]! ^= 1;
-  ports.files.put(`${PATH}.index`, index);
+  const about = decodeIndexHeader(index);
+  assert.ok(!('malformed' in about));
+  const foreign = encodeIndexHeader({ ...about, uniqueId: 'ffffffff-4455-6677-8899-aabbccddeeff' });
+  ports.files.put(`${PATH}.index`, Buffer.concat([foreign, index.subarray(foreign.length)]));
   const described = await describeLog(ports.files, PATH);
   assert.deepEqual([described.state, described.entries], ['unreadable', []]);
   assert.equal(ports.files.openFiles, 0);

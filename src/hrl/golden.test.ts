@@ -52,3 +52,19 @@ test('a log that version 1 left open is shown and taken up again', async () => {
   const log = await openLog(files, PATH, { diskSize: DISK });
   assert.equal((await log.verify()).entries, closed.entries);
 });
+
+test('the example of docs/formats/hrl.md is what it says', async () => {
+  const page = readFileSync(new URL('../../docs/formats/hrl.md', import.meta.url), 'utf8');
+  const file = Buffer.alloc(12_291);
+  for (const [, at, hex] of page.matchAll(/^ +(\d+) {2}((?:[0-9a-f]{2} ?)+)$/gm)) {
+    file.write(hex!.replaceAll(' ', ''), Number(at), 'hex');
+  }
+  const files = new MemoryFiles();
+  files.put(PATH, file);
+  const log = await openLog(files, PATH, { diskSize: 73_728 });
+  assert.deepEqual(await log.verify(), { entries: 2, dataBytes: 3, zeroBytes: 65_536 });
+  assert.equal(new Date(log.header.createdAt).toISOString(), '2026-11-23T00:00:00.000Z');
+  const abc = new Uint8Array(3);
+  await log.readData((await log.entries().next()).value!, abc);
+  assert.equal(Buffer.from(abc).toString(), 'abc');
+});

@@ -119,7 +119,10 @@ export interface RequiredResync {
   reason: string;
   rung: Rung;
   since: number;
+  /** A start that a user has asked for; the automatic one is computed from the settings. */
   startAt: number | null;
+  /** Nothing starts by itself: the user cancelled, or the last run failed in a way that does not heal. */
+  held?: boolean;
 }
 
 export type ResyncPhase = 'characteristics' | 'tracking' | 'comparing' | 'completing' | 'merging';
@@ -162,6 +165,8 @@ export interface RelationshipRecord {
   initial: InitialReplication | null;
   required: RequiredResync | null;
   resync: ResyncRecord | null;
+  /** Primary: token of a run that is void and whose diff disks the replica still has to drop. */
+  abandoned?: string | null;
   error: { code: string; message: string; remedy: string; since: number; retryAt: number | null; failures: number } | null;
   /** Primary: when the last epoch was acknowledged. Replica: when it was received. */
   lastReplicationTime: number | null;

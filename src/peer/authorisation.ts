@@ -22,7 +22,9 @@ export type Decision =
   /** `reason` is for this host's log only. `refusal` goes to the peer. */
   | { allowed: false; reason: string; refusal: UnderstudyError };
 
-/** The entry that speaks for the caller: its own first, else `any`. `any` never covers a certificate nobody vouched for. */
+/**
+ * The entry that speaks for the caller: its own first, else `any`. `any` never covers a certificate nobody vouched for.
+ */
 export function entryFor(entries: Iterable<PeerEntry>, caller: PeerCaller): PeerEntry | null {
   let anybody: PeerEntry | null = null;
   for (const entry of entries) {
@@ -40,8 +42,10 @@ export function decideNewVm(entries: Iterable<PeerEntry>, caller: PeerCaller, vm
 }
 
 /**
- * May the caller touch this VM? Only peers of its creator's trust group may; the VM keeps its place when entries change.
- * @param owner null when there is no such VM: the answer is the same as for a VM of another group, so that nobody can probe
+ * May the caller touch this VM? Only peers of its creator's trust group may; the VM keeps its place when entries
+ * change.
+ * @param owner null when there is no such VM: the answer is the same as for a VM of another group, so that nobody can
+ * probe
  */
 export function decide(entries: Iterable<PeerEntry>, caller: PeerCaller, vm: string, owner: VmOwner | null): Decision {
   const entry = entryFor(entries, caller);

@@ -16,8 +16,8 @@ export class Budget {
   }
 
   /**
-   * Resolves with what gives the amount back (once; calling it again does nothing). Asking for more than there is gets everything.
-   * Rejects with the signal's reason, and then holds nothing.
+   * Resolves with what gives the amount back (once; calling it again does nothing). Asking for more than there is gets
+   * everything. Rejects with the signal's reason, and then holds nothing.
    */
   async acquire(count: number, signal: AbortSignal): Promise<() => void> {
     signal.throwIfAborted();

@@ -22,8 +22,8 @@ type StreamEntry = { params: z.ZodType; handler: StreamHandler<unknown>; admit: 
 const NEVER = new AbortController().signal;
 
 /**
- * Name → validated handler; knows no sockets. A handler is called only for an authorised caller, with parameters its schema
- * accepted and a payload within its bound.
+ * Name → validated handler; knows no sockets. A handler is called only for an authorised caller, with parameters its
+ * schema accepted and a payload within its bound.
  */
 export class PeerDispatcher {
   readonly #messages = new Map<string, MessageEntry>();

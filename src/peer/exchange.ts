@@ -37,7 +37,8 @@ export async function answer(
   parts: ExchangeParts, connection: Connection | undefined, request: IncomingMessage, response: ServerResponse,
 ): Promise<void> {
   const head = connection === undefined || connection.busy
-    ? { status: 400, error: protocolViolated('one request at a time') } : checkHead(parts.dispatcher, connection.caller, request);
+    ? { status: 400, error: protocolViolated('one request at a time') }
+    : checkHead(parts.dispatcher, connection.caller, request);
   if (connection === undefined || 'error' in head) {
     const { status, error } = head as HeadRefusal;
     request.resume();
@@ -73,7 +74,8 @@ export async function openStream(
   parts: ExchangeParts, connection: Connection | undefined, request: IncomingMessage, socket: TLSSocket, early: Buffer,
 ): Promise<void> {
   const asked = connection === undefined || connection.busy
-    ? { status: 400, error: protocolViolated('one request at a time') } : checkStreamHead(parts.dispatcher, connection.caller, request);
+    ? { status: 400, error: protocolViolated('one request at a time') }
+    : checkStreamHead(parts.dispatcher, connection.caller, request);
   if (connection === undefined || 'error' in asked) {
     const { status, error } = asked as HeadRefusal;
     refuse(socket, status, error, parts);

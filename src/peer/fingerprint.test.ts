@@ -17,8 +17,10 @@ test('a fingerprint is read with or without colons, in either case, with blanks 
 });
 
 test('what is no fingerprint is refused with what is wanted', () => {
-  const wrong = ['', 'any', ABC.slice(0, -1), `${ABC}:00`, ABC.replace('BA', 'GA'), ABC.replace(':', ''), ABC.replaceAll(':', '-'),
-    `sha256 Fingerprint=${ABC}`];
+  const wrong = [
+    '', 'any', ABC.slice(0, -1), `${ABC}:00`, ABC.replace('BA', 'GA'), ABC.replace(':', ''), ABC.replaceAll(':', '-'),
+    `sha256 Fingerprint=${ABC}`,
+  ];
   for (const text of wrong) {
     assert.throws(() => parseFingerprint(text), { code: 'FINGERPRINT_INVALID', kind: 'usage', message: /64 hex digits/ }, text);
   }

@@ -21,7 +21,9 @@ test('what is encoded is decoded again', () => {
 
 test('a frame with any number of bytes missing or added is refused', () => {
   const bytes = whole({ vm: 'a' }, Buffer.from('xyz'));
-  for (let length = 0; length < bytes.length; length++) assert.ok('malformed' in decodeFrame(bytes.subarray(0, length), MIB), `${length}`);
+  for (let length = 0; length < bytes.length; length++) {
+    assert.ok('malformed' in decodeFrame(bytes.subarray(0, length), MIB), `${length}`);
+  }
   assert.match(JSON.stringify(decodeFrame(Buffer.concat([bytes, Buffer.alloc(1)]), MIB)), /declares 21 bytes, 22 came/);
 });
 

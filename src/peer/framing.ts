@@ -28,7 +28,10 @@ export function encodeFrame(json: unknown, payload: Uint8Array): [Buffer, Uint8A
   return [head, payload];
 }
 
-/** Decodes a whole body; never throws. The payload shares memory with `bytes`. `payloadMax` is what the message declares. */
+/**
+ * Decodes a whole body; never throws. The payload shares memory with `bytes`. `payloadMax` is what the message
+ * declares.
+ */
 export function decodeFrame(bytes: Uint8Array, payloadMax: number): Frame | Malformed {
   const body = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (body.length < FRAME_HEADER_BYTES) {

@@ -1,4 +1,7 @@
-/** The first words between two hosts: who, which protocol, and whether their clocks agree enough for recovery points to make sense. */
+/**
+ * The first words between two hosts: who, which protocol, and whether their clocks agree enough for recovery points to
+ * make sense.
+ */
 import { z } from 'zod';
 import { UnderstudyError } from '../model/errors.ts';
 import type { Clock } from '../model/ports.ts';

@@ -63,7 +63,8 @@ test('a key that others may read is refused', async () => {
   const place = join(folder, 'exposed');
   await openIdentity(place, 'host-d', random);
   await chmod(join(place, 'host.pem'), 0o640);
-  await assert.rejects(openIdentity(place, 'host-d', random), { code: 'IDENTITY_EXPOSED', message: /mode 0640/, remedy: /chmod 600/ });
+  await assert.rejects(openIdentity(place, 'host-d', random),
+    { code: 'IDENTITY_EXPOSED', message: /mode 0640/, remedy: /chmod 600/ });
 });
 
 test('a damaged identity is refused and not replaced', async () => {
@@ -72,7 +73,10 @@ test('a damaged identity is refused and not replaced', async () => {
   const file = join(place, 'host.pem');
   const good = await readFile(file, 'utf8');
   const other = await openIdentity(join(folder, 'other'), 'host-e', random);
-  const bad = ['', good.slice(0, 300), good.replace(/MII[^\n]*/, 'MIIB'), good.replace(/-----BEGIN CERT[^]*?END CERTIFICATE-----/, other.certificate)];
+  const bad = [
+    '', good.slice(0, 300), good.replace(/MII[^\n]*/, 'MIIB'),
+    good.replace(/-----BEGIN CERT[^]*?END CERTIFICATE-----/, other.certificate),
+  ];
   for (const text of bad) {
     await writeFile(file, text);
     await assert.rejects(openIdentity(place, 'host-e', random), { code: 'IDENTITY_INVALID' });
@@ -95,5 +99,6 @@ test('an own certificate is refused when its time has not come or is over, and w
   assert.ok(identity.usesAuthority);
   await assert.rejects(loadIdentity(files, Date.UTC(2019, 0, 1)), { code: 'IDENTITY_INVALID', message: /now is 2019/ });
   await assert.rejects(loadIdentity(files, Date.UTC(2100, 0, 1)), { code: 'IDENTITY_INVALID', message: /now is 2100/ });
-  await assert.rejects(loadIdentity({ ...files, authority: join(place, 'none') }, 0), { code: 'IDENTITY_INVALID', message: /ENOENT/ });
+  await assert.rejects(loadIdentity({ ...files, authority: join(place, 'none') }, 0),
+    { code: 'IDENTITY_INVALID', message: /ENOENT/ });
 });

@@ -45,10 +45,10 @@ export class HostIdentity {
 }
 
 /**
- * The identity in `folder`, made on first use: one file with certificate and key, mode 0600, in a folder of mode 0700. Of two
- * processes that make it at once both get the same one. It uses node:fs because the Files port knows no modes.
- * Throws IDENTITY_EXPOSED when others may read the key, IDENTITY_INVALID when the file is damaged: a new identity would break
- * every pairing, so none is made.
+ * The identity in `folder`, made on first use: one file with certificate and key, mode 0600, in a folder of mode 0700.
+ * Of two processes that make it at once both get the same one. It uses node:fs because the Files port knows no modes.
+ * Throws IDENTITY_EXPOSED when others may read the key, IDENTITY_INVALID when the file is damaged: a new identity would
+ * break every pairing, so none is made.
  */
 export async function openIdentity(folder: string, hostName: string, random: Random): Promise<HostIdentity> {
   const path = join(folder, FILE_NAME);
@@ -63,7 +63,9 @@ export async function openIdentity(folder: string, hostName: string, random: Ran
   return made;
 }
 
-/** An identity that an administrator's certificate authority issued. Files are PEM; `authority` lists whom to believe. */
+/**
+ * An identity that an administrator's certificate authority issued. Files are PEM; `authority` lists whom to believe.
+ */
 export async function loadIdentity(
   files: { certificate: string; privateKey: string; authority: string }, nowMs: number,
 ): Promise<HostIdentity> {
@@ -118,7 +120,9 @@ async function readOwn(path: string): Promise<HostIdentity | null> {
     const text = await readFile(path, 'utf8');
     const privateKey = /-----BEGIN PRIVATE KEY-----[^-]*-----END PRIVATE KEY-----/.exec(text)?.[0];
     const certificate = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/.exec(text)?.[0];
-    if (privateKey === undefined || certificate === undefined) throw invalid(path, 'it must hold a certificate and a private key');
+    if (privateKey === undefined || certificate === undefined) {
+      throw invalid(path, 'it must hold a certificate and a private key');
+    }
     return new HostIdentity({ certificate, privateKey }, path);
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return null;

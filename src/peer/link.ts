@@ -1,8 +1,8 @@
-import { duplexPair } from 'node:stream';
 import type { Duplex } from 'node:stream';
 import { encodeValue, firstIssue } from './dispatcher.ts';
 import type { PeerDispatcher } from './dispatcher.ts';
 import { decodeFrame, encodeFrame } from './framing.ts';
+import { memoryStream } from './memory-stream.ts';
 import { JSON_BYTES_MAX, STREAM_PARAMS_BYTES_MAX } from './message.ts';
 import type { PeerCaller, PeerMessage, PeerStreamMessage } from './message.ts';
 import { fromWire, linkClosed, replyInvalid } from './peer-errors.ts';
@@ -16,22 +16,27 @@ export interface CallOptions {
 /** One host's way to ask one other host. Calls may run at the same time. */
 export interface PeerLink {
   /**
-   * Asks and awaits the reply. A refusal by the other host rejects with its UnderstudyError; a link that fails rejects with one of
-   * kind 'peer' (docs/protocol/peer-transport.md lists the codes). An abort rejects with the signal's reason.
+   * Asks and awaits the reply. A refusal by the other host rejects with its UnderstudyError; a link that fails rejects
+   * with one of kind 'peer' (docs/protocol/peer-transport.md lists the codes). An abort rejects with the signal's
+   * reason.
    */
   call<P, R>(
     message: PeerMessage<P, R>, params: P, payload?: Uint8Array, options?: CallOptions,
   ): Promise<{ result: R; payload: Buffer }>;
   /**
-   * Opens raw bytes both ways. Ending one direction leaves the other open; destroying or aborting it cuts both. An end that arrives
-   * proves nothing, as a cut connection can look the same: what travels must itself say when it is complete.
+   * Opens raw bytes both ways. Ending one direction leaves the other open; destroying or aborting it cuts both. An end
+   * that arrives proves nothing, as a cut connection can look the same: what travels must itself say when it is
+   * complete.
    */
   stream<P>(message: PeerStreamMessage<P>, params: P, options?: CallOptions): Promise<Duplex>;
   /** Calls and streams in flight fail. */
   close(): Promise<void>;
 }
 
-/** The body of a request. Throws a TypeError or RangeError for what the message itself does not allow: a bug of the caller. */
+/**
+ * The body of a request. Throws a TypeError or RangeError for what the message itself does not allow: a bug of the
+ * caller.
+ */
 export function encodeRequest<P>(
   message: Pick<PeerMessage<P, unknown>, 'name' | 'params' | 'payloadBytesMax'>, params: P, payload: Uint8Array,
 ): [Buffer, Uint8Array] {
@@ -68,8 +73,8 @@ export function decodeReply<R>(
 }
 
 /**
- * A link within one process: the same bytes, checks and refusals as over TLS, without sockets or time-outs. For the simulation and
- * for tests of whoever talks through a PeerLink.
+ * A link within one process: the same bytes, checks and refusals as over TLS, without sockets or time-outs. For the
+ * simulation and for tests of whoever talks through a PeerLink.
  */
 export function memoryPeerLink(dispatcher: PeerDispatcher, caller: PeerCaller): PeerLink {
   const closing = new AbortController();
@@ -86,9 +91,7 @@ export function memoryPeerLink(dispatcher: PeerDispatcher, caller: PeerCaller): 
       ended.throwIfAborted();
       const opened = await orAborted(dispatcher.openStream(caller, message.name, encodeStreamParams(message, params)), ended);
       if ('refusal' in opened) throw fromWire({ error: opened.refusal.toJSON() }) ?? opened.refusal;
-      const [near, far] = duplexPair();
-      passDestroyOn(near, far);
-      passDestroyOn(far, near);
+      const [near, far] = memoryStream();
       ended.addEventListener('abort', () => near.destroy(ended.reason), { once: true });
       void opened.run(far);
       return near;
@@ -97,20 +100,6 @@ export function memoryPeerLink(dispatcher: PeerDispatcher, caller: PeerCaller): 
       closing.abort(linkClosed());
     },
   };
-}
-
-/** duplexPair keeps a destroy to itself; a socket shows it to the other end as a reset. */
-function passDestroyOn(one: Duplex, other: Duplex): void {
-  one.once('close', () => {
-    const ended = one.readableEnded && one.writableFinished;
-    if (!ended && !other.destroyed) other.destroy(connectionReset());
-  });
-  // Its user learns of an error from its reads and writes; without a listener Node would end the process.
-  one.on('error', () => {});
-}
-
-function connectionReset(): Error {
-  return Object.assign(new Error('the other end cut the stream'), { code: 'ECONNRESET' });
 }
 
 function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {

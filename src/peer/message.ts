@@ -1,9 +1,9 @@
 import type { z } from 'zod';
 
 /**
- * One kind of question a host may ask another. `params` and `result` are zod schemas of the JSON part; a `z.codec` may stand
- * where the value is no JSON (a bigint position). The payload is opaque bytes. Every message may be repeated by its caller.
- * Byte tables: docs/protocol/peer-transport.md.
+ * One kind of question a host may ask another. `params` and `result` are zod schemas of the JSON part; a `z.codec` may
+ * stand where the value is no JSON (a bigint position). The payload is opaque bytes. Every message may be repeated by
+ * its caller. Byte tables: docs/protocol/peer-transport.md.
  */
 export interface PeerMessage<P, R> {
   /** Lower-case words joined by dashes or dots, at most 64 characters: `log-send`, `resync.compare`. */

@@ -60,7 +60,8 @@ export function internalFailure(name: string): UnderstudyError {
 }
 
 export function linkClosed(): UnderstudyError {
-  return new UnderstudyError('peer', 'PEER_LINK_CLOSED', 'the link to the other host was closed here', 'Open a new link and repeat.');
+  return new UnderstudyError('peer', 'PEER_LINK_CLOSED', 'the link to the other host was closed here',
+    'Open a new link and repeat.');
 }
 
 export function protocolViolated(reason: string): UnderstudyError {

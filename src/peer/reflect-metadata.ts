@@ -1,6 +1,6 @@
 /**
- * The three functions of the package `reflect-metadata` that @peculiar/x509 needs at import time. To be replaced by that package
- * once it is a dependency; until then this file must be imported before @peculiar/x509.
+ * The three functions of the package `reflect-metadata` that @peculiar/x509 needs at import time. To be replaced by
+ * that package once it is a dependency; until then this file must be imported before @peculiar/x509.
  */
 type Reflection = {
   getMetadata?(key: unknown, target: object): unknown;

@@ -1,8 +1,8 @@
 const ADDRESSES_MAX = 256;
 
 /**
- * Decides which refusals are worth a line: the 1st, 2nd, 4th, 8th … of an address, so that whoever knocks all day cannot fill the
- * log. Remembers a bounded number of addresses; a forgotten one starts again at 1.
+ * Decides which refusals are worth a line: the 1st, 2nd, 4th, 8th … of an address, so that whoever knocks all day
+ * cannot fill the log. Remembers a bounded number of addresses; a forgotten one starts again at 1.
  */
 export class RefusalLog {
   readonly #counts = new Map<string, number>();

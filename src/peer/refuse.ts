@@ -6,8 +6,8 @@ import { encodeFrame } from './framing.ts';
 import { toWire } from './peer-errors.ts';
 
 /**
- * Answers and hangs up. What the other end is still sending is thrown away for a while: closing at once would reset the connection,
- * and the reset would overtake the answer.
+ * Answers and hangs up. What the other end is still sending is thrown away for a while: closing at once would reset the
+ * connection, and the reset would overtake the answer.
  */
 export function refuse(
   socket: Duplex, status: number, error: UnderstudyError, parts: { clock: Clock; limits: { lingerMs: number } },

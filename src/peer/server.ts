@@ -140,7 +140,8 @@ export class PeerServer {
       this.#tellRefusal(null, addressOf(socket), `no TLS 1.3 handshake: ${error.message}`);
       socket.destroy();
     });
-    // Node's own listener starts to parse HTTP. It must not run before the caller is known, so it is taken off and called by hand.
+    // Node's own listener starts to parse HTTP. It must not run before the caller is known, so it is taken off and
+    // called by hand.
     const [parseHttp] = server.listeners('secureConnection') as ((socket: TLSSocket) => void)[];
     server.removeAllListeners('secureConnection');
     server.on('secureConnection', (socket) => {
@@ -240,5 +241,7 @@ function addressOf(socket: Socket): string {
   return `${socket.remoteAddress ?? 'unknown'}:${socket.remotePort ?? 0}`;
 }
 
-/** Whoever uses the socket learns of an error from its reads and writes; without a listener Node would end the process. */
+/**
+ * Whoever uses the socket learns of an error from its reads and writes; without a listener Node would end the process.
+ */
 function ignoreLaterErrors(): void {}

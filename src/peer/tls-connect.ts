@@ -15,8 +15,8 @@ export interface PinnedAddress {
 }
 
 /**
- * A TLS 1.3 connection whose other end proved to be the pinned host; nothing was written to it yet. Rejects with the errors of
- * link-errors.ts, or with the signal's reason.
+ * A TLS 1.3 connection whose other end proved to be the pinned host; nothing was written to it yet. Rejects with the
+ * errors of link-errors.ts, or with the signal's reason.
  */
 export function connectPinned(
   to: PinnedAddress, identity: HostIdentity, limits: { clock: Clock; connectMs: number; signal: AbortSignal },

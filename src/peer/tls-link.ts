@@ -35,8 +35,8 @@ const EMPTY = new Uint8Array(0);
 const NO_RESULT = z.never();
 
 /**
- * A link to one pinned host. Connects when first used and again after every failure; connections are kept between calls. A call is
- * never repeated by the link itself.
+ * A link to one pinned host. Connects when first used and again after every failure; connections are kept between
+ * calls. A call is never repeated by the link itself.
  */
 export class TlsPeerLink implements PeerLink {
   readonly #to: PinnedAddress;
@@ -97,7 +97,10 @@ export class TlsPeerLink implements PeerLink {
     return connectPinned(this.#to, this.#identity, { clock: this.#clock, connectMs: this.#limits.connectMs, signal });
   }
 
-  /** Runs `work` under the call's time-out, its caller's signal and the closing of the link; errors come out as link errors. */
+  /**
+   * Runs `work` under the call's time-out, its caller's signal and the closing of the link; errors come out as link
+   * errors.
+   */
   async #bounded<T>(name: string, options: CallOptions, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const timeoutMs = options.timeoutMs ?? this.#limits.callMs;
     const late = new AbortController();
@@ -137,7 +140,7 @@ export class TlsPeerLink implements PeerLink {
 
   async #upgrade(name: string, paramsJson: Buffer, signal: AbortSignal): Promise<TLSSocket> {
     const socket = await this.#connect(signal);
-    return await new Promise((resolve, reject) => {
+    return new Promise((resolve, reject) => {
       const asked = request({
         ...this.#requestOptions(name, signal), method: 'GET', createConnection: () => socket,
         headers: { connection: 'Upgrade', upgrade: STREAM_PROTOCOL, [STREAM_PARAMS_HEADER]: paramsJson.toString('base64url') },

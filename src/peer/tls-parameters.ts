@@ -1,12 +1,13 @@
 import { constants } from 'node:crypto';
 import type { SecureContextOptions } from 'node:tls';
 
-type TlsOptions = Pick<SecureContextOptions, 'minVersion' | 'maxVersion' | 'ciphers' | 'secureOptions' | 'ecdhCurve'> & { ALPNProtocols: string[] };
+type Settings = 'minVersion' | 'maxVersion' | 'ciphers' | 'secureOptions' | 'ecdhCurve';
+type TlsOptions = Pick<SecureContextOptions, Settings> & { ALPNProtocols: string[] };
 
 /**
- * What both ends of every connection between hosts insist on. A resumed session may carry no certificate, so none is ever resumed:
- * the server issues tickets without content and keeps no sessions, the client stores none, and both refuse a connection that
- * claims to be one.
+ * What both ends of every connection between hosts insist on. A resumed session may carry no certificate, so none is
+ * ever resumed: the server issues tickets without content and keeps no sessions, the client stores none, and both
+ * refuse a connection that claims to be one.
  */
 export const TLS_PARAMETERS: TlsOptions = {
   minVersion: 'TLSv1.3',

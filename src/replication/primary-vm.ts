@@ -11,7 +11,7 @@
 import { isRecoverable, retryDelayMs } from '../model/backoff.ts';
 import { errnoOf, messageOf, UnderstudyError } from '../model/errors.ts';
 import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
-import type { EpochRecord, RelationshipRecord, VmRecord } from '../model/records.ts';
+import type { RelationshipRecord, VmRecord } from '../model/records.ts';
 import type { PeerLink } from '../peer/link.ts';
 import { removeEpochFiles } from '../tracking/epoch-logs.ts';
 import { forgetTracking, TrackedVm, type TrackingLoss } from '../tracking/tracked-vm.ts';
@@ -19,9 +19,9 @@ import { runInitial, type InitialProgress } from './initial-run.ts';
 import { announcementOf } from './announcement.ts';
 import { enableMessage, initialCompleteMessage, waitAppliedMessage } from './messages.ts';
 import { logBytesOf, logLimitOf } from './log-limit.ts';
+import { Outbox } from './outbox.ts';
 import { reportOf, takeAnswer, type ReplicaNews } from './report.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
-import { ReplicaGap, shipSet } from './shipping.ts';
 
 /** How often the size of the logs is looked at between cycles. */
 const LOG_WATCH_MS = 1000;
@@ -40,6 +40,7 @@ export interface ResyncDriver {
 export class PrimaryVm {
   readonly vmId: string;
   readonly ports: ReplicationPorts;
+  readonly outbox: Outbox;
   #tracked: TrackedVm | null = null;
   #opening: Promise<TrackedVm> | null = null;
   #holders = new Set<string>();
@@ -59,6 +60,7 @@ export class PrimaryVm {
     this.ports = ports;
     this.vmId = vmId;
     this.#resync = resync;
+    this.outbox = new Outbox(ports, vmId, (loss) => this.require(loss));
   }
 
   get vm(): VmRecord {
@@ -178,8 +180,8 @@ export class PrimaryVm {
     const { relationships } = this.ports;
     const { token, firstEpoch } = this.relationship.initial!;
     if (this.#tracked!.hasWrites) await this.#tracked!.switchLog();
-    const consistentFrom = this.#newestClosed();
-    await this.#ship(signal);
+    const consistentFrom = this.outbox.newestClosed();
+    await this.ship(signal);
     await this.link().call(initialCompleteMessage, { vmId: this.vmId, token, consistentFrom }, undefined, { signal, timeoutMs: 120_000 });
     relationships.happened(this.vmId, { kind: 'initial-finished', reason: 'the replica has its baseline' }, {
       baselineId: token, initial: null, required: null, error: null, consistentFrom, lastAppliedEpoch: firstEpoch - 1,
@@ -190,7 +192,7 @@ export class PrimaryVm {
 
   /** Bytes that the replica does not have yet. */
   pendingBytes(): number {
-    const closed = this.#undelivered().reduce((sum, set) => sum + set.disks.reduce((bytes, { size }) => bytes + (size ?? 0), 0), 0);
+    const closed = this.outbox.undelivered().reduce((sum, set) => sum + set.disks.reduce((bytes, { size }) => bytes + (size ?? 0), 0), 0);
     return closed + (this.#tracked?.hasWrites === true ? this.#tracked.openLogBytes : 0);
   }
 
@@ -213,7 +215,9 @@ export class PrimaryVm {
     const { relationships } = this.ports;
     const mapTrusted = this.vm.tracking?.mapTrusted ?? false;
     const byMap = (loss.trigger === 2 || loss.trigger === 3 || loss.trigger === 4) && mapTrusted;
+    const resync = relationships.find(this.vmId)?.resync ?? null;
     relationships.happened(this.vmId, { kind: 'resync-required', trigger: loss.trigger, reason: loss.reason }, {
+      ...(resync === null ? {} : { resync: null, abandoned: resync.token }),
       required: { trigger: loss.trigger, reason: loss.reason, rung: byMap ? 'suspect-regions' : 'full-compare',
         since: this.ports.clock.now(), startAt: null },
       mapTrusted,
@@ -243,29 +247,29 @@ export class PrimaryVm {
       case 'ReadyForInitialReplication':
         return void (await this.#awaitStart(relationship, signal));
       case 'InitialReplicationInProgress':
-        if (retryAt !== null) await this.#watchLogs(retryAt - this.ports.clock.now(), signal);
+        if (retryAt !== null) await this.watchLogs(retryAt - this.ports.clock.now(), signal);
         if (signal.aborted) return;
         return await runInitial(this, signal);
       case 'Replicating':
         return await this.#replicate(relationship, signal);
       case 'WaitingForStartResynchronize': case 'Resynchronizing':
         if (this.#resync !== null) return await this.#resync.step(this, signal);
-        return await this.#idle(signal);
+        return await this.idle(signal);
       default:
-        return await this.#idle(signal);
+        return await this.idle(signal);
     }
   }
 
   /** Nothing to do but to say how it is, once per cycle. */
-  async #idle(signal: AbortSignal): Promise<void> {
-    await this.#report(signal).catch(() => undefined);
-    await this.#watchLogs(this.relationship.settings.frequencySec * 1000, signal);
+  async idle(signal: AbortSignal): Promise<void> {
+    await this.report(signal).catch(() => undefined);
+    await this.watchLogs(this.relationship.settings.frequencySec * 1000, signal);
   }
 
   async #awaitStart(relationship: RelationshipRecord, signal: AbortSignal): Promise<void> {
     const startAt = relationship.initial?.startAt ?? null;
-    if (startAt === null) return void (await this.#pause(null, signal));
-    await this.#pause(startAt - this.ports.clock.now(), signal);
+    if (startAt === null) return void (await this.pause(null, signal));
+    await this.pause(startAt - this.ports.clock.now(), signal);
     if (this.ports.clock.now() >= startAt) {
       this.ports.relationships.happened(this.vmId, { kind: 'initial-started', reason: 'its start time has come' });
     }
@@ -279,10 +283,10 @@ export class PrimaryVm {
     if (due) this.#cycleDue();
     const untilDue = this.#nextDue - clock.monotonic();
     const untilRetry = (retryAt ?? clock.now()) - clock.now();
-    const behind = retryAt !== null || this.#undelivered().length > 0;
+    const behind = retryAt !== null || this.outbox.undelivered().length > 0;
     // What is behind goes as soon as it may be tried again; meanwhile the cycles that pass are counted as missed.
     const waitMs = behind ? Math.min(untilRetry, untilDue) : due ? 0 : untilDue;
-    if (waitMs > 0) return await this.#watchLogs(waitMs, signal);
+    if (waitMs > 0) return await this.watchLogs(waitMs, signal);
     const before = this.#cycle;
     if (before !== null) return void (await before.catch(() => undefined));
     this.#cycle = this.#deliver(signal);
@@ -293,7 +297,7 @@ export class PrimaryVm {
   #cycleDue(): void {
     const { clock, relationships } = this.ports;
     const frequencyMs = this.relationship.settings.frequencySec * 1000;
-    const late = this.#undelivered().length > 0;
+    const late = this.outbox.undelivered().length > 0;
     while (this.#nextDue <= clock.monotonic()) this.#nextDue += frequencyMs;
     if (!late) return;
     this.#countedMissed = true;
@@ -310,78 +314,21 @@ export class PrimaryVm {
         this.#announce = false;
       }
       let sent = 0;
-      if (this.#undelivered().length > 0) sent += await this.#ship(signal);
+      if (this.outbox.undelivered().length > 0) sent += await this.ship(signal);
       const tracked = this.#tracked;
       const unchangedUntil = ports.clock.now();
       if (tracked !== null && tracked.logging && tracked.hasWrites) {
         await tracked.switchLog();
-        sent += await this.#ship(signal);
-        await this.#report(signal);
+        sent += await this.ship(signal);
+        await this.report(signal);
       } else {
-        await this.#report(signal, unchangedUntil);
+        await this.report(signal, unchangedUntil);
       }
       this.#succeeded();
-      return { epoch: this.#newestClosed(), bytes: sent };
+      return { epoch: this.outbox.newestClosed(), bytes: sent };
     } finally {
       release();
     }
-  }
-
-  async #ship(signal: AbortSignal): Promise<number> {
-    const { ports } = this;
-    let bytes = 0;
-    let damaged = -1;
-    for (let set = this.#undelivered()[0]; set !== undefined; set = this.#undelivered()[0]) {
-      const { settings, baselineId, initial } = this.relationship;
-      try {
-        const shipped = await shipSet(ports, this.link(), this.vm, initial?.token ?? baselineId, set,
-          { compression: settings.compression, signal });
-        bytes += shipped.bytes;
-        this.#delivered(set, shipped);
-      } catch (error) {
-        if (error instanceof ReplicaGap) this.#resend(set.epoch, error.expected);
-        else if (!(error instanceof UnderstudyError) || error.code !== 'LOG_DIGEST_MISMATCH') throw error;
-        // Damaged on the way or in the inbox: it goes again from its first byte. Twice: it is our own file that has rotted.
-        else if (damaged === set.epoch) this.#lose({ trigger: 6, reason: `the log of epoch ${set.epoch} is damaged: ${error.message}` });
-        else damaged = set.epoch;
-      }
-    }
-    return bytes;
-  }
-
-  #delivered(set: EpochRecord, shipped: { bytes: number; wireBytes: number }): void {
-    const { relationships, catalog, clock } = this.ports;
-    catalog.transaction(() => {
-      catalog.epochs.put({ ...set, status: 'received' });
-      const { transferred } = this.relationship;
-      relationships.update(this.vmId, {
-        lastReplicationTime: clock.now(), lastReceivedEpoch: set.epoch, error: null,
-        transferred: { ...transferred, logBytes: transferred.logBytes + shipped.bytes, wireBytes: transferred.wireBytes + shipped.wireBytes },
-      });
-      const latencyMs = Math.max(0, clock.now() - set.closedAt!);
-      relationships.count(this.vmId, { outcome: this.#countedMissed ? 'late' : 'success', bytes: shipped.bytes, latencyMs });
-    });
-    this.#countedMissed = false;
-  }
-
-  /** The replica lacks an earlier set. While its files are here they go again (rung 0); else nobody can supply them (trigger 6). */
-  #resend(offered: number, expected: number): void {
-    const { catalog } = this.ports;
-    const sets = catalog.epochs.list(this.vmId).filter(({ status }) => status === 'received' || status === 'closed');
-    if (expected > offered) {
-      this.#lose({ trigger: 5, reason: `the replica expects epoch ${expected}, newer than ${offered} here: the primary was reverted` });
-    }
-    if (!sets.some(({ epoch }) => epoch === expected)) {
-      this.#lose({ trigger: 6, reason: `the replica lacks epoch ${expected}, and its log is no longer on the primary` });
-    }
-    catalog.transaction(() => {
-      for (const set of sets) if (set.epoch >= expected && set.status === 'received') catalog.epochs.put({ ...set, status: 'closed' });
-    });
-  }
-
-  #lose(loss: TrackingLoss): never {
-    this.require(loss);
-    throw new Error(loss.reason);
   }
 
   async #waitApplied(epoch: number, signal: AbortSignal): Promise<void> {
@@ -399,14 +346,22 @@ export class PrimaryVm {
     }
   }
 
-  async #report(signal: AbortSignal, unchangedUntil: number | null = null): Promise<void> {
-    await this.#news(await reportOf(this.ports, this.vmId, { epoch: this.#newestClosed(), unchangedUntil }, signal));
+  /** Sends every closed set, oldest first; returns the bytes of the files. */
+  async ship(signal: AbortSignal): Promise<number> {
+    const { bytes, late } = await this.outbox.ship(this.link(), this.#countedMissed, signal);
+    this.#countedMissed = late;
+    return bytes;
+  }
+
+  /** Says how this side is, and takes in how the replica is. */
+  async report(signal: AbortSignal, unchangedUntil: number | null = null): Promise<void> {
+    await this.#news(await reportOf(this.ports, this.vmId, { epoch: this.outbox.newestClosed(), unchangedUntil }, signal));
   }
 
   /** What the replica has done since: applied epochs leave the map and their files go. */
   async #news(news: ReplicaNews): Promise<void> {
     if (news.loss !== null) return this.require(news.loss);
-    if (news.wantedAgain !== null) this.#resend(this.#newestClosed(), news.wantedAgain);
+    if (news.wantedAgain !== null) this.outbox.resend(this.outbox.newestClosed(), news.wantedAgain);
     const { catalog } = this.ports;
     const applied = catalog.epochs.list(this.vmId).filter(({ epoch, status }) => status === 'received' && epoch <= news.appliedEpoch);
     if (applied.length === 0) return;
@@ -415,17 +370,6 @@ export class PrimaryVm {
       for (const { vmId, epoch } of applied) catalog.epochs.remove(vmId, epoch);
     });
     for (const set of applied) await removeEpochFiles(this.ports, set);
-  }
-
-  #undelivered(): EpochRecord[] {
-    return this.ports.catalog.epochs.list(this.vmId).filter(({ status }) => status === 'closed');
-  }
-
-  #newestClosed(): number {
-    const tracking = this.vm.tracking;
-    if (tracking === null) return 0;
-    const open = this.ports.catalog.epochs.get(this.vmId, tracking.epoch);
-    return open?.status === 'open' || open?.status === 'closing' ? tracking.epoch - 1 : tracking.epoch;
   }
 
   #succeeded(): void {
@@ -455,7 +399,7 @@ export class PrimaryVm {
   }
 
   /** Waits, and meanwhile sees to it that the logs keep below their limit (trigger 2). */
-  async #watchLogs(waitMs: number, signal: AbortSignal): Promise<void> {
+  async watchLogs(waitMs: number, signal: AbortSignal): Promise<void> {
     const end = this.ports.clock.monotonic() + waitMs;
     for (let left = waitMs; left > 0 && !signal.aborted; left = end - this.ports.clock.monotonic()) {
       const limit = logLimitOf(this.vm, this.relationship);
@@ -463,12 +407,12 @@ export class PrimaryVm {
       if (bytes > limit && (this.vm.tracking?.mode ?? 'map-only') === 'logging') {
         return this.require({ trigger: 2, reason: `the tracking logs hold ${bytes} bytes, the limit is ${limit}` });
       }
-      if (await this.#pause(Math.min(left, LOG_WATCH_MS), signal)) return;
+      if (await this.pause(Math.min(left, LOG_WATCH_MS), signal)) return;
     }
   }
 
   /** Waits for the time, a wake-up (then true) or the signal; null waits for ever. */
-  async #pause(ms: number | null, signal: AbortSignal): Promise<boolean> {
+  async pause(ms: number | null, signal: AbortSignal): Promise<boolean> {
     if (signal.aborted || (ms !== null && ms <= 0)) return false;
     const timer = new AbortController();
     const woken = Promise.race([this.#wake.promise, aborted(signal)]).then(() => true);

@@ -57,33 +57,33 @@ export class ReplicaHost {
   serve(dispatcher: PeerDispatcher): void {
     dispatcher.handle(enableMessage, async (caller, params) => ({ result: await this.#enable(caller, params) }));
     dispatcher.handle(initialBeginMessage, async (caller, { vmId, token, method, firstEpoch }) =>
-      ({ result: { cursors: await this.#of(caller, vmId).beginInitial(token, method, firstEpoch) } }));
+      ({ result: { cursors: await this.of(caller, vmId).beginInitial(token, method, firstEpoch) } }));
     dispatcher.handle(initialDataMessage, async (caller, params, payload) => {
-      const vm = this.#of(caller, params.vmId);
+      const vm = this.of(caller, params.vmId);
       await vm.initial.write(params.token, params.diskId, params.offset, await this.#decode(params, payload), params.digest);
       return { result: {} };
     });
     dispatcher.handle(initialCheckpointMessage, async (caller, { vmId, token, diskId, offset }) => {
-      await this.#of(caller, vmId).initial.checkpoint(token, diskId, offset);
+      await this.of(caller, vmId).initial.checkpoint(token, diskId, offset);
       return { result: {} };
     });
     dispatcher.handle(initialCompleteMessage, async (caller, { vmId, token, consistentFrom }) => {
-      await this.#of(caller, vmId).completeInitial(token, consistentFrom);
+      await this.of(caller, vmId).completeInitial(token, consistentFrom);
       return { result: {} };
     });
     dispatcher.handle(logOfferMessage, async (caller, { vmId, baselineId, epoch, closedAt, disks }) =>
-      ({ result: await this.#of(caller, vmId).offer(baselineId, epoch, closedAt, disks) }));
+      ({ result: await this.of(caller, vmId).offer(baselineId, epoch, closedAt, disks) }));
     dispatcher.handle(logDataMessage, async (caller, params, payload) => {
-      const vm = this.#of(caller, params.vmId);
+      const vm = this.of(caller, params.vmId);
       await vm.inbox.write(params.epoch, params.diskId, params.offset, await this.#decode(params, payload));
       return { result: {} };
     });
     dispatcher.handle(logCommitMessage, async (caller, { vmId, epoch }) => {
-      await this.#of(caller, vmId).commit(epoch);
+      await this.of(caller, vmId).commit(epoch);
       return { result: {} };
     });
     dispatcher.handle(waitAppliedMessage, async (caller, { vmId, epoch, waitMs }) => {
-      const vm = this.#of(caller, vmId);
+      const vm = this.of(caller, vmId);
       await vm.waitApplied(epoch, waitMs);
       return { result: vm.answer() };
     });
@@ -109,7 +109,7 @@ export class ReplicaHost {
   }
 
   /** The VM, when the caller is its primary; else the answer that tells nothing (promise 7). */
-  #of(caller: PeerCaller, vmId: string): ReplicaVm {
+  of(caller: PeerCaller, vmId: string): ReplicaVm {
     const relationship = this.#ports.relationships.find(vmId);
     const owned = relationship?.side === 'replica' ? relationship : undefined;
     const owner = owned === undefined ? null : { storageLocation: '', trustGroup: owned.trustGroup };
@@ -128,7 +128,7 @@ export class ReplicaHost {
     const { relationships, catalog } = this.#ports;
     const known = relationships.find(params.vmId);
     if (known !== undefined) {
-      this.#of(caller, params.vmId);
+      this.of(caller, params.vmId);
       this.#bringUpToDate(params, caller);
       return { replicaName: this.#ports.hostName, trustGroup: known.trustGroup };
     }
@@ -198,7 +198,7 @@ export class ReplicaHost {
   #report(caller: PeerCaller, reported: ReportedVm): AnsweredVm {
     let vm: ReplicaVm;
     try {
-      vm = this.#of(caller, reported.vmId);
+      vm = this.of(caller, reported.vmId);
     } catch {
       return {
         vmId: reported.vmId, known: false, baselineId: null, state: 'Disabled', receivedEpoch: 0, appliedEpoch: 0, appliedTime: null,

@@ -139,6 +139,23 @@ export class ReplicaVm {
     this.#wake.resolve();
   }
 
+  /** Applies everything that can be applied (R16); what cannot counts as suspect for the resync that asks. */
+  async drain(): Promise<void> {
+    this.wake();
+    while (this.#next() !== undefined && !this.#stop.signal.aborted && this.relationship.error === null) {
+      await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    }
+    await this.#applying;
+    if (this.relationship.applying === null) return;
+    throw new UnderstudyError('io', 'REPLICA_BUSY', `epoch ${this.relationship.applying} is half applied on the replica`,
+      this.relationship.error?.remedy ?? 'It is tried again by itself.');
+  }
+
+  /** How the replica disks look now, for whoever has changed them with leave. */
+  seals(): Promise<Record<string, SealRecord>> {
+    return this.#seals();
+  }
+
   /** Holds apply at the next log boundary until the returned function is called; resolves when none is running. */
   async pin(who: string): Promise<() => void> {
     this.#pins.add(who);
@@ -175,7 +192,9 @@ export class ReplicaVm {
     const relationship = this.#ports.relationships.find(this.vmId);
     if (relationship === undefined || relationship.baselineId === '' || relationship.initial !== null) return undefined;
     if (relationship.lost !== null || relationship.wantedAgain !== null || this.#pins.size > 0) return undefined;
-    if (relationship.state !== 'Replicating' && relationship.state !== 'Suspended' && relationship.state !== 'Error') return undefined;
+    if (relationship.state === 'FailedOverWaitingCompletion' || relationship.state === 'FailedOver') return undefined;
+    // From the diff disk's making to the end of the merge the base belongs to the resync.
+    if (relationship.resync !== null) return undefined;
     return this.#ports.catalog.inbox.list(this.vmId)
       .find(({ epoch, status }) => status === 'received' && epoch === relationship.lastAppliedEpoch + 1);
   }
@@ -282,7 +301,9 @@ export class ReplicaVm {
   }
 
   #checkBaseline(relationship: RelationshipRecord, baselineId: string): void {
-    const expected = relationship.initial === null ? relationship.baselineId : relationship.initial.token;
+    const { initial, resync } = relationship;
+    // A copy or a compare that is under way names the baseline it will be; once a merge is on record it is that.
+    const expected = initial?.token ?? (resync !== null && resync.phase !== 'merging' ? resync.token : relationship.baselineId);
     if (baselineId === expected) return;
     throw new UnderstudyError('state', 'BASELINE_MISMATCH',
       `a log for baseline ${baselineId}, the replica holds ${expected === '' ? 'none' : expected}`,

@@ -29,7 +29,10 @@ export interface DiffDisk extends VirtualDisk {
   merge(into: VirtualDisk, options: { signal?: AbortSignal; onProgress?: (mergedBytes: number) => void }): Promise<void>;
 }
 
-/** Opens the diff disk at `path`, or makes an empty one. The base must have the same size as when it was made. */
+/**
+ * Opens the diff disk at `path`, or makes an empty one. The base must have the same size as when it was made; it belongs to the
+ * diff disk from here on and is closed with it.
+ */
 export async function openDiffDisk(files: Files, path: string, base: VirtualDisk): Promise<DiffDisk> {
   const mapPath = `${path}.map`;
   const bits = new Uint8Array(Math.ceil(Math.ceil(base.virtualSize / PAGE_BYTES) / 8));
@@ -168,6 +171,7 @@ class PlainDiffDisk implements DiffDisk {
     await this.#flushing;
     await this.#pages.close();
     await this.#map.close();
+    await this.#base.close();
   }
 
   async merge(into: VirtualDisk, options: { signal?: AbortSignal; onProgress?: (mergedBytes: number) => void }): Promise<void> {

@@ -19,6 +19,9 @@ import { PrimaryVm } from '../replication/primary-vm.ts';
 import { Relationships } from '../replication/relationships.ts';
 import { ReplicaHost } from '../replication/replica-host.ts';
 import type { ReplicationPorts } from '../replication/replication-ports.ts';
+import { PrimaryResync } from '../resync/primary-resync.ts';
+import { ReplicaResync } from '../resync/replica-resync.ts';
+import { ResyncQueue } from '../resync/resync-queue.ts';
 import { holdDataFolder, type DataLease } from './data-lease.ts';
 import { readMachine, type HostParts, type Machine } from './host-parts.ts';
 import { LinkPool } from './link-pool.ts';
@@ -44,6 +47,8 @@ export class Host {
   readonly nbd: NbdServer;
   readonly peer: PeerServer;
   readonly primaries = new Map<string, PrimaryVm>();
+  readonly resync: PrimaryResync;
+  readonly replicaResync: ReplicaResync;
   #lease: DataLease;
   #links: LinkPool;
   #exports = new Map<string, NbdExport>();
@@ -70,9 +75,12 @@ export class Host {
       hostSettings: () => this.settings(), peerPort: () => this.peer.address.port, link: (remote) => this.#links.get(remote), transferSlot: (signal) => transfers.take(signal),
     };
     this.replicas = new ReplicaHost(this.ports, parts.zone);
+    this.replicaResync = new ReplicaResync(this.ports, this.replicas);
+    this.resync = new PrimaryResync(new ResyncQueue(() => this.settings().resyncConcurrency), parts.zone);
     const dispatcher = new PeerDispatcher({ log, authenticate: (caller) => entryFor(catalog.authorizations.list(), caller) });
     handleHello(dispatcher, { hostName: this.name, bootId: machine.bootId }, clock);
     this.replicas.serve(dispatcher);
+    this.replicaResync.serve(dispatcher);
     this.nbd = new NbdServer({ exports: (name) => this.#exports.get(name), list: () => [...this.#exports.keys()], clock, log });
     this.peer = new PeerServer({
       identity, dispatcher, log, clock,
@@ -111,6 +119,7 @@ export class Host {
     await this.nbd.close();
     await Promise.all([...this.primaries.values()].map((primary) => primary.close()));
     await this.peer.close();
+    await this.replicaResync.close();
     await this.replicas.close();
     await this.#links.close();
     this.catalog.close();
@@ -136,7 +145,7 @@ export class Host {
 
   /** Makes a VM's disks reachable for guests. They are opened when the first guest comes, or at once by `attach`. */
   adopt(vm: VmRecord): PrimaryVm {
-    const primary = new PrimaryVm(this.ports, vm.vmId);
+    const primary = new PrimaryVm(this.ports, vm.vmId, this.resync);
     this.primaries.set(vm.vmId, primary);
     vm.disks.forEach((disk, index) => {
       const name = exportName(vm, index);
@@ -184,6 +193,7 @@ export class Host {
       }
     }
     await this.replicas.start();
+    this.replicaResync.start();
     await this.nbd.listenUnix(`${this.dataFolder}/nbd.sock`);
     await this.peer.listen(options.peer.host, options.peer.port);
   }

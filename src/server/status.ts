@@ -52,7 +52,9 @@ function judge(host: Host, vm: VmRecord, relationship: RelationshipRecord) {
   return healthOf({
     vmName: vm.name, side: relationship.side, state: relationship.state, now: host.parts.clock.now(), since: relationship.createdAt,
     hasBaseline: hasBaseline(relationship), lastReplicationTime: relationship.lastReplicationTime, statistics: relationship.statistics,
-    failure, required: relationship.required, log: relationship.side === 'primary' ? logFacts(host, vm, relationship) : null,
+    failure, required: relationship.required === null ? null
+      : { ...relationship.required, startAt: host.resync.startOf(relationship, host.parts.clock.now()) },
+    log: relationship.side === 'primary' ? logFacts(host, vm, relationship) : null,
   });
 }
 
@@ -82,7 +84,7 @@ function notReplicated(vm: VmRecord): Status {
 }
 
 function replicated(host: Host, vm: VmRecord, relationship: RelationshipRecord): Status {
-  const { state, side, settings, remote, initial, required } = relationship;
+  const { state, side, settings, remote, initial } = relationship;
   const primary = host.primaries.get(vm.vmId);
   const { health, details } = judge(host, vm, relationship);
   const mode = side === 'primary' ? 'Primary' : 'Replica';
@@ -98,7 +100,7 @@ function replicated(host: Host, vm: VmRecord, relationship: RelationshipRecord):
     lagSeconds: relationship.lastAppliedTime === null ? null : Math.max(0, (host.parts.clock.now() - relationship.lastAppliedTime) / 1000),
     pendingBytes: side === 'primary' ? (primary?.pendingBytes() ?? 0) : (host.replicas.get(vm.vmId)?.inbox.bytes() ?? 0),
     autoResynchronizeEnabled: settings.autoResync.enabled, autoResynchronizeIntervalStart: settings.autoResync.intervalStart,
-    autoResynchronizeIntervalEnd: settings.autoResync.intervalEnd, resynchronizeStartTime: isoOrNull(required?.startAt ?? null),
+    autoResynchronizeIntervalEnd: settings.autoResync.intervalEnd, resynchronizeStartTime: isoOrNull(host.resync.startOf(relationship, host.parts.clock.now())),
     initialReplicationStartTime: isoOrNull(initial?.startAt ?? null), recoveryHistory: settings.recoveryHistory,
     excludedDisks: settings.excludedDisks, lastReceivedEpoch: relationship.lastReceivedEpoch, lastAppliedEpoch: relationship.lastAppliedEpoch,
     error: relationship.error === null ? null : { code: relationship.error.code, message: relationship.error.message,

@@ -138,12 +138,23 @@ export class TrackedVm implements TrackingHost {
       this.#record({ mode: 'map-only' });
       this.#hooks.trackingLost(loss);
     });
+    this.#leaveLogs(loss.reason);
+  }
+
+  /** As `stopLogging`, where the record knows already why: the user asked for a resync that starts later. */
+  goMapOnly(): void {
+    if (this.#vm.tracking?.mode !== 'logging') return;
+    this.#record({ mode: 'map-only' });
+    this.#leaveLogs('a resynchronization was asked for');
+  }
+
+  #leaveLogs(reason: string): void {
     for (const disk of this.#disks.values()) {
       const log = disk.log;
       disk.stopLogging();
       disk.map?.pin();
       // Best effort, and possibly on a volume that hangs: the record above is what recovery goes by.
-      void log?.distrust(loss.reason).catch((error: unknown) => this.#ports.log.warn({ error: messageOf(error) }, 'could not discard a log'));
+      void log?.distrust(reason).catch((error: unknown) => this.#ports.log.warn({ error: messageOf(error) }, 'could not discard a log'));
     }
   }
 
@@ -171,14 +182,17 @@ export class TrackedVm implements TrackingHost {
       });
     });
     const replaced: ChangeMap[] = [];
+    const old: LogWriter[] = [];
     for (const [diskId, map] of maps) {
       const disk = this.disk(diskId);
+      if (disk.log !== null) old.push(disk.log);
       if (disk.map !== null && disk.map !== map) replaced.push(disk.map);
       if (options.keepMap) map.pin();
       disk.setMap(map);
       disk.setLog(logs.get(diskId)!);
     }
     for (const map of replaced) await map.close();
+    for (const log of old) void log.distrust('a new chain of logs began').then(() => log.abandon()).catch(() => undefined);
     this.activity();
     await this.settled();
     return epoch;
@@ -206,6 +220,13 @@ export class TrackedVm implements TrackingHost {
   suspects(): Map<string, Range[]> | null {
     if (this.#vm.tracking?.mapTrusted !== true) return null;
     return new Map([...this.#disks].map(([diskId, disk]) => [diskId, disk.map?.suspects() ?? []]));
+  }
+
+  /** The differences that were pinned when this epoch's chain began are repaired, and the repair is on record (R9). */
+  async repaired(): Promise<void> {
+    for (const disk of this.#disks.values()) await disk.flush();
+    for (const disk of this.#disks.values()) disk.map?.unpin();
+    this.#record({ mapTrusted: true });
   }
 
   /** Resolves when every operation submitted before the call has ended. */

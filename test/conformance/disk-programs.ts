@@ -6,6 +6,7 @@ import { execFile, spawn, spawnSync, type ChildProcess } from 'node:child_proces
 import { once } from 'node:events';
 import { existsSync, watch } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -35,7 +36,7 @@ export interface NbdServerProgram {
 const running = new Set<ChildProcess>();
 process.on('exit', () => running.forEach((child) => child.kill()));
 
-/** Both programs write their pid file when they can be connected to. */
+/** Both programs write their pid file when they listen. */
 async function started(program: string, args: string[], folder: string): Promise<NbdServerProgram> {
   const [socket, pidFile] = [join(folder, 'nbd.sock'), join(folder, 'nbd.pid')];
   await Promise.all([rm(socket, { force: true }), rm(pidFile, { force: true })]);
@@ -55,6 +56,10 @@ async function started(program: string, args: string[], folder: string): Promise
   } finally {
     watcher.close();
   }
+  // Only a server that greets is past its start: qemu-nbd forgets a SIGTERM that comes between its pid file and its main loop.
+  const client = connect(socket);
+  await once(client, 'data');
+  client.destroy();
   return {
     uri: `nbd+unix:///?socket=${socket}`,
     async stop(signal = 'SIGTERM') {

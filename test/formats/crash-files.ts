@@ -4,9 +4,9 @@ import { dirname } from 'node:path';
 /**
  * Files in memory that remember every write, so that a power cut can be tried at every sync afterwards.
  *
- * The fault model: what was synced is there. Of what was not, everything is there (kept), nothing (lost), the last write alone (newest),
- * or by the toss of a coin each write (mixed) or each 512-byte sector of each write (torn); a longer file may be there without the bytes
- * that made it longer.
+ * The fault model: what was synced is there. Of what was not, everything is there (kept), nothing (lost), the last write
+ * alone (newest), or by the toss of a coin each write (mixed) or each 512-byte sector of each write (torn); a longer file
+ * may be there without the bytes that made it longer.
  */
 
 const PAGE = 4096;
@@ -39,7 +39,7 @@ export class SparseBytes {
 
   read(into: Uint8Array, position: number): number {
     const count = Math.max(0, Math.min(into.length, this.size - position));
-    for (let done = 0; done < count; ) {
+    for (let done = 0; done < count;) {
       const at = position + done;
       const length = Math.min(count - done, PAGE - (at % PAGE));
       const page = this.#pages.get(Math.floor(at / PAGE));
@@ -51,7 +51,7 @@ export class SparseBytes {
   }
 
   write(bytes: Uint8Array, position: number): void {
-    for (let done = 0; done < bytes.length; ) {
+    for (let done = 0; done < bytes.length;) {
       const at = position + done;
       const length = Math.min(bytes.length - done, PAGE - (at % PAGE));
       this.#page(Math.floor(at / PAGE)).set(bytes.subarray(done, done + length), at % PAGE);
@@ -71,7 +71,7 @@ export class SparseBytes {
 
   punch(position: number, length: number): void {
     const end = Math.min(this.size, position + length);
-    for (let at = position; at < end; ) {
+    for (let at = position; at < end;) {
       const next = Math.min(end, at - (at % PAGE) + PAGE);
       const page = Math.floor(at / PAGE);
       if (next - at === PAGE) this.#pages.delete(page);
@@ -203,7 +203,9 @@ export class CrashFiles implements Files {
   }
 
   list(folder: string): Promise<string[]> {
-    const names = [...this.contents.keys()].filter((path) => dirname(path) === folder).map((path) => path.slice(folder.length + 1));
+    const names = [...this.contents.keys()]
+      .filter((path) => dirname(path) === folder)
+      .map((path) => path.slice(folder.length + 1));
     return Promise.resolve(names.sort());
   }
 
@@ -211,7 +213,15 @@ export class CrashFiles implements Files {
     const content = this.contents.get(path);
     if (content === undefined) return Promise.resolve(null);
     const inode = BigInt([...this.contents.keys()].indexOf(path) + 1);
-    return Promise.resolve({ kind: 'file', size: content.size, allocated: content.allocated, mtimeNs: 0n, ctimeNs: 0n, inode, device: 1n });
+    return Promise.resolve({
+      kind: 'file',
+      size: content.size,
+      allocated: content.allocated,
+      mtimeNs: 0n,
+      ctimeNs: 0n,
+      inode,
+      device: 1n,
+    });
   }
 
   syncFolder(): Promise<void> {
@@ -223,10 +233,14 @@ export class CrashFiles implements Files {
   }
 
   /**
-   * What a power cut leaves, at every sync of the trace (just before it) and at its end. `before` are the files when recording began.
-   * A removed file is gone at once and a created one is there at once: the code under test syncs the folder itself.
+   * What a power cut leaves, at every sync of the trace (just before it) and at its end. `before` are the files when
+   * recording began. A removed file is gone at once and a created one is there at once: the code under test syncs the
+   * folder itself.
    */
-  *crashes(before: ReadonlyMap<string, SparseBytes>, modes: readonly CrashMode[]): Iterable<{ files: CrashFiles; mark: number; at: number; mode: string }> {
+  *crashes(
+    before: ReadonlyMap<string, SparseBytes>,
+    modes: readonly CrashMode[],
+  ): Iterable<{ files: CrashFiles; mark: number; at: number; mode: string }> {
     const durable = new Map([...before].map(([path, content]) => [path, content.copy()]));
     let pending: Exclude<Operation, { kind: 'mark' }>[] = [];
     let mark = 0;
@@ -248,7 +262,11 @@ export class CrashFiles implements Files {
   }
 }
 
-function crashed(durable: Map<string, SparseBytes>, pending: readonly Exclude<Operation, { kind: 'mark' }>[], mode: CrashMode): CrashFiles {
+function crashed(
+  durable: Map<string, SparseBytes>,
+  pending: readonly Exclude<Operation, { kind: 'mark' }>[],
+  mode: CrashMode,
+): CrashFiles {
   const files = new CrashFiles();
   for (const [path, content] of durable) files.contents.set(path, content.copy());
   if (mode.kind === 'lost') return files;
@@ -258,9 +276,10 @@ function crashed(durable: Map<string, SparseBytes>, pending: readonly Exclude<Op
       continue;
     }
     const content = files.contents.get(operation.file);
-    for (let start = 0; content !== undefined && start < operation.bytes.length; ) {
+    for (let start = 0; content !== undefined && start < operation.bytes.length;) {
       const length = Math.min(operation.bytes.length - start, SECTOR - ((operation.position + start) % SECTOR));
-      if ('coin' in mode && mode.coin()) content.write(operation.bytes.subarray(start, start + length), operation.position + start);
+      if ('coin' in mode && mode.coin())
+        content.write(operation.bytes.subarray(start, start + length), operation.position + start);
       start += length;
     }
   }

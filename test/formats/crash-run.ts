@@ -5,8 +5,8 @@ import type { CrashMode, SparseBytes } from './crash-files.ts';
 import type { Seeded } from './seeded.ts';
 
 /**
- * Power cuts over a workload whose every sector carries the number of the write that made it. After a cut each sector must hold what
- * the last acknowledged flush made durable, or a later write; never less, never anything else.
+ * Power cuts over a workload whose every sector carries the number of the write that made it. After a cut each sector must
+ * hold what the last acknowledged flush made durable, or a later write; never less, never anything else.
  */
 export class StampedRun {
   readonly #disk: VirtualDisk;
@@ -85,7 +85,13 @@ export function stamped(count: number, stamp: number): Buffer {
 }
 
 export function crashModes(random: Seeded): CrashMode[] {
-  return [{ kind: 'kept' }, { kind: 'lost' }, { kind: 'newest' }, { kind: 'mixed', coin: random.coin }, { kind: 'torn', coin: random.coin }];
+  return [
+    { kind: 'kept' },
+    { kind: 'lost' },
+    { kind: 'newest' },
+    { kind: 'mixed', coin: random.coin },
+    { kind: 'torn', coin: random.coin },
+  ];
 }
 
 export function snapshotOf(files: CrashFiles): Map<string, SparseBytes> {

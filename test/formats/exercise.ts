@@ -4,10 +4,20 @@ import type { VirtualDisk } from '../../src/disk/virtual-disk.ts';
 import type { Seeded } from './seeded.ts';
 
 /** A seeded mix of writes, zeroes and flushes over a disk and over plain bytes that say what the disk has to hold. */
-export async function exercise(disk: VirtualDisk, model: Buffer, random: Seeded, count: number, lengthMax = 300_000): Promise<void> {
+export async function exercise(
+  disk: VirtualDisk,
+  model: Buffer,
+  random: Seeded,
+  count: number,
+  options: { lengthMax?: number; zeroWholeBlocks?: boolean } = {},
+): Promise<void> {
+  const { lengthMax = 300_000, zeroWholeBlocks = true } = options;
   for (let step = 0; step < count; step++) {
     const aligned = random.next() < 0.6;
-    const length = Math.min(random.pick([random.integer(1, 3000), 512, 4096, random.integer(1, lengthMax), 65536]), disk.virtualSize);
+    const length = Math.min(
+      random.pick([random.integer(1, 3000), 512, 4096, random.integer(1, lengthMax), 65536]),
+      disk.virtualSize,
+    );
     const unit = aligned ? 512 : 1;
     const size = Math.max(unit, Math.floor(length / unit) * unit);
     const offset = Math.floor(random.integer(0, disk.virtualSize - size) / unit) * unit;
@@ -18,7 +28,7 @@ export async function exercise(disk: VirtualDisk, model: Buffer, random: Seeded,
       await disk.write(bytes, offset);
       bytes.copy(model, offset);
     } else if (dice < 0.95) {
-      const whole = random.next() < 0.3;
+      const whole = zeroWholeBlocks && random.next() < 0.3;
       const from = whole ? 0 : offset;
       const stop = whole ? Math.min(disk.virtualSize, random.integer(1, 3) << 20) : offset + size;
       await disk.zero(from, stop - from);

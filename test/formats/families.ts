@@ -26,10 +26,12 @@ const MIB = 1 << 20;
 
 function vhdFamily(random: Seeded): Family {
   return {
-    name: 'VHD', sectorSize: 512,
+    name: 'VHD',
+    sectorSize: 512,
     path: (level) => (level === 0 ? '/d/0.vhd' : `/d/${level}.avhd`),
     create: (files, path, variant, size) => vhd.create(path, files, { variant, size, blockSize: 256 * 1024, random, clock }),
-    createChild: (files, path, parent) => vhd.create(path, files, { variant: 'differencing', parent, blockSize: 128 * 1024, random, clock }),
+    createChild: (files, path, parent) =>
+      vhd.create(path, files, { variant: 'differencing', parent, blockSize: 128 * 1024, random, clock }),
     open: (files, path, options) => vhd.open(path, files, options),
     resize: (files, path, size) => vhd.resize(path, files, { size }),
     compact: (files, path) => vhd.compact(path, files),
@@ -41,10 +43,13 @@ function vhdFamily(random: Seeded): Family {
 
 function vhdxFamily(random: Seeded, sectorSize: 512 | 4096): Family {
   return {
-    name: `VHDX with sectors of ${sectorSize} bytes`, sectorSize,
+    name: `VHDX with sectors of ${sectorSize} bytes`,
+    sectorSize,
     path: (level) => (level === 0 ? '/d/0.vhdx' : `/d/${level}.avhdx`),
-    create: (files, path, variant, size) => vhdx.create(path, files, { variant, size, blockSize: MIB, logicalSectorSize: sectorSize, random }),
-    createChild: (files, path, parent) => vhdx.create(path, files, { variant: 'differencing', parent, blockSize: MIB, random }),
+    create: (files, path, variant, size) =>
+      vhdx.create(path, files, { variant, size, blockSize: MIB, logicalSectorSize: sectorSize, random }),
+    createChild: (files, path, parent) =>
+      vhdx.create(path, files, { variant: 'differencing', parent, blockSize: MIB, random }),
     open: (files, path, options) => vhdx.open(path, files, { ...options, random }),
     resize: (files, path, size) => vhdx.resize(path, files, { size, random }),
     compact: (files, path) => vhdx.compact(path, files, { random }),

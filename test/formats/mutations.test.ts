@@ -13,8 +13,8 @@ import type { Family } from './families.ts';
 import { LONG, SEED, Seeded } from './seeded.ts';
 
 /**
- * Images with wrong bytes in their structures: refused with a reason, or read within bounds. Checksums are made right again most of the
- * time, so that the code behind them is reached.
+ * Images with wrong bytes in their structures: refused with a reason, or read within bounds. Checksums are made right
+ * again most of the time, so that the code behind them is reached.
  */
 
 const MIB = 1 << 20;
@@ -32,7 +32,11 @@ interface Victim {
 function vhdVictim(family: Family, path: string, files: CrashFiles): Victim {
   const { size } = files.contents.get(path)!;
   const seal = (content: SparseBytes) => {
-    for (const [at, length, checksumAt] of [[0, FOOTER_BYTES, 64], [512, VHD_HEADER_BYTES, 36], [size - 512, FOOTER_BYTES, 64]] as const) {
+    for (const [at, length, checksumAt] of [
+      [0, FOOTER_BYTES, 64],
+      [512, VHD_HEADER_BYTES, 36],
+      [size - 512, FOOTER_BYTES, 64],
+    ] as const) {
       const bytes = Buffer.alloc(length);
       content.read(bytes, at);
       bytes.writeUInt32BE(vhdChecksum(bytes, checksumAt), checksumAt);
@@ -40,14 +44,23 @@ function vhdVictim(family: Family, path: string, files: CrashFiles): Victim {
     }
   };
   const targets = [
-    { start: 0, length: 512 }, { start: size - 512, length: 90 }, { start: 512, length: 60 }, { start: 512, length: 1024 }, { start: 1536, length: 1024 },
+    { start: 0, length: 512 },
+    { start: size - 512, length: 90 },
+    { start: 512, length: 60 },
+    { start: 512, length: 1024 },
+    { start: 1536, length: 1024 },
   ];
   return { family, path, files, targets, seal };
 }
 
 function vhdxVictim(family: Family, path: string, files: CrashFiles): Victim {
   const seal = (content: SparseBytes) => {
-    for (const [at, length] of [[64 << 10, 4096], [128 << 10, 4096], [192 << 10, 65536], [256 << 10, 65536]] as const) {
+    for (const [at, length] of [
+      [64 << 10, 4096],
+      [128 << 10, 4096],
+      [192 << 10, 65536],
+      [256 << 10, 65536],
+    ] as const) {
       const bytes = Buffer.alloc(length);
       content.read(bytes, at);
       bytes.writeUInt32LE(crc32c(bytes, 4), 4);
@@ -64,9 +77,16 @@ function vhdxVictim(family: Family, path: string, files: CrashFiles): Victim {
     }
   };
   const targets = [
-    { start: 64 << 10, length: 80 }, { start: 128 << 10, length: 80 }, { start: 192 << 10, length: 80 }, { start: 256 << 10, length: 80 },
-    { start: MIB, length: 256 }, { start: MIB, length: 16384 }, { start: 2 * MIB, length: 256 }, { start: 2 * MIB + 65536, length: 64 },
-    { start: 2 * MIB + 65536 + 4096, length: 400 }, { start: 3 * MIB, length: 64 },
+    { start: 64 << 10, length: 80 },
+    { start: 128 << 10, length: 80 },
+    { start: 192 << 10, length: 80 },
+    { start: 256 << 10, length: 80 },
+    { start: MIB, length: 256 },
+    { start: MIB, length: 16384 },
+    { start: 2 * MIB, length: 256 },
+    { start: 2 * MIB + 65536, length: 64 },
+    { start: 2 * MIB + 65536 + 4096, length: 400 },
+    { start: 3 * MIB, length: 64 },
   ];
   return { family, path, files, targets, seal };
 }
@@ -79,7 +99,7 @@ async function victims(random: Seeded): Promise<Victim[]> {
     await family.create(files, family.path(0), 'dynamic', 3 * MIB);
     const fill = async (path: string) => {
       const disk = await family.open(files, path, { readOnly: false });
-      await exercise(disk, Buffer.alloc(3 * MIB), random, 15, 40_000);
+      await exercise(disk, Buffer.alloc(3 * MIB), random, 15, { lengthMax: 40_000 });
       await disk.flush();
       return disk;
     };
@@ -105,7 +125,10 @@ function mutate(content: SparseBytes, victim: Victim, random: Seeded): void {
   for (let count = random.integer(1, 4); count > 0; count--) {
     const at = start + random.integer(0, length - 1);
     const width = random.pick([1, 1, 2, 4, 8]);
-    content.write(new Uint8Array(width).map(() => random.pick([random.pick(HOSTILE), random.integer(0, 255)])), Math.min(at, content.size - width));
+    content.write(
+      new Uint8Array(width).map(() => random.pick([random.pick(HOSTILE), random.integer(0, 255)])),
+      Math.min(at, content.size - width),
+    );
   }
   if (random.next() < 0.1) content.truncate(random.integer(0, content.size));
   else if (random.next() < 0.9) victim.seal(content);
@@ -148,7 +171,8 @@ function assertReasoned(error: unknown, what: string): void {
   }
   const code = (error as { code?: unknown }).code;
   const errno = error instanceof Error && typeof code === 'string' && /^E[A-Z]+$/.test(code);
-  if (!errno && !(error instanceof RangeError && /is outside of/.test(error.message))) throw new Error(`${what}: ${String(error)}`, { cause: error });
+  if (!errno && !(error instanceof RangeError && /is outside of/.test(error.message)))
+    throw new Error(`${what}: ${String(error)}`, { cause: error });
 }
 
 test(`${IMAGES} mutated images are refused with a reason or read within bounds (SEED=${SEED})`, async () => {
@@ -172,7 +196,10 @@ test(`${IMAGES} mutated images are refused with a reason or read within bounds (
       assertReasoned(error, what);
     }
     const checked = await victim.family.check(files, victim.path, { repair: image % 2 === 0 });
-    assert.ok(checked.findings.every((finding) => finding.what.length > 5), what);
+    assert.ok(
+      checked.findings.every((finding) => finding.what.length > 5),
+      what,
+    );
     await touch(victim.family, files, victim.path).catch((error: unknown) => assertReasoned(error, `${what}, written`));
     assert.ok(performance.now() - started < 20_000, `${what} took too long`);
   }

@@ -17,7 +17,10 @@ for (const family of families(new Seeded(7))) {
     await qemuFormatOf(family.path(0), format, files, { write: false });
     const refused = { code: 'DISK_NOT_FOR_QEMU' };
     await assert.rejects(qemuFormatOf(family.path(0), format, files, { write: true }), { ...refused, message: /parent of/ });
-    await assert.rejects(qemuFormatOf(family.path(1), format, files, { write: false }), { ...refused, message: /differencing/ });
+    await assert.rejects(qemuFormatOf(family.path(1), format, files, { write: false }), {
+      ...refused,
+      message: /differencing/,
+    });
   });
 }
 
@@ -28,9 +31,15 @@ test('QEMU may not open a VHDX whose log has to be replayed, nor a VHD of which 
   const disk = await vhdx!.open(files, '/d/a.vhdx', { readOnly: false });
   await disk.write(Buffer.alloc(512, 1), 0);
   await disk.flush();
-  await assert.rejects(qemuFormatOf('/d/a.vhdx', 'vhdx', files, { write: false }), { code: 'DISK_NOT_FOR_QEMU', message: /log/ });
+  await assert.rejects(qemuFormatOf('/d/a.vhdx', 'vhdx', files, { write: false }), {
+    code: 'DISK_NOT_FOR_QEMU',
+    message: /log/,
+  });
   await vhd!.create(files, '/d/a.vhd', 'fixed', 4 << 20);
   const { footer } = await inspectVhd('/d/a.vhd', files);
   files.contents.get('/d/a.vhd')!.write(encodeFooter({ ...footer, creatorApp: 'vs  ' }), 4 << 20);
-  await assert.rejects(qemuFormatOf('/d/a.vhd', 'vhd', files, { write: false }), { code: 'DISK_NOT_FOR_QEMU', message: /4177920 bytes instead of 4194304/ });
+  await assert.rejects(qemuFormatOf('/d/a.vhd', 'vhd', files, { write: false }), {
+    code: 'DISK_NOT_FOR_QEMU',
+    message: /4177920 bytes instead of 4194304/,
+  });
 });

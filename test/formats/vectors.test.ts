@@ -30,7 +30,9 @@ function unpack(name: string, folder: string): string {
 }
 
 const open = (path: string): Promise<VirtualDisk> =>
-  path.endsWith('.vhdx') ? openVhdx(path, hostFiles, { readOnly: true, random }) : openVhd(path, hostFiles, { readOnly: true });
+  path.endsWith('.vhdx')
+    ? openVhdx(path, hostFiles, { readOnly: true, random })
+    : openVhd(path, hostFiles, { readOnly: true });
 
 async function readsZero(disk: VirtualDisk): Promise<boolean> {
   for await (const extent of disk.extents(0, disk.virtualSize)) if (extent.kind !== 'zero') return false;
@@ -44,13 +46,15 @@ const vectors = [
   ['vhd/hyperv2012r2-dynamic.vhd.bz2', 136365211648, 'zero'],
 ] as const;
 for (const [name, size, digest] of vectors) {
-  test(`${name} has the stated guest size and content`, { skip: noBunzip }, () => withFolder(async (folder) => {
-    const disk = await open(unpack(name, folder));
-    assert.equal(disk.virtualSize, size);
-    if (digest === 'zero') assert.ok(await readsZero(disk));
-    else assert.equal(await digestOf(disk), digest);
-    await disk.close();
-  }));
+  test(`${name} has the stated guest size and content`, { skip: noBunzip }, () =>
+    withFolder(async (folder) => {
+      const disk = await open(unpack(name, folder));
+      assert.equal(disk.virtualSize, size);
+      if (digest === 'zero') assert.ok(await readsZero(disk));
+      else assert.equal(await digestOf(disk), digest);
+      await disk.close();
+    }),
+  );
 }
 
 /** The first 64 MiB of the dirty-log image after replay; e61906da… would be the answer without. */
@@ -62,30 +66,36 @@ async function first64MiB(disk: VirtualDisk): Promise<string> {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
-test('the dirty log is replayed in memory when opened read-only, and the file stays as it is', { skip: noBunzip }, () => withFolder(async (folder) => {
-  const path = unpack('vhdx/iotest-dirtylog-10G-4M.vhdx.bz2', folder);
-  const before = (await hostFiles.stat(path))!;
-  const disk = await open(path);
-  assert.equal(disk.virtualSize, 10737418240);
-  assert.equal(await first64MiB(disk), REPLAYED);
-  for await (const extent of disk.extents(64 << 20, disk.virtualSize - (64 << 20))) assert.equal(extent.kind, 'zero');
-  await disk.close();
-  assert.equal((await hostFiles.stat(path))!.mtimeNs, before.mtimeNs);
-}));
+test('the dirty log is replayed in memory when opened read-only, and the file stays as it is', { skip: noBunzip }, () =>
+  withFolder(async (folder) => {
+    const path = unpack('vhdx/iotest-dirtylog-10G-4M.vhdx.bz2', folder);
+    const before = (await hostFiles.stat(path))!;
+    const disk = await open(path);
+    assert.equal(disk.virtualSize, 10737418240);
+    assert.equal(await first64MiB(disk), REPLAYED);
+    for await (const extent of disk.extents(64 << 20, disk.virtualSize - (64 << 20))) assert.equal(extent.kind, 'zero');
+    await disk.close();
+    assert.equal((await hostFiles.stat(path))!.mtimeNs, before.mtimeNs);
+  }),
+);
 
-test('the dirty log is replayed into the file when opened for writing, and is clean afterwards', { skip: noBunzip }, () => withFolder(async (folder) => {
-  const path = unpack('vhdx/iotest-dirtylog-10G-4M.vhdx.bz2', folder);
-  const writer = await openVhdx(path, hostFiles, { readOnly: false, random });
-  await writer.close();
-  const disk = await open(path);
-  assert.equal(await first64MiB(disk), REPLAYED);
-  await disk.close();
-  if (missing('qemu-img') === false) execFileSync('qemu-img', ['check', '-f', 'vhdx', path], { stdio: 'ignore' });
-}));
+test('the dirty log is replayed into the file when opened for writing, and is clean afterwards', { skip: noBunzip }, () =>
+  withFolder(async (folder) => {
+    const path = unpack('vhdx/iotest-dirtylog-10G-4M.vhdx.bz2', folder);
+    const writer = await openVhdx(path, hostFiles, { readOnly: false, random });
+    await writer.close();
+    const disk = await open(path);
+    assert.equal(await first64MiB(disk), REPLAYED);
+    await disk.close();
+    if (missing('qemu-img') === false) execFileSync('qemu-img', ['check', '-f', 'vhdx', path], { stdio: 'ignore' });
+  }),
+);
 
 for (const name of ['image', 'image-differential']) {
-  test(`vhd/${name}.vhd.bz2 is refused for its checksum`, { skip: noBunzip }, () => withFolder(async (folder) => {
-    const path = unpack(`vhd/${name}.vhd.bz2`, folder);
-    await assert.rejects(open(path), { code: 'DISK_MALFORMED', message: /checksum/ });
-  }));
+  test(`vhd/${name}.vhd.bz2 is refused for its checksum`, { skip: noBunzip }, () =>
+    withFolder(async (folder) => {
+      const path = unpack(`vhd/${name}.vhd.bz2`, folder);
+      await assert.rejects(open(path), { code: 'DISK_MALFORMED', message: /checksum/ });
+    }),
+  );
 }

@@ -84,7 +84,8 @@ test('a client without a certificate is refused', async () => {
 test('the client refuses a server with another fingerprint before it sends a byte', async () => {
   const [impostor, primary, replica] = [await identityOf('impostor'), await identityOf('primary'), await identityOf('replica')];
   let received = 0;
-  const server = createTlsServer({ ...impostor.tlsOptions(), requestCert: true, rejectUnauthorized: false }, (socket: TLSSocket) => {
+  const options = { ...impostor.tlsOptions(), requestCert: true, rejectUnauthorized: false };
+  const server = createTlsServer(options, (socket: TLSSocket) => {
     socket.on('error', () => {}).on('data', (bytes) => { received += bytes.length; });
   });
   server.on('connection', (socket) => socket.on('close', () => server.close()));

@@ -25,7 +25,9 @@ async function makeAuthority(name: string): Promise<Authority> {
   const keys = await newKeys();
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     serialNumber: '01', name: `CN=${name}`, keys, signingAlgorithm: ALGORITHM, notAfter: new Date('2099-01-01'),
-    extensions: [new x509.BasicConstraintsExtension(true, 0, true), new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign, true)],
+    extensions: [
+      new x509.BasicConstraintsExtension(true, 0, true), new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign, true),
+    ],
   });
   return { certificate, keys };
 }
@@ -78,12 +80,14 @@ test('an entry for any covers nobody on a host without an authority', async () =
 test('a server that the authority does not vouch for, or for another host, is refused before a byte is sent', async () => {
   const authority = await makeAuthority('authority');
   const client = await issue(authority, '192.0.2.9');
-  const servers = [await identityOf('replica'), await issue(await makeAuthority('authority'), '127.0.0.1'), await issue(authority, '192.0.2.1')];
+  const other = await makeAuthority('authority');
+  const servers = [await identityOf('replica'), await issue(other, '127.0.0.1'), await issue(authority, '192.0.2.1')];
   for (const replica of servers) {
     await using rig = await startRig({}, { replica });
     rig.dispatcher.handle(ask, async () => assert.fail('it was asked'));
     rig.entries.push({ fingerprint: client.fingerprint, name: null, storageLocation: '/replicas', trustGroup: 'DEFAULT' });
     const link = rig.link({ identity: client, fingerprint: 'any' });
-    await assert.rejects(link.call(ask, { n: 1 }), { kind: 'peer', code: 'PEER_CERTIFICATE_UNTRUSTED', message: new RegExp(replica.fingerprint) });
+    await assert.rejects(link.call(ask, { n: 1 }),
+      { kind: 'peer', code: 'PEER_CERTIFICATE_UNTRUSTED', message: new RegExp(replica.fingerprint) });
   }
 });

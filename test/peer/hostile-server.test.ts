@@ -32,7 +32,8 @@ async function answering(answer: string, what: (link: TlsPeerLink) => Promise<un
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as { port: number };
-  const link = new TlsPeerLink({ host: '127.0.0.1', port, fingerprint: replica.fingerprint, identity: primary, clock: realClock });
+  const to = { host: '127.0.0.1', port, fingerprint: replica.fingerprint };
+  const link = new TlsPeerLink({ ...to, identity: primary, clock: realClock });
   try {
     await what(link);
   } catch (error) {

@@ -66,7 +66,8 @@ test('a refusal is read even by a caller that still sends a large body', async (
   const greedy = { ...send, payloadBytesMax: 16 * MIB };
   await assert.rejects(rig.link().call(greedy, { n: 1 }, Buffer.alloc(16 * MIB)),
     { code: 'PEER_MESSAGE_INVALID', message: /at most 1310728 are allowed/ });
-  await assert.rejects(rig.link().call({ ...greedy, name: 'unknown' }, { n: 1 }, Buffer.alloc(16 * MIB)), { code: 'PEER_MESSAGE_UNKNOWN' });
+  await assert.rejects(rig.link().call({ ...greedy, name: 'unknown' }, { n: 1 }, Buffer.alloc(16 * MIB)),
+    { code: 'PEER_MESSAGE_UNKNOWN' });
 });
 
 test('what follows a body is not taken for part of it', async () => {

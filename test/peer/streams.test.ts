@@ -99,7 +99,9 @@ test('a handler that fails, a peer that is cut off and a link that closes all cu
 test('a stream that is not admitted is refused with the handler\'s own words', async () => {
   await using rig = await startRig();
   rig.dispatcher.handleStream(compare, async () => { assert.fail('it was not admitted'); },
-    async (_caller, { disk }) => { throw new UnderstudyError('state', 'RESYNC_RUNNING', `${disk} is compared already`, 'Wait.'); });
+    async (_caller, { disk }) => {
+      throw new UnderstudyError('state', 'RESYNC_RUNNING', `${disk} is compared already`, 'Wait.');
+    });
   await assert.rejects(rig.link().stream(compare, DISK),
     { kind: 'state', code: 'RESYNC_RUNNING', message: 'root is compared already', remedy: 'Wait.' });
   await assert.rejects(rig.link().stream({ name: 'nothing', params: z.object({}) }, {}), { code: 'PEER_MESSAGE_UNKNOWN' });
@@ -114,7 +116,7 @@ test('a stream is not read faster than its handler takes it', async () => {
     stream.end(String((await buffer(stream)).length));
   });
   const stream = await rig.link().stream(compare, DISK);
-  const size = 64 * 1024 * 1024;
+  const size = 32 * 1024 * 1024;
   let written = false;
   stream.end(Buffer.alloc(size), () => { written = true; });
   // Two round trips over another connection: time enough for everything that would flow unasked.

@@ -8,6 +8,9 @@ import type { PeerLink } from '../../src/peer/link.ts';
 import { PrimaryVm } from '../../src/replication/primary-vm.ts';
 import { Relationships } from '../../src/replication/relationships.ts';
 import { ReplicaHost } from '../../src/replication/replica-host.ts';
+import { PrimaryResync } from '../../src/resync/primary-resync.ts';
+import { ReplicaResync } from '../../src/resync/replica-resync.ts';
+import { ResyncQueue } from '../../src/resync/resync-queue.ts';
 import type { ReplicationPorts } from '../../src/replication/replication-ports.ts';
 import type { Scheduler, Life } from './scheduler.ts';
 import { simDisk } from './sim-disk.ts';
@@ -37,6 +40,8 @@ export class SimHost {
   dispatcher: PeerDispatcher | null = null;
   relationships!: Relationships;
   replicas: ReplicaHost | null = null;
+  replicaResync: ReplicaResync | null = null;
+  resync!: PrimaryResync;
   primaries = new Map<string, PrimaryVm>();
   ports!: ReplicationPorts;
   #scheduler: Scheduler;
@@ -85,11 +90,15 @@ export class SimHost {
     });
     this.replicas = new ReplicaHost(this.ports, 'UTC');
     this.replicas.serve(this.dispatcher);
+    this.replicaResync = new ReplicaResync(this.ports, this.replicas);
+    this.replicaResync.serve(this.dispatcher);
+    this.resync = new PrimaryResync(new ResyncQueue(() => 1), 'UTC');
     await this.replicas.start();
+    this.replicaResync.start();
     this.primaries.clear();
     for (const { vmId, side } of catalog.vms.list()) {
       if (side !== 'primary' || !life.alive) continue;
-      const primary = new PrimaryVm(this.ports, vmId);
+      const primary = new PrimaryVm(this.ports, vmId, this.resync);
       await primary.start();
       this.primaries.set(vmId, primary);
     }

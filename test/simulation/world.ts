@@ -74,7 +74,7 @@ export class World {
       vmId: VM_ID, name: 'vm', primaryName: 'primary', frequencySec, recoveryHistory: 0, primaryPort: 1,
       disks: vm.disks.map(({ path, ...disk }) => ({ ...disk, format: 'raw' as const, logicalSectorSize: 512 as const, fileName: path.slice(7) })),
     }));
-    const primary = new PrimaryVm(this.primary.ports, VM_ID);
+    const primary = new PrimaryVm(this.primary.ports, VM_ID, this.primary.resync);
     this.primary.primaries.set(VM_ID, primary);
     await this.during(primary.start());
     this.primary.relationships.perform(VM_ID, 'start-initial');

@@ -1,9 +1,10 @@
 import type { SectorBits } from './sector-bits.ts';
 
 /**
- * How one image file (VHD, VHDX) maps blocks of the disk to places in the file. The looking up is synchronous and in memory; the
- * order of what reaches the file is the map's own business, so that a crash at any moment leaves a consistent image:
- * nothing points to a block before the block's bytes are durable, and no place is used again before nothing durable points to it.
+ * How one image file (VHD, VHDX) maps blocks of the disk to places in the file. The looking up is synchronous and in
+ * memory; the order of what reaches the file is the map's own business, so that a crash at any moment leaves a consistent
+ * image: nothing points to a block before the block's bytes are durable, and no place is used again before nothing durable
+ * points to it.
  *
  * `absent`: not in this file (zeroes, or the parent's). `zero`: reads as zeroes and hides the parent. `full`: all here.
  * `partial`: sectors whose bit is set are here, the others are as in `absent`.
@@ -24,7 +25,6 @@ export interface BlockMap {
   readonly sectorSize: number;
   /** What a whole block of zeroes becomes; null when it has to be stored (fixed disks, differencing VHD). */
   readonly zeroedState: 'absent' | 'zero' | null;
-  /** How a new block is stored when only a part of it was written over something else than zeroes. */
   state(block: number): BlockState;
   /** Of a full or partial block. */
   position(block: number): number;

@@ -20,15 +20,23 @@ export interface ChainLink {
  * The chain from the disk at `path` to its base, identities checked.
  * @throws UnderstudyError as `openVhd`
  */
-export async function chainOfVhd(path: string, files: Files, options: Pick<OpenOptions, 'allowParentOutside'> = {}): Promise<ChainLink[]> {
+export async function chainOfVhd(
+  path: string,
+  files: Files,
+  options: Pick<OpenOptions, 'allowParentOutside'> = {},
+): Promise<ChainLink[]> {
   const links: ChainLink[] = [];
   const guard = new ChainGuard();
-  for (let at: string | null = path; at !== null; ) {
+  for (let at: string | null = path; at !== null;) {
     await guard.enter(at, files);
     const image = await inspectVhd(at, files);
     const differencing = image.variant === 'differencing';
     links.push({
-      path: at, format: 'vhd', variant: image.variant, virtualSize: image.virtualSize, identity: image.footer.uniqueId,
+      path: at,
+      format: 'vhd',
+      variant: image.variant,
+      virtualSize: image.virtualSize,
+      identity: image.footer.uniqueId,
       parentIdentity: differencing ? image.sparse!.header.parentUniqueId : null,
     });
     at = differencing ? await parentOf(at, files, image, options) : null;

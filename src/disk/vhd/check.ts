@@ -27,7 +27,10 @@ export interface CheckOptions {
   allowParentOutside?: boolean;
 }
 
-export const verdict = (findings: Finding[]): CheckResult => ({ ok: findings.every(({ severity }) => severity !== 'error'), findings });
+export const verdict = (findings: Finding[]): CheckResult => ({
+  ok: findings.every(({ severity }) => severity !== 'error'),
+  findings,
+});
 
 /** Looks for damage in the structures of a VHD, never at what a guest has stored. */
 export async function checkVhd(path: string, files: Files, options: CheckOptions = {}): Promise<CheckResult> {
@@ -35,7 +38,8 @@ export async function checkVhd(path: string, files: Files, options: CheckOptions
   const file = await files.open(path, options.repair === true ? 'write' : 'read');
   try {
     const image = await readVhd(file);
-    if (image.footer.savedState !== 0) findings.push({ severity: 'warning', what: 'the disk belongs to a machine whose state is saved' });
+    if (image.footer.savedState !== 0)
+      findings.push({ severity: 'warning', what: 'the disk belongs to a machine whose state is saved' });
     if (image.sparse !== null) {
       for (const what of image.sparse.warnings) findings.push({ severity: 'warning', what });
       await checkSpace(file, image, image.sparse, options.repair === true, findings);
@@ -52,11 +56,20 @@ export async function checkVhd(path: string, files: Files, options: CheckOptions
 }
 
 /** Overlaps cannot be mended; footers and what lies behind the last block can. */
-async function checkSpace(file: OpenFile, image: VhdImage, sparse: SparseParts, repair: boolean, findings: Finding[]): Promise<void> {
+async function checkSpace(
+  file: OpenFile,
+  image: VhdImage,
+  sparse: SparseParts,
+  repair: boolean,
+  findings: Finding[],
+): Promise<void> {
   const used = layout(usedRanges(image, sparse), 0);
   if ('overlap' in used) {
     const [a, b] = used.overlap;
-    findings.push({ severity: 'error', what: `two structures share the file's bytes: ${a.start}..${a.end} and ${b.start}..${b.end}` });
+    findings.push({
+      severity: 'error',
+      what: `two structures share the file's bytes: ${a.start}..${a.end} and ${b.start}..${b.end}`,
+    });
     return;
   }
   const { tail, head, equal } = image.footers;
@@ -72,26 +85,44 @@ async function checkSpace(file: OpenFile, image: VhdImage, sparse: SparseParts, 
 }
 
 /** Readers disagree about bytes under a clear bit of a dynamic disk: QEMU shows them, we and others show zeroes. */
-async function checkHiddenBytes(file: OpenFile, { bat, bitmapBytes, header }: SparseParts, findings: Finding[]): Promise<void> {
+async function checkHiddenBytes(
+  file: OpenFile,
+  { bat, bitmapBytes, header }: SparseParts,
+  findings: Finding[],
+): Promise<void> {
   let hidden = 0;
   const sectors = header.blockSize / 512;
   for (const sector of bat) {
     if (sector === ABSENT) continue;
     const bytes = await readExactly(file, sector * 512, bitmapBytes, 'bitmap');
     const bits = { bytes, firstBit: 0, order: 'msb-first' } as const;
-    for (let from = 0; from < sectors; ) {
+    for (let from = 0; from < sectors;) {
       const end = Math.min(runEnd(bits, from, sectors), from + 2048);
-      if (!isSet(bits, from) && !isZero(await readExactly(file, sector * 512 + bitmapBytes + from * 512, (end - from) * 512, 'block'))) hidden += 1;
+      if (
+        !isSet(bits, from) &&
+        !isZero(await readExactly(file, sector * 512 + bitmapBytes + from * 512, (end - from) * 512, 'block'))
+      )
+        hidden += 1;
       from = end;
     }
   }
-  if (hidden > 0) findings.push({ severity: 'warning', what: `${hidden} runs of sectors hold bytes, but are marked as never written` });
+  if (hidden > 0)
+    findings.push({ severity: 'warning', what: `${hidden} runs of sectors hold bytes, but are marked as never written` });
 }
 
-async function checkParent(path: string, files: Files, image: VhdImage, options: CheckOptions, findings: Finding[]): Promise<void> {
+async function checkParent(
+  path: string,
+  files: Files,
+  image: VhdImage,
+  options: CheckOptions,
+  findings: Finding[],
+): Promise<void> {
   const parent = await inspectVhd(await parentOf(path, files, image, options), files);
   const { parentTimestamp } = image.sparse!.header;
   // Windows writes 0 and compares only the id, so this is a hint.
   if (parentTimestamp === 0 || parentTimestamp === parent.footer.timestamp) return;
-  findings.push({ severity: 'warning', what: `the parent ${parent.path} carries another time than when this disk was made: it may have been changed` });
+  findings.push({
+    severity: 'warning',
+    what: `the parent ${parent.path} carries another time than when this disk was made: it may have been changed`,
+  });
 }

@@ -12,8 +12,8 @@ import { VhdMap } from './vhd-map.ts';
 const MOVES_PER_COMMIT = 64;
 
 /**
- * Makes the file of a dynamic or differencing VHD as short as it can be: blocks that hold nothing go, the others move into the gaps.
- * The disk must not be open. A crash leaves a disk with the same contents.
+ * Makes the file of a dynamic or differencing VHD as short as it can be: blocks that hold nothing go, the others move into
+ * the gaps. The disk must not be open. A crash leaves a disk with the same contents.
  * @returns file sizes before and after, in bytes
  */
 export async function compactVhd(path: string, files: Files): Promise<{ before: number; after: number }> {
@@ -41,16 +41,17 @@ async function dropEmptyBlocks(file: OpenFile, image: VhdImage, { bat }: SparseP
     if (bat[block] === ABSENT) continue;
     const bits = await map.loadBits(block);
     const sectors = map.blockSize / 512;
-    const empty = image.variant === 'dynamic'
-      ? await readsZero(file, map.position(block), bits, sectors)
-      : !isSet(bits, 0) && runEnd(bits, 0, sectors) === sectors;
+    const empty =
+      image.variant === 'dynamic'
+        ? await readsZero(file, map.position(block), bits, sectors)
+        : !isSet(bits, 0) && runEnd(bits, 0, sectors) === sectors;
     if (empty) map.vacate(block, 'absent');
   }
   await map.commit();
 }
 
 async function readsZero(file: OpenFile, position: number, bits: SectorBits, sectors: number): Promise<boolean> {
-  for (let from = 0; from < sectors; ) {
+  for (let from = 0; from < sectors;) {
     const end = Math.min(runEnd(bits, from, sectors), from + 2048);
     if (isSet(bits, from)) {
       const bytes = await readExactly(file, position + from * 512, (end - from) * 512, 'block');

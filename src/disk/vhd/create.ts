@@ -36,14 +36,30 @@ export async function createVhd(path: string, files: Files, options: CreateOptio
   const parent = options.variant === 'differencing' ? await inspectVhd(options.parent!, files) : null;
   const size = parent?.virtualSize ?? options.size ?? 0;
   if (!Number.isSafeInteger(size) || size <= 0 || size % 512 !== 0 || size > VHD_BYTES_MAX) {
-    throw new UnderstudyError('usage', 'DISK_SIZE_REFUSED', `a VHD cannot have ${size} bytes`,
-      `Choose a multiple of 512 up to ${VHD_BYTES_MAX} bytes (2040 GiB), or VHDX for larger disks.`);
+    throw new UnderstudyError(
+      'usage',
+      'DISK_SIZE_REFUSED',
+      `a VHD cannot have ${size} bytes`,
+      `Choose a multiple of 512 up to ${VHD_BYTES_MAX} bytes (2040 GiB), or VHDX for larger disks.`,
+    );
   }
   const footer = newFooter(size, VHD_TYPE[options.variant], options);
   if (parent !== null) footer.geometry = parent.footer.geometry;
-  const image = options.variant === 'fixed' ? null : sparseLayout(path, size, options, parent === null ? null : {
-    path: options.parent!, uniqueId: parent.footer.uniqueId, timestamp: parent.footer.timestamp,
-  });
+  const image =
+    options.variant === 'fixed'
+      ? null
+      : sparseLayout(
+          path,
+          size,
+          options,
+          parent === null
+            ? null
+            : {
+                path: options.parent!,
+                uniqueId: parent.footer.uniqueId,
+                timestamp: parent.footer.timestamp,
+              },
+        );
   await writeNewFile(path, files, async (file) => {
     if (image === null) {
       await file.truncate(size);
@@ -51,7 +67,10 @@ export async function createVhd(path: string, files: Files, options: CreateOptio
       return;
     }
     const bytes = encodeFooter(footer);
-    await file.write([bytes, encodeDynamicHeader(image.header), Buffer.alloc(image.batBytes, 0xff), image.locator, bytes], 0);
+    await file.write(
+      [bytes, encodeDynamicHeader(image.header), Buffer.alloc(image.batBytes, 0xff), image.locator, bytes],
+      0,
+    );
   });
 }
 
@@ -77,7 +96,8 @@ function newFooter(size: number, type: VhdType, options: CreateOptions): Footer 
     features: 2,
     headerOffset: type === VHD_TYPE.fixed ? null : FOOTER_BYTES,
     timestamp: vhdTimestamp(options.clock.now()),
-    // QEMU takes the size of files by `qemu` and `vpc ` from the geometry; of `win ` files everybody takes the current size.
+    // QEMU takes the size of files by `qemu` and `vpc ` from the geometry; of `win ` files everybody takes the current
+    // size.
     creatorApp: 'win ',
     creatorVersion: 0x000a0000,
     creatorOs: 'Wi2k',
@@ -92,7 +112,10 @@ function newFooter(size: number, type: VhdType, options: CreateOptions): Footer 
 
 /** Footer copy, header, table, locator, footer: one after another. */
 function sparseLayout(
-  path: string, size: number, options: CreateOptions, parent: { path: string; uniqueId: string; timestamp: number } | null,
+  path: string,
+  size: number,
+  options: CreateOptions,
+  parent: { path: string; uniqueId: string; timestamp: number } | null,
 ): { header: DynamicHeader; batBytes: number; locator: Buffer } {
   const blockSize = options.blockSize ?? BLOCK_BYTES;
   const entries = Math.ceil(size / blockSize);
@@ -105,6 +128,8 @@ function sparseLayout(
   header.parentUniqueId = parent.uniqueId;
   header.parentTimestamp = parent.timestamp;
   header.parentName = basename(parent.path).slice(0, 255);
-  header.locators = [{ code: 'W2ru', space: locator.length, length: text.length, offset: FOOTER_BYTES + HEADER_BYTES + batBytes }];
+  header.locators = [
+    { code: 'W2ru', space: locator.length, length: text.length, offset: FOOTER_BYTES + HEADER_BYTES + batBytes },
+  ];
   return { header, batBytes, locator };
 }

@@ -53,7 +53,8 @@ export function decodeDynamicHeader(from: Uint8Array): DynamicHeader | Malformed
   if (from.length !== HEADER_BYTES) return { malformed: `dynamic header of ${from.length} bytes, expected ${HEADER_BYTES}` };
   const bytes = Buffer.from(from.buffer, from.byteOffset, from.length);
   const cookie = bytes.toString('latin1', 0, 8);
-  if (cookie !== COOKIE) return { malformed: `dynamic header cookie ${JSON.stringify(cookie)}, expected ${JSON.stringify(COOKIE)}` };
+  if (cookie !== COOKIE)
+    return { malformed: `dynamic header cookie ${JSON.stringify(cookie)}, expected ${JSON.stringify(COOKIE)}` };
   const stored = bytes.readUInt32BE(CHECKSUM_AT);
   const computed = vhdChecksum(bytes, CHECKSUM_AT);
   if (stored !== computed) return { malformed: `dynamic header checksum ${hex(stored)}, computed ${hex(computed)}` };
@@ -109,7 +110,10 @@ export function encodeDynamicHeader(header: DynamicHeader): Buffer {
 }
 
 export const noParent = (): Pick<DynamicHeader, 'parentUniqueId' | 'parentTimestamp' | 'parentName' | 'locators'> => ({
-  parentUniqueId: NO_PARENT, parentTimestamp: 0, parentName: '', locators: [],
+  parentUniqueId: NO_PARENT,
+  parentTimestamp: 0,
+  parentName: '',
+  locators: [],
 });
 
 function decodeName(bytes: Uint8Array): string {

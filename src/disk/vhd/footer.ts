@@ -2,8 +2,8 @@ import type { Geometry } from '../virtual-disk.ts';
 import { GEOMETRY_LARGEST, geometryBytes, sameGeometry } from './geometry.ts';
 
 /*
- *  offset  size  field            VHD footer, 512 bytes, big-endian; last sector of the file, copied to sector 0 unless fixed
- *       0     8  cookie           'conectix'
+ *  offset  size  field            VHD footer, 512 bytes, big-endian; last sector of the file, copied to sector 0 unless
+ *       fixed 0     8  cookie           'conectix'
  *       8     4  features         bit 1 always set; bit 0 = temporary
  *      12     4  format version   0x00010000
  *      16     8  data offset      dynamic header; all ones when fixed
@@ -77,7 +77,8 @@ export function decodeFooter(from: Uint8Array): Footer | Malformed {
   if (type !== 2 && type !== 3 && type !== 4) return { malformed: `disk type ${type}, expected 2, 3 or 4` };
   const currentSize = bytes.readBigUInt64BE(48);
   if (currentSize > BigInt(VHD_BYTES_MAX)) return { malformed: `current size ${currentSize}, at most ${VHD_BYTES_MAX}` };
-  if (currentSize === 0n || currentSize % 512n !== 0n) return { malformed: `current size ${currentSize} is not a positive multiple of 512` };
+  if (currentSize === 0n || currentSize % 512n !== 0n)
+    return { malformed: `current size ${currentSize} is not a positive multiple of 512` };
   const headerOffset = bytes.readBigUInt64BE(16);
   if (type !== VHD_TYPE.fixed && (headerOffset % 512n !== 0n || headerOffset < 512n || headerOffset > 1n << 40n)) {
     return { malformed: `dynamic header at ${headerOffset}` };
@@ -121,8 +122,8 @@ export function encodeFooter(footer: Footer): Buffer {
 }
 
 /**
- * The size that the guest sees. Virtual PC alone shows the product of its geometry, everybody else the current size; the largest
- * geometry is a mark that the size does not fit, so it is never a size.
+ * The size that the guest sees. Virtual PC alone shows the product of its geometry, everybody else the current size; the
+ * largest geometry is a mark that the size does not fit, so it is never a size.
  */
 export function guestSizeOf(footer: Footer): number {
   const byGeometry = footer.creatorApp === 'vpc ' && !sameGeometry(footer.geometry, GEOMETRY_LARGEST);

@@ -5,7 +5,10 @@ export const GEOMETRY_LARGEST: Geometry = { cylinders: 65535, heads: 16, sectors
 
 const SECTORS_MAX = 65535 * 16 * 255;
 
-/** The geometry that the VHD specification (appendix "CHS calculation") derives from a size in bytes. Every division truncates. */
+/**
+ * The geometry that the VHD specification (appendix "CHS calculation") derives from a size in bytes. Every division
+ * truncates.
+ */
 export function geometryOf(size: number): Geometry {
   const sectors = Math.min(Math.floor(size / 512), SECTORS_MAX);
   if (sectors >= 65535 * 16 * 63) return geometry(Math.floor(sectors / 255), 16, 255);

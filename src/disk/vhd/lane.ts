@@ -14,7 +14,10 @@ function ignore(): void {
   return undefined;
 }
 
-/** Counts operations in flight per block, so that the space of a block is reused only when none of them can still touch it. */
+/**
+ * Counts operations in flight per block, so that the space of a block is reused only when none of them can still touch
+ * it.
+ */
 export class Pins {
   readonly #counts = new Map<number, number>();
   readonly #waiting = new Map<number, (() => void)[]>();

@@ -8,8 +8,15 @@ const ZEROES = Buffer.alloc(CHUNK_BYTES);
 /** Called now and then with how far a long operation has come, in bytes of the disk. */
 export type Progress = (doneBytes: number, totalBytes: number) => void;
 
-/** Copies what the child itself stores (not what it takes from its parents) into `parent`. May be done again any number of times. */
-export async function copyOwnRuns(child: SparseDisk, parent: VirtualDisk, progress: Progress = () => undefined): Promise<void> {
+/**
+ * Copies what the child itself stores (not what it takes from its parents) into `parent`. May be done again any number of
+ * times.
+ */
+export async function copyOwnRuns(
+  child: SparseDisk,
+  parent: VirtualDisk,
+  progress: Progress = () => undefined,
+): Promise<void> {
   const buffer = Buffer.alloc(CHUNK_BYTES);
   for await (const run of child.runs(0, child.virtualSize)) {
     if (run.from === 'zero') await parent.zero(run.offset, run.length);
@@ -28,15 +35,23 @@ export async function copyOwnRuns(child: SparseDisk, parent: VirtualDisk, progre
 /** @throws UnderstudyError DISK_HAS_CHILDREN */
 export function assertNoOtherChildren(path: string, others: readonly string[]): void {
   if (others.length === 0) return;
-  throw new UnderstudyError('state', 'DISK_HAS_CHILDREN', `${path} is the parent of ${others.join(', ')}, which the merge would break`,
-    'Merge or delete those disks first.');
+  throw new UnderstudyError(
+    'state',
+    'DISK_HAS_CHILDREN',
+    `${path} is the parent of ${others.join(', ')}, which the merge would break`,
+    'Merge or delete those disks first.',
+  );
 }
 
 /** @throws UnderstudyError DISK_SHRINK_REFUSED */
 export function assertGrows(path: string, from: number, to: number): void {
   if (to >= from) return;
-  throw new UnderstudyError('usage', 'DISK_SHRINK_REFUSED', `${path} has ${from} bytes and cannot be made smaller, to ${to}`,
-    'Create a smaller disk and copy what is needed.');
+  throw new UnderstudyError(
+    'usage',
+    'DISK_SHRINK_REFUSED',
+    `${path} has ${from} bytes and cannot be made smaller, to ${to}`,
+    'Create a smaller disk and copy what is needed.',
+  );
 }
 
 /** What is no good image is nobody's child; one that cannot be read now may be, so that failure stands. */

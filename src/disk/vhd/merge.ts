@@ -18,20 +18,28 @@ export interface MergeOptions {
 }
 
 /**
- * Brings what a differencing VHD holds into its parent and deletes the child. The disks must not be open for writing. Restartable: until
- * the child is gone, child and parent together read as before, and merging again finishes the work.
+ * Brings what a differencing VHD holds into its parent and deletes the child. The disks must not be open for writing.
+ * Restartable: until the child is gone, child and parent together read as before, and merging again finishes the work.
  * @returns the path of the parent
  * @throws UnderstudyError DISK_HAS_CHILDREN, DISK_NOT_DIFFERENCING, and as `openVhd`
  */
 export async function mergeVhd(path: string, files: Files, options: MergeOptions): Promise<string> {
   const image = await inspectVhd(path, files);
   if (image.variant !== 'differencing') {
-    throw new UnderstudyError('usage', 'DISK_NOT_DIFFERENCING', `${path} is a ${image.variant} disk: it has no parent`,
-      'Name a differencing disk.');
+    throw new UnderstudyError(
+      'usage',
+      'DISK_NOT_DIFFERENCING',
+      `${path} is a ${image.variant} disk: it has no parent`,
+      'Name a differencing disk.',
+    );
   }
   const parentPath = await parentOf(path, files, image, options);
-  // Children know their parent by its unique id only, which a merge does not change: nothing else would stop them from being used.
-  assertNoOtherChildren(parentPath, (await childrenOfVhd(parentPath, files)).filter((other) => other !== resolve(path)));
+  // Children know their parent by its unique id only, which a merge does not change: nothing else would stop them from
+  // being used.
+  assertNoOtherChildren(
+    parentPath,
+    (await childrenOfVhd(parentPath, files)).filter((other) => other !== resolve(path)),
+  );
   assertNoOtherChildren(path, await childrenOfVhd(path, files));
   const parentSize = (await inspectVhd(parentPath, files)).virtualSize;
   if (parentSize < image.virtualSize) await resizeVhd(parentPath, files, { size: image.virtualSize });
@@ -62,7 +70,8 @@ export async function childrenOfVhd(path: string, files: Files): Promise<string[
   for (const name of await files.list(folder)) {
     if (!/\.a?vhd$/i.test(name)) continue;
     const image = await inspectVhd(join(folder, name), files).catch(nullIfMalformed);
-    if (image?.variant === 'differencing' && image.sparse!.header.parentUniqueId === uniqueId) children.push(join(folder, name));
+    if (image?.variant === 'differencing' && image.sparse!.header.parentUniqueId === uniqueId)
+      children.push(join(folder, name));
   }
   return children;
 }

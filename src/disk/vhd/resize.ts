@@ -74,7 +74,10 @@ export async function writeFooters(file: OpenFile, end: number, footer: Footer):
   await file.datasync();
 }
 
-/** What lies in the last block behind the old end becomes part of the disk: it must be zeroes. No guest sees this change. */
+/**
+ * What lies in the last block behind the old end becomes part of the disk: it must be zeroes. No guest sees this
+ * change.
+ */
 async function zeroBehindLastBlock(file: OpenFile, image: VhdImage, { bat, header, bitmapBytes }: SparseParts): Promise<void> {
   const used = image.virtualSize % header.blockSize;
   const sector = bat[bat.length - 1]!;

@@ -1,6 +1,6 @@
 /**
- * Sector bitmaps: one bit per sector, 1 = the sector is stored in this file. VHD counts from the most significant bit of each byte,
- * VHDX from the least significant one.
+ * Sector bitmaps: one bit per sector, 1 = the sector is stored in this file. VHD counts from the most significant bit of
+ * each byte, VHDX from the least significant one.
  */
 
 export type BitOrder = 'msb-first' | 'lsb-first';
@@ -35,7 +35,7 @@ export function runEnd(bits: SectorBits, from: number, end: number): number {
 
 /** Sets or clears the bits of sectors `[from, end)`. */
 export function assignBits(bits: SectorBits, from: number, end: number, value: boolean): void {
-  for (let sector = from; sector < end; ) {
+  for (let sector = from; sector < end;) {
     const bit = bits.firstBit + sector;
     const at = bit >> 3;
     if ((bit & 7) === 0 && sector + 8 <= end) {
@@ -54,8 +54,8 @@ export function allSet(bits: SectorBits, from: number, end: number): boolean {
 }
 
 /**
- * Bitmap bytes by key, read on demand. Clean entries are dropped, oldest first, beyond `limit`; dirty ones stay until they are
- * written, so their owner writes them out when the cache is `overfull`.
+ * Bitmap bytes by key, read on demand. Clean entries are dropped, oldest first, beyond `limit`; dirty ones stay until they
+ * are written, so their owner writes them out when the cache is `overfull`.
  */
 export class BitmapCache {
   readonly #entries = new Map<number, Uint8Array>();

@@ -10,8 +10,8 @@ import { allSet, isSet, runEnd } from './sector-bits.ts';
 /**
  * A virtual disk over a block map and perhaps a parent: what VHD and VHDX have in common.
  *
- * - Bytes that are stored already are read and written at once, many calls side by side. Whatever changes the map (new blocks, new
- *   sectors, zeroed blocks, commits) runs in one lane, one after another.
+ * - Bytes that are stored already are read and written at once, many calls side by side. Whatever changes the map (new
+ *   blocks, new sectors, zeroed blocks, commits) runs in one lane, one after another.
  * - A call that touches a block's room holds a pin on the block; room is given up only when nobody holds it.
  * - After a failed commit nothing is known about the file: every later write and flush is refused (rule R3).
  */
@@ -209,7 +209,8 @@ export class SparseDisk implements VirtualDisk {
     this.#pins.hold(block);
     try {
       const count = await this.#file.read(into, position);
-      if (count < into.length) throw ioError('EIO', `${this.location} ends at ${position + count}, inside of block ${block}`);
+      if (count < into.length)
+        throw ioError('EIO', `${this.location} ends at ${position + count}, inside of block ${block}`);
     } finally {
       this.#pins.release(block);
     }
@@ -238,7 +239,7 @@ export class SparseDisk implements VirtualDisk {
     }
     const bits = this.#map.bits(block)!;
     const lastSector = Math.ceil((end - base) / sectorSize);
-    for (let at = start; at < end; ) {
+    for (let at = start; at < end;) {
       const sector = Math.floor((at - base) / sectorSize);
       const runStop = Math.min(end, base + runEnd(bits, sector, lastSector) * sectorSize);
       yield { offset: at, length: runStop - at, from: isSet(bits, sector) ? 'file' : absent, position: position + at };
@@ -295,7 +296,11 @@ export class SparseDisk implements VirtualDisk {
     const room = await this.#map.reserve(block);
     try {
       if (hidesParent) await this.#fillRoom(room, from, offset - base);
-      else await this.#file.write(await this.#withEdges(block, from, offset), room.position + floorTo(offset - base, this.#map.sectorSize));
+      else
+        await this.#file.write(
+          await this.#withEdges(block, from, offset),
+          room.position + floorTo(offset - base, this.#map.sectorSize),
+        );
     } catch (error) {
       this.#map.abandon(room);
       throw error;
@@ -341,8 +346,8 @@ export class SparseDisk implements VirtualDisk {
   }
 
   /**
-   * The data with the rest of its first and last sector around it, as those sectors read now. A sector that is stored already
-   * gets no rest: another write may be changing the other bytes of that sector at this moment.
+   * The data with the rest of its first and last sector around it, as those sectors read now. A sector that is stored
+   * already gets no rest: another write may be changing the other bytes of that sector at this moment.
    */
   async #withEdges(block: number, from: Uint8Array, offset: number): Promise<Uint8Array[]> {
     const { sectorSize } = this.#map;
@@ -396,7 +401,7 @@ const floorTo = (value: number, step: number): number => value - (value % step);
 /** [block, start, end] for each block that a range touches. */
 function* pieces(offset: number, length: number, blockSize: number): Iterable<[number, number, number]> {
   const stop = offset + length;
-  for (let start = offset; start < stop; ) {
+  for (let start = offset; start < stop;) {
     const block = Math.floor(start / blockSize);
     const end = Math.min(stop, (block + 1) * blockSize);
     yield [block, start, end];

@@ -30,8 +30,18 @@ for (const [size, cylinders, heads, sectorsPerTrack] of geometries) {
 }
 
 const footer: Footer = {
-  features: 2, headerOffset: 512, timestamp: 5, creatorApp: 'win ', creatorVersion: 0xa0000, creatorOs: 'Wi2k', originalSize: 4 << 20,
-  currentSize: 4 << 20, geometry: geometryOf(4 << 20), type: 3, uniqueId: '00112233-4455-6677-8899-aabbccddeeff', savedState: 0,
+  features: 2,
+  headerOffset: 512,
+  timestamp: 5,
+  creatorApp: 'win ',
+  creatorVersion: 0xa0000,
+  creatorOs: 'Wi2k',
+  originalSize: 4 << 20,
+  currentSize: 4 << 20,
+  geometry: geometryOf(4 << 20),
+  type: 3,
+  uniqueId: '00112233-4455-6677-8899-aabbccddeeff',
+  savedState: 0,
 };
 
 test('a footer comes back as it was written, and not when a byte of it is wrong', () => {
@@ -63,7 +73,12 @@ test('VHD times count from the year 2000', () => {
 
 test('a dynamic header comes back as it was written', () => {
   const header = {
-    batOffset: 1536, maxTableEntries: 9, blockSize: 2 << 20, parentUniqueId: footer.uniqueId, parentTimestamp: 4, parentName: 'Größe.vhd',
+    batOffset: 1536,
+    maxTableEntries: 9,
+    blockSize: 2 << 20,
+    parentUniqueId: footer.uniqueId,
+    parentTimestamp: 4,
+    parentName: 'Größe.vhd',
     locators: [{ code: 'W2ru', space: 512, length: 22, offset: 4096 }],
   };
   assert.deepEqual(decodeDynamicHeader(encodeDynamicHeader(header)), header);
@@ -74,25 +89,40 @@ test('no parent outside of the folder is opened without leave', async () => {
   const random = new Seeded(1);
   await createVhd('/secret/p.vhd', files, { variant: 'dynamic', size: 1 << 20, random, clock });
   await createVhd('/d/c.avhd', files, { variant: 'differencing', parent: '/secret/p.vhd', random, clock });
-  await assert.rejects(openVhd('/d/c.avhd', files, { readOnly: true }), { code: 'DISK_PARENT_OUTSIDE', message: /\/secret\/p\.vhd/ });
+  await assert.rejects(openVhd('/d/c.avhd', files, { readOnly: true }), {
+    code: 'DISK_PARENT_OUTSIDE',
+    message: /\/secret\/p\.vhd/,
+  });
   await (await openVhd('/d/c.avhd', files, { readOnly: true, allowParentOutside: true })).close();
 });
 
 test('whatever a locator says, a candidate that counts as inside lies inside', () => {
   const part = fc.constantFrom('..', '.', '\\', '/', 'C:', '\\\\?\\', 'etc', 'p.vhd', '\0', '');
-  fc.assert(fc.property(fc.array(part, { maxLength: 8 }), fc.array(part, { maxLength: 8 }), (relative, absolute) => {
-    for (const { path, inside } of parentCandidates('/a/b/c.avhd', { relative: [relative.join('')], absolute: [absolute.join('')] })) {
-      assert.equal(inside, path.startsWith('/a/b/') && !path.includes('/../') && !path.endsWith('/..'));
-      assert.ok(!path.includes('\0'));
-    }
-  }), { seed: SEED });
+  fc.assert(
+    fc.property(fc.array(part, { maxLength: 8 }), fc.array(part, { maxLength: 8 }), (relative, absolute) => {
+      for (const { path, inside } of parentCandidates('/a/b/c.avhd', {
+        relative: [relative.join('')],
+        absolute: [absolute.join('')],
+      })) {
+        assert.equal(inside, path.startsWith('/a/b/') && !path.includes('/../') && !path.endsWith('/..'));
+        assert.ok(!path.includes('\0'));
+      }
+    }),
+    { seed: SEED },
+  );
 });
 
 test('a parent is looked for where the relative path says, then beside the child', async () => {
   const files = new CrashFiles();
   files.put('/d/p.vhd', new Uint8Array(1));
-  assert.equal(await findParent('/d/c.avhd', { relative: ['.\\gone\\p.vhd'], absolute: ['D:\\vms\\x.vhd'] }, files, {}), '/d/p.vhd');
-  await assert.rejects(findParent('/d/c.avhd', { relative: [], absolute: ['D:\\vms\\x.vhd'] }, files, {}), { code: 'DISK_PARENT_MISSING', message: /\/d\/x\.vhd/ });
+  assert.equal(
+    await findParent('/d/c.avhd', { relative: ['.\\gone\\p.vhd'], absolute: ['D:\\vms\\x.vhd'] }, files, {}),
+    '/d/p.vhd',
+  );
+  await assert.rejects(findParent('/d/c.avhd', { relative: [], absolute: ['D:\\vms\\x.vhd'] }, files, {}), {
+    code: 'DISK_PARENT_MISSING',
+    message: /\/d\/x\.vhd/,
+  });
 });
 
 test('a path to the parent is relative to the child', () => {
@@ -114,19 +144,25 @@ test('a disk over another disk of the same name, and a disk over itself, are ref
 });
 
 test('room that is handed out never overlaps, and what is given back is used again', () => {
-  fc.assert(fc.property(fc.array(fc.tuple(fc.integer({ min: 1, max: 40 }), fc.boolean()), { maxLength: 60 }), (steps) => {
-    const space = new Space([], 512);
-    const taken: { start: number; end: number }[] = [];
-    for (const [sectors, give] of steps) {
-      const room = space.take(sectors * 512, 4096, 512);
-      assert.equal(room.position % 4096, 0);
-      taken.push({ start: room.position - 512, end: room.end });
-      if (give) space.give(taken.splice(sectors % taken.length, 1)[0]!);
-      const found = layout(taken.map((range) => ({ ...range })), 512);
-      assert.ok(!('overlap' in found));
-      assert.ok(found.end <= space.end);
-    }
-    const held = taken.reduce((sum, range) => sum + range.end - range.start, 0);
-    assert.equal(held + space.freeBytes + 512, space.end);
-  }), { seed: SEED });
+  fc.assert(
+    fc.property(fc.array(fc.tuple(fc.integer({ min: 1, max: 40 }), fc.boolean()), { maxLength: 60 }), (steps) => {
+      const space = new Space([], 512);
+      const taken: { start: number; end: number }[] = [];
+      for (const [sectors, give] of steps) {
+        const room = space.take(sectors * 512, 4096, 512);
+        assert.equal(room.position % 4096, 0);
+        taken.push({ start: room.position - 512, end: room.end });
+        if (give) space.give(taken.splice(sectors % taken.length, 1)[0]!);
+        const found = layout(
+          taken.map((range) => ({ ...range })),
+          512,
+        );
+        assert.ok(!('overlap' in found));
+        assert.ok(found.end <= space.end);
+      }
+      const held = taken.reduce((sum, range) => sum + range.end - range.start, 0);
+      assert.equal(held + space.freeBytes + 512, space.end);
+    }),
+    { seed: SEED },
+  );
 });

@@ -33,7 +33,12 @@ test(`a chain of three differencing VHDs holds what was written to each (SEED=${
   const models = [Buffer.alloc(5 * MIB)];
   for (let level = 0; level <= 3; level++) {
     if (level > 0) {
-      await createVhd(`/d/${level}.avhd`, files, { variant: 'differencing', parent: `/d/${level - 1}.${level === 1 ? 'vhd' : 'avhd'}`, random, clock });
+      await createVhd(`/d/${level}.avhd`, files, {
+        variant: 'differencing',
+        parent: `/d/${level - 1}.${level === 1 ? 'vhd' : 'avhd'}`,
+        random,
+        clock,
+      });
       models.push(Buffer.from(models[level - 1]!));
     }
     const disk = await openVhd(`/d/${level}.${level === 0 ? 'vhd' : 'avhd'}`, files, { readOnly: false });
@@ -59,7 +64,7 @@ test(`writes side by side, down to bytes of one sector, are all there (SEED=${SE
   await createVhd('/d/1.avhd', files, { variant: 'differencing', parent: '/d/0.vhd', blockSize: 64 * 1024, random, clock });
   const disk = await openVhd('/d/1.avhd', files, { readOnly: false });
   const parts: Promise<void>[] = [];
-  for (let at = 100_000; at < 400_000; ) {
+  for (let at = 100_000; at < 400_000;) {
     const bytes = Buffer.alloc(random.integer(1, 900), random.integer(1, 255));
     bytes.copy(model, at);
     parts.push(disk.write(bytes, at));

@@ -53,11 +53,13 @@ export async function readVhd(file: OpenFile): Promise<VhdImage> {
   const bytes = await readExactly(file, footer.headerOffset, HEADER_BYTES, 'dynamic header');
   const header = decoded(path, decodeDynamicHeader(bytes));
   const blocks = Math.ceil(image.virtualSize / header.blockSize);
-  if (blocks > header.maxTableEntries) throw malformedImage(path, `${blocks} blocks, but a table of ${header.maxTableEntries} entries`);
+  if (blocks > header.maxTableEntries)
+    throw malformedImage(path, `${blocks} blocks, but a table of ${header.maxTableEntries} entries`);
   if (blocks > BAT_ENTRIES_MAX) throw malformedImage(path, `${blocks} blocks, at most ${BAT_ENTRIES_MAX} are supported`);
   const bat = await readBat(file, header.batOffset, blocks, fileSize);
   const warnings: string[] = [];
-  const parentPaths = variant === 'differencing' ? await readLocators(file, header, warnings) : { relative: [], absolute: [] };
+  const parentPaths =
+    variant === 'differencing' ? await readLocators(file, header, warnings) : { relative: [], absolute: [] };
   image.sparse = { header, bat, bitmapBytes: bitmapBytesOf(header.blockSize), parentPaths, warnings };
   for (const { start, end, block } of blockRanges(image.sparse)) {
     if (end > fileSize) throw malformedImage(path, `block ${block} lies at ${start}..${end}, the file ends at ${fileSize}`);
@@ -84,7 +86,10 @@ async function readFooters(file: OpenFile, fileSize: number): Promise<Pick<VhdIm
 
 async function readBat(file: OpenFile, offset: number, blocks: number, fileSize: number): Promise<Uint32Array> {
   if (offset + blocks * 4 > fileSize) {
-    throw malformedImage(file.path, `the table of ${blocks} blocks at ${offset} goes past the end of the file (${fileSize})`);
+    throw malformedImage(
+      file.path,
+      `the table of ${blocks} blocks at ${offset} goes past the end of the file (${fileSize})`,
+    );
   }
   const bytes = await readExactly(file, offset, blocks * 4, 'block allocation table');
   bytes.swap32();
@@ -100,7 +105,10 @@ async function readLocators(file: OpenFile, header: DynamicHeader, warnings: str
       warnings.push(`the parent locator ${code} at ${offset}+${length} goes past the end of the file`);
       continue;
     }
-    const text = bytes.subarray(0, length & ~1).toString('utf16le').split('\0')[0]!;
+    const text = bytes
+      .subarray(0, length & ~1)
+      .toString('utf16le')
+      .split('\0')[0]!;
     if (text === '') continue;
     (code === 'W2ru' ? paths.relative : paths.absolute).push(text);
   }

@@ -53,7 +53,8 @@ export class VhdMap implements BlockMap {
     this.#sectorsPerBlock = this.blockSize / 512;
     this.#full = new Uint8Array(Math.ceil(sparse.bat.length / 8));
     this.#bitmaps = new BitmapCache(BITMAPS_IN_MEMORY_MAX, (block) =>
-      readExactly(file, sparse.bat[block]! * 512, sparse.bitmapBytes, `bitmap of block ${block}`));
+      readExactly(file, sparse.bat[block]! * 512, sparse.bitmapBytes, `bitmap of block ${block}`),
+    );
     this.#fileSize = image.fileSize;
     this.#footerDue = !image.footers.equal;
     if (!readOnly) this.#space = spaceOf(image, sparse);
@@ -178,7 +179,8 @@ export class VhdMap implements BlockMap {
     this.#vacated = [];
     for (const { position, bytes } of later) await this.#file.write([bytes], position);
     this.#bitmaps.allWritten();
-    for (const sector of sectors) await this.#file.write([this.#tableSector(sector)], this.#sparse.header.batOffset + sector * 512);
+    for (const sector of sectors)
+      await this.#file.write([this.#tableSector(sector)], this.#sparse.header.batOffset + sector * 512);
     await this.#file.datasync();
     for (const range of vacated) {
       this.#space!.give(range);

@@ -58,7 +58,10 @@ function checkSpace(image: VhdxImage, findings: Finding[]): void {
   const used = layout(usedRanges(image), 0);
   if ('overlap' in used) {
     const [a, b] = used.overlap;
-    findings.push({ severity: 'error', what: `two structures share the file's bytes: ${a.start}..${a.end} and ${b.start}..${b.end}` });
+    findings.push({
+      severity: 'error',
+      what: `two structures share the file's bytes: ${a.start}..${a.end} and ${b.start}..${b.end}`,
+    });
   }
 }
 

@@ -13,11 +13,16 @@ import { VhdxMap } from './vhdx-map.ts';
 const MOVES_PER_COMMIT = 64;
 
 /**
- * Makes the file of a dynamic or differencing VHDX as short as it can be: blocks that hold nothing but zeroes go, the others move into
- * the gaps. A guest sees no change, so DataWriteGuid stays. The disk must not be open. A crash leaves the same contents.
+ * Makes the file of a dynamic or differencing VHDX as short as it can be: blocks that hold nothing but zeroes go, the
+ * others move into the gaps. A guest sees no change, so DataWriteGuid stays. The disk must not be open. A crash leaves the
+ * same contents.
  * @returns file sizes before and after, in bytes
  */
-export async function compactVhdx(path: string, files: Files, options: { random: Pick<Random, 'uuid'> }): Promise<{ before: number; after: number }> {
+export async function compactVhdx(
+  path: string,
+  files: Files,
+  options: { random: Pick<Random, 'uuid'> },
+): Promise<{ before: number; after: number }> {
   const open = await openForChange(path, files, options.random);
   try {
     const { file, image, session } = open;
@@ -48,7 +53,8 @@ async function dropEmptyBlocks({ file, image }: OpenImage, map: VhdxMap): Promis
       const bits = await map.loadBits(block);
       const sectors = shape.blockSize / shape.sectorSize;
       if (!isSet(bits, 0) && runEnd(bits, 0, sectors) === sectors) map.vacate(block, 'absent');
-    } else if (state !== PAYLOAD.full || (await blockReadsZero(file, bat.offset(index), shape.blockSize))) map.vacate(block, 'zero');
+    } else if (state !== PAYLOAD.full || (await blockReadsZero(file, bat.offset(index), shape.blockSize)))
+      map.vacate(block, 'zero');
   }
   await map.commit();
 }

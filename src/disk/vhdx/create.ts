@@ -11,8 +11,17 @@ import { GUID_ZERO } from './guid.ts';
 import { encodeHeader, encodeIdentifier, HEADER_AT, MIB } from './header.ts';
 import type { Header } from './header.ts';
 import {
-  BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, encodeFileParameters, encodeGuidItem, encodeMetadataTable, encodeSize, encodeU32, FLAG, ITEM,
-  METADATA_TABLE_BYTES, VIRTUAL_BYTES_MAX,
+  BLOCK_BYTES_MAX,
+  BLOCK_BYTES_MIN,
+  encodeFileParameters,
+  encodeGuidItem,
+  encodeMetadataTable,
+  encodeSize,
+  encodeU32,
+  FLAG,
+  ITEM,
+  METADATA_TABLE_BYTES,
+  VIRTUAL_BYTES_MAX,
 } from './metadata.ts';
 import type { DiskParameters, MetadataEntry } from './metadata.ts';
 import { encodeParentLocator } from './parent-locator.ts';
@@ -27,7 +36,10 @@ export interface CreateOptions {
   variant: 'fixed' | 'dynamic' | 'differencing';
   /** Path of the parent; for `differencing` only. */
   parent?: string;
-  /** Power of two, 1 to 256 MiB; unless told 32 MiB as Windows does, 2 MiB for differencing disks so that they stay small. */
+  /**
+   * Power of two, 1 to 256 MiB; unless told 32 MiB as Windows does, 2 MiB for differencing disks so that they stay
+   * small.
+   */
   blockSize?: number;
   /** A differencing disk takes its parent's. Unless told 512, and 4096 physical. */
   logicalSectorSize?: 512 | 4096;
@@ -62,8 +74,12 @@ export async function createVhdx(path: string, files: Files, options: CreateOpti
     { guid: REGION_METADATA, offset: METADATA_AT, length: MIB, required: true },
   ]);
   const header: Header = {
-    sequence: 1n, fileWriteGuid: options.random.uuid(), dataWriteGuid: options.random.uuid(), logGuid: GUID_ZERO,
-    logLength: MIB, logOffset: LOG_AT,
+    sequence: 1n,
+    fileWriteGuid: options.random.uuid(),
+    dataWriteGuid: options.random.uuid(),
+    logGuid: GUID_ZERO,
+    logLength: MIB,
+    logOffset: LOG_AT,
   };
   const payloadAt = BAT_AT + batLength;
   await writeNewFile(path, files, async (file) => {
@@ -73,7 +89,8 @@ export async function createVhdx(path: string, files: Files, options: CreateOpti
     await file.write([encodeHeader({ ...header, sequence: 2n })], HEADER_AT[1]);
     for (const at of REGION_TABLE_AT) await file.write([table], at);
     await file.write([encodeMetadata(items)], METADATA_AT);
-    if (options.variant !== 'differencing') await writeFirstTable(file, shape, options.variant === 'fixed' ? payloadAt : null);
+    if (options.variant !== 'differencing')
+      await writeFirstTable(file, shape, options.variant === 'fixed' ? payloadAt : null);
   });
 }
 
@@ -90,23 +107,45 @@ async function writeFirstTable(file: OpenFile, shape: BatShape, payloadAt: numbe
 function parametersFor(options: CreateOptions, parent: VhdxImage | null): DiskParameters {
   const logicalSectorSize = parent?.parameters.logicalSectorSize ?? options.logicalSectorSize ?? 512;
   const virtualSize = parent?.parameters.virtualSize ?? options.size ?? 0;
-  if (!Number.isSafeInteger(virtualSize) || virtualSize <= 0 || virtualSize % logicalSectorSize !== 0 || virtualSize > VIRTUAL_BYTES_MAX) {
-    throw new UnderstudyError('usage', 'DISK_SIZE_REFUSED', `a VHDX with sectors of ${logicalSectorSize} bytes cannot have ${virtualSize} bytes`,
-      `Choose a multiple of ${logicalSectorSize} up to ${VIRTUAL_BYTES_MAX} bytes (64 TiB).`);
+  if (
+    !Number.isSafeInteger(virtualSize) ||
+    virtualSize <= 0 ||
+    virtualSize % logicalSectorSize !== 0 ||
+    virtualSize > VIRTUAL_BYTES_MAX
+  ) {
+    throw new UnderstudyError(
+      'usage',
+      'DISK_SIZE_REFUSED',
+      `a VHDX with sectors of ${logicalSectorSize} bytes cannot have ${virtualSize} bytes`,
+      `Choose a multiple of ${logicalSectorSize} up to ${VIRTUAL_BYTES_MAX} bytes (64 TiB).`,
+    );
   }
   const blockSize = options.blockSize ?? (parent === null ? 32 * MIB : 2 * MIB);
   if (blockSize < BLOCK_BYTES_MIN || blockSize > BLOCK_BYTES_MAX || (blockSize & (blockSize - 1)) !== 0) {
-    throw new UnderstudyError('usage', 'DISK_SIZE_REFUSED', `a VHDX cannot have blocks of ${blockSize} bytes`,
-      'Choose a power of two from 1 MiB to 256 MiB.');
+    throw new UnderstudyError(
+      'usage',
+      'DISK_SIZE_REFUSED',
+      `a VHDX cannot have blocks of ${blockSize} bytes`,
+      'Choose a power of two from 1 MiB to 256 MiB.',
+    );
   }
   return {
-    blockSize, leaveBlocksAllocated: options.variant === 'fixed', hasParent: parent !== null, virtualSize, logicalSectorSize,
+    blockSize,
+    leaveBlocksAllocated: options.variant === 'fixed',
+    hasParent: parent !== null,
+    virtualSize,
+    logicalSectorSize,
     virtualDiskId: parent?.parameters.virtualDiskId ?? options.random.uuid(),
     physicalSectorSize: parent?.parameters.physicalSectorSize ?? options.physicalSectorSize ?? 4096,
   };
 }
 
-function itemsFor(path: string, parameters: DiskParameters, options: CreateOptions, parent: { image: VhdxImage; items: NewItem[] } | null): NewItem[] {
+function itemsFor(
+  path: string,
+  parameters: DiskParameters,
+  options: CreateOptions,
+  parent: { image: VhdxImage; items: NewItem[] } | null,
+): NewItem[] {
   const { required, virtualDisk } = FLAG;
   const own: NewItem[] = [{ guid: ITEM.fileParameters, flags: required, bytes: encodeFileParameters(parameters) }];
   if (parent === null) {
@@ -120,7 +159,8 @@ function itemsFor(path: string, parameters: DiskParameters, options: CreateOptio
     ];
   }
   const relative = relativeWindowsPath(path, options.parent!);
-  // Some readers (libvhdi) take the parent's name from the absolute path, which needs a drive; everybody tries the relative one first.
+  // Some readers (libvhdi) take the parent's name from the absolute path, which needs a drive; everybody tries the
+  // relative one first.
   const absolute = `\\\\?\\C:${resolve(options.parent!).replaceAll('/', '\\')}`;
   const locator = { linkage: parent.image.header.dataWriteGuid, linkage2: null, relative, volume: null, absolute };
   return [...own, ...parent.items, { guid: ITEM.parentLocator, flags: required, bytes: encodeParentLocator(locator) }];
@@ -148,10 +188,15 @@ async function virtualDiskItems(image: VhdxImage): Promise<NewItem[]> {
 
 export async function allItems(image: VhdxImage): Promise<NewItem[]> {
   const total = image.metadata.reduce((sum, entry) => sum + entry.length, 0);
-  if (total > COPIED_BYTES_MAX) throw malformedImage(image.path, `${total} bytes of metadata, at most ${COPIED_BYTES_MAX} can be copied`);
+  if (total > COPIED_BYTES_MAX)
+    throw malformedImage(image.path, `${total} bytes of metadata, at most ${COPIED_BYTES_MAX} can be copied`);
   const items: NewItem[] = [];
   for (const { guid, flags, offset, length } of image.metadata) {
-    items.push({ guid, flags, bytes: await readExactly(image.file, image.metadataRegion.offset + offset, length, `metadata item ${guid}`) });
+    items.push({
+      guid,
+      flags,
+      bytes: await readExactly(image.file, image.metadataRegion.offset + offset, length, `metadata item ${guid}`),
+    });
   }
   return items;
 }

@@ -1,4 +1,7 @@
-/** Microsoft's GUIDs: the first three groups little-endian, the rest as written. Text is lower case with dashes, without braces. */
+/**
+ * Microsoft's GUIDs: the first three groups little-endian, the rest as written. Text is lower case with dashes, without
+ * braces.
+ */
 
 export const GUID_ZERO = '00000000-0000-0000-0000-000000000000';
 

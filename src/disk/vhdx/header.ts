@@ -63,7 +63,8 @@ export function decodeHeader(from: Uint8Array): Header | Malformed {
   if (signature !== 'head') return { malformed: `header signature ${JSON.stringify(signature)}, expected "head"` };
   const stored = bytes.readUInt32LE(4);
   const computed = crc32c(bytes, 4);
-  if (stored !== computed) return { malformed: `header checksum 0x${stored.toString(16)}, computed 0x${computed.toString(16)}` };
+  if (stored !== computed)
+    return { malformed: `header checksum 0x${stored.toString(16)}, computed 0x${computed.toString(16)}` };
   const header: Header = {
     sequence: bytes.readBigUInt64LE(8),
     fileWriteGuid: decodeGuid(bytes, 16),
@@ -100,7 +101,10 @@ export function encodeHeader(header: Header): Buffer {
 }
 
 /** Which of the two headers is current (0 or 1), or why none is. */
-export function currentHeader(first: Header | Malformed, second: Header | Malformed): { slot: 0 | 1; header: Header } | Malformed {
+export function currentHeader(
+  first: Header | Malformed,
+  second: Header | Malformed,
+): { slot: 0 | 1; header: Header } | Malformed {
   if ('malformed' in first) {
     if ('malformed' in second) return { malformed: `neither header is valid: ${first.malformed}; ${second.malformed}` };
     return { slot: 1, header: second };

@@ -45,8 +45,9 @@ export interface LogEntry {
 const descriptorSectors = (count: number): number => Math.ceil((HEADER_BYTES + count * DESCRIPTOR_BYTES) / LOG_SECTOR);
 
 /**
- * The entry at `at` of a log that is in memory as a whole; null when there is no valid one of this log GUID. Cheap checks come
- * before the checksum, and no sector of an entry can be the first sector of another, so that scanning a log costs its length once.
+ * The entry at `at` of a log that is in memory as a whole; null when there is no valid one of this log GUID. Cheap checks
+ * come before the checksum, and no sector of an entry can be the first sector of another, so that scanning a log costs its
+ * length once.
  */
 export function decodeLogEntry(log: Buffer, at: number, logGuid: string): LogEntry | null {
   if (log.toString('latin1', at, at + 4) !== 'loge' || decodeGuid(log, at + 32) !== logGuid) return null;
@@ -62,8 +63,14 @@ export function decodeLogEntry(log: Buffer, at: number, logGuid: string): LogEnt
   const writes = decodeDescriptors(entry, sequence);
   if (writes === null || crc32c(entry, 4) !== entry.readUInt32LE(4)) return null;
   return {
-    at, length, tail, sequence, logGuid, writes,
-    flushedFileOffset: Number(entry.readBigUInt64LE(48)), lastFileOffset: Number(entry.readBigUInt64LE(56)),
+    at,
+    length,
+    tail,
+    sequence,
+    logGuid,
+    writes,
+    flushedFileOffset: Number(entry.readBigUInt64LE(48)),
+    lastFileOffset: Number(entry.readBigUInt64LE(56)),
   };
 }
 
@@ -146,9 +153,10 @@ export function activeSequence(log: Buffer, logGuid: string, fileSize: number): 
   for (const head of heads) {
     const entries = sequenceTo(head, byOffset, log.length);
     if (entries === null) continue;
-    const bad = head.flushedFileOffset > fileSize
-      ? `the file has ${fileSize} bytes, but the log says it had ${head.flushedFileOffset}: it was cut`
-      : entries.map(misplaced).find((reason) => reason !== null);
+    const bad =
+      head.flushedFileOffset > fileSize
+        ? `the file has ${fileSize} bytes, but the log says it had ${head.flushedFileOffset}: it was cut`
+        : entries.map(misplaced).find((reason) => reason !== null);
     return bad === undefined || bad === null ? { entries } : { malformed: bad };
   }
   return { malformed: `the log (${logGuid}) holds no complete sequence` };
@@ -156,9 +164,10 @@ export function activeSequence(log: Buffer, logGuid: string, fileSize: number): 
 
 function sequenceTo(head: LogEntry, byOffset: ReadonlyMap<number, LogEntry>, logLength: number): LogEntry[] | null {
   const entries: LogEntry[] = [];
-  for (let at = head.tail; ; ) {
+  for (let at = head.tail; ;) {
     const entry = byOffset.get(at);
-    if (entry === undefined || (entries.length > 0 && entry.sequence !== entries[entries.length - 1]!.sequence + 1n)) return null;
+    if (entry === undefined || (entries.length > 0 && entry.sequence !== entries[entries.length - 1]!.sequence + 1n))
+      return null;
     entries.push(entry);
     if (entry === head) return entries;
     if (entry.sequence >= head.sequence) return null;
@@ -169,10 +178,12 @@ function sequenceTo(head: LogEntry, byOffset: ReadonlyMap<number, LogEntry>, log
 /** Replay must neither touch the headers nor make a file of absurd size. */
 function misplaced(entry: LogEntry): string | null {
   const limit = FILE_BYTES_MAX;
-  if (entry.lastFileOffset > limit || entry.lastFileOffset % MIB !== 0) return `log entry with last file offset ${entry.lastFileOffset}`;
+  if (entry.lastFileOffset > limit || entry.lastFileOffset % MIB !== 0)
+    return `log entry with last file offset ${entry.lastFileOffset}`;
   for (const write of entry.writes) {
     const length = 'bytes' in write ? LOG_SECTOR : write.zeroes;
-    if (write.offset < REGION_TABLE_AT[0] || write.offset + length > limit) return `log entry that writes ${length} bytes at ${write.offset}`;
+    if (write.offset < REGION_TABLE_AT[0] || write.offset + length > limit)
+      return `log entry that writes ${length} bytes at ${write.offset}`;
   }
   return null;
 }

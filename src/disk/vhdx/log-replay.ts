@@ -57,7 +57,10 @@ export class ReplayedSectors {
   }
 }
 
-/** A file as it will be after replay; for reading only. [MS-VHDX] note 5: nothing may be read before the log is replayed. */
+/**
+ * A file as it will be after replay; for reading only. [MS-VHDX] note 5: nothing may be read before the log is
+ * replayed.
+ */
 export function replayedInMemory(file: OpenFile, sectors: ReplayedSectors): OpenFile {
   const refuse = () => Promise.reject(Object.assign(new Error(`${file.path} is open for reading`), { code: 'EROFS' }));
   return {

@@ -21,8 +21,9 @@ export interface MergeOptions {
 }
 
 /**
- * Brings what a differencing VHDX holds into its parent and deletes the child ([MS-VHDX] 2.6.2.6.3, note 12). The disks must not be
- * open for writing. Restartable: until the child is gone, child and parent together read as before, and merging again finishes the work.
+ * Brings what a differencing VHDX holds into its parent and deletes the child ([MS-VHDX] 2.6.2.6.3, note 12). The disks
+ * must not be open for writing. Restartable: until the child is gone, child and parent together read as before, and
+ * merging again finishes the work.
  *
  * 1. the child names the identity that the parent is about to get, beside the one it has
  * 2. the parent gets it; any other child of the parent is refused from here on
@@ -35,11 +36,18 @@ export interface MergeOptions {
 export async function mergeVhdx(path: string, files: Files, options: MergeOptions): Promise<string> {
   const child = await inspectVhdx(path, files);
   if (child.variant !== 'differencing') {
-    throw new UnderstudyError('usage', 'DISK_NOT_DIFFERENCING', `${path} is a ${child.variant} disk: it has no parent`,
-      'Name a differencing disk.');
+    throw new UnderstudyError(
+      'usage',
+      'DISK_NOT_DIFFERENCING',
+      `${path} is a ${child.variant} disk: it has no parent`,
+      'Name a differencing disk.',
+    );
   }
   const parentPath = await parentOf(path, files, child, options);
-  assertNoOtherChildren(parentPath, (await childrenOfVhdx(parentPath, files)).filter((other) => other !== resolve(path)));
+  assertNoOtherChildren(
+    parentPath,
+    (await childrenOfVhdx(parentPath, files)).filter((other) => other !== resolve(path)),
+  );
   assertNoOtherChildren(path, await childrenOfVhdx(path, files));
   if ((await inspectVhdx(parentPath, files)).parameters.virtualSize < child.parameters.virtualSize) {
     // Growing changes the identity too, so it is promised in the same way.
@@ -64,7 +72,9 @@ async function promise(path: string, parentPath: string, files: Files, random: P
     const locator = encodeParentLocator({ ...image.parentLocator!, linkage: parent.header.dataWriteGuid, linkage2: next });
     await session.beginLayout();
     await session.sync();
-    await session.writeTogether(await metadataPages(image, file, withItem(await allItems(image), ITEM.parentLocator, locator)));
+    await session.writeTogether(
+      await metadataPages(image, file, withItem(await allItems(image), ITEM.parentLocator, locator)),
+    );
     await session.rest();
   } finally {
     await file.close();
@@ -73,7 +83,13 @@ async function promise(path: string, parentPath: string, files: Files, random: P
 }
 
 /** Steps 2 and 3. */
-async function copyInto(path: string, parentPath: string, files: Files, dataWriteGuid: string, options: MergeOptions): Promise<void> {
+async function copyInto(
+  path: string,
+  parentPath: string,
+  files: Files,
+  dataWriteGuid: string,
+  options: MergeOptions,
+): Promise<void> {
   const items = await virtualDiskItemsOf(path, files);
   const child = await openVhdx(path, files, { ...options, readOnly: true });
   try {
@@ -97,9 +113,10 @@ async function copyInto(path: string, parentPath: string, files: Files, dataWrit
 async function openParent(path: string, files: Files, options: MergeOptions): Promise<OpenImage & { disk: SparseDisk }> {
   const open = await openForChange(path, files, options.random);
   try {
-    const above = open.image.variant === 'differencing'
-      ? await openVhdx(await parentOf(path, files, open.image, options), files, { ...options, readOnly: true })
-      : null;
+    const above =
+      open.image.variant === 'differencing'
+        ? await openVhdx(await parentOf(path, files, open.image, options), files, { ...options, readOnly: true })
+        : null;
     return { ...open, disk: diskOf(open.image, open.session, above, files) };
   } catch (error) {
     await open.file.close();

@@ -8,8 +8,8 @@ import type { Malformed } from './header.ts';
  *       8     2  reserved
  *      10     2  entry count   at most 2047
  *      12    20  reserved
- *      32  32×n  entries       item GUID 16, offset u32 (from the region's start, at least 64 KiB), length u32 (at most 1 MiB),
- *                              flags u32 (1 user, 2 virtual disk, 4 required), reserved 4
+ *      32  32×n  entries       item GUID 16, offset u32 (from the region's start, at least 64 KiB), length u32 (at most 1
+ *                              MiB), flags u32 (1 user, 2 virtual disk, 4 required), reserved 4
  */
 export const METADATA_TABLE_BYTES = 64 << 10;
 const ENTRIES_MAX = 2047;
@@ -48,19 +48,26 @@ export function decodeMetadataTable(from: Uint8Array, regionLength: number): { e
   for (let index = 0; index < count; index++) {
     const at = 32 + index * 32;
     const entry: MetadataEntry = {
-      guid: decodeGuid(bytes, at), offset: bytes.readUInt32LE(at + 16), length: bytes.readUInt32LE(at + 20),
+      guid: decodeGuid(bytes, at),
+      offset: bytes.readUInt32LE(at + 16),
+      length: bytes.readUInt32LE(at + 20),
       flags: bytes.readUInt32LE(at + 24) & 7,
     };
-    const misplaced = entry.length > 0 && (entry.offset < METADATA_TABLE_BYTES || entry.offset + entry.length > regionLength);
-    if (misplaced || entry.length > MIB) return { malformed: `metadata item ${entry.guid} at ${entry.offset}+${entry.length}` };
-    if ((entry.flags & FLAG.required) !== 0 && !KNOWN.has(entry.guid)) return { malformed: `unknown metadata item ${entry.guid} is required` };
+    const misplaced =
+      entry.length > 0 && (entry.offset < METADATA_TABLE_BYTES || entry.offset + entry.length > regionLength);
+    if (misplaced || entry.length > MIB)
+      return { malformed: `metadata item ${entry.guid} at ${entry.offset}+${entry.length}` };
+    if ((entry.flags & FLAG.required) !== 0 && !KNOWN.has(entry.guid))
+      return { malformed: `unknown metadata item ${entry.guid} is required` };
     if (entries.some((one) => one.guid === entry.guid && (one.flags & FLAG.user) === (entry.flags & FLAG.user))) {
       return { malformed: `metadata item ${entry.guid} twice` };
     }
     entries.push(entry);
   }
   const placed = entries.filter((entry) => entry.length > 0).sort((a, b) => a.offset - b.offset);
-  const clash = placed.find((entry, index) => index > 0 && entry.offset < placed[index - 1]!.offset + placed[index - 1]!.length);
+  const clash = placed.find(
+    (entry, index) => index > 0 && entry.offset < placed[index - 1]!.offset + placed[index - 1]!.length,
+  );
   if (clash !== undefined) return { malformed: `metadata item ${clash.guid} overlaps another` };
   const users = entries.filter((entry) => (entry.flags & FLAG.user) !== 0).length;
   if (users > USER_ENTRIES_MAX) return { malformed: `${users} user metadata items, at most ${USER_ENTRIES_MAX}` };
@@ -121,12 +128,19 @@ export function decodeDiskParameters(items: ReadonlyMap<string, Buffer>): DiskPa
   }
   const flags = parameters.readUInt32LE(4);
   return {
-    blockSize, leaveBlocksAllocated: (flags & 1) !== 0, hasParent: (flags & 2) !== 0, virtualSize: Number(virtualSize),
-    virtualDiskId: decodeGuid(id, 0), logicalSectorSize, physicalSectorSize,
+    blockSize,
+    leaveBlocksAllocated: (flags & 1) !== 0,
+    hasParent: (flags & 2) !== 0,
+    virtualSize: Number(virtualSize),
+    virtualDiskId: decodeGuid(id, 0),
+    logicalSectorSize,
+    physicalSectorSize,
   };
 }
 
-export function encodeFileParameters(parameters: Pick<DiskParameters, 'blockSize' | 'leaveBlocksAllocated' | 'hasParent'>): Buffer {
+export function encodeFileParameters(
+  parameters: Pick<DiskParameters, 'blockSize' | 'leaveBlocksAllocated' | 'hasParent'>,
+): Buffer {
   const bytes = Buffer.alloc(8);
   bytes.writeUInt32LE(parameters.blockSize, 0);
   bytes.writeUInt32LE((parameters.leaveBlocksAllocated ? 1 : 0) | (parameters.hasParent ? 2 : 0), 4);

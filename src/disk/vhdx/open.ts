@@ -26,8 +26,8 @@ export interface OpenImage {
 }
 
 /**
- * Opens a fixed, dynamic or differencing VHDX; of a chain every parent, read-only. A log that was left behind is replayed: into the
- * file when it is opened for writing, else in memory.
+ * Opens a fixed, dynamic or differencing VHDX; of a chain every parent, read-only. A log that was left behind is replayed:
+ * into the file when it is opened for writing, else in memory.
  * @throws UnderstudyError DISK_MALFORMED, DISK_PARENT_MISSING, DISK_PARENT_OUTSIDE, DISK_PARENT_MISMATCH, DISK_CHAIN_LOOP
  */
 export function openVhdx(path: string, files: Files, options: OpenOptions): Promise<SparseDisk> {
@@ -76,13 +76,25 @@ export async function openForChange(path: string, files: Files, random: Pick<Ran
 
 /** The disk over an image; owns the file and the parent from now on. */
 export function diskOf(
-  image: VhdxImage, session: VhdxSession | null, parent: SparseDisk | null, files: Files, dataWriteGuid?: string,
+  image: VhdxImage,
+  session: VhdxSession | null,
+  parent: SparseDisk | null,
+  files: Files,
+  dataWriteGuid?: string,
 ): SparseDisk {
   const { parameters, path } = image;
   return new SparseDisk({
-    location: path, format: 'vhdx', variant: image.variant, virtualSize: parameters.virtualSize,
-    logicalSectorSize: parameters.logicalSectorSize, physicalSectorSize: parameters.physicalSectorSize, geometry: null,
-    readOnly: session === null, file: session?.file ?? image.file, map: new VhdxMap(image, session, dataWriteGuid), parent,
+    location: path,
+    format: 'vhdx',
+    variant: image.variant,
+    virtualSize: parameters.virtualSize,
+    logicalSectorSize: parameters.logicalSectorSize,
+    physicalSectorSize: parameters.physicalSectorSize,
+    geometry: null,
+    readOnly: session === null,
+    file: session?.file ?? image.file,
+    map: new VhdxMap(image, session, dataWriteGuid),
+    parent,
     sealAtRest: async () => {
       const { fileWriteGuid, dataWriteGuid: data } = session?.header ?? image.header;
       return { kind: 'vhdx', fileWriteGuid, dataWriteGuid: data, file: await fileSeal(path, files) };
@@ -92,15 +104,21 @@ export function diskOf(
 
 /** The parent's path, found and with its identity checked. */
 export async function parentOf(
-  path: string, files: Files, image: VhdxImage, options: Pick<OpenOptions, 'allowParentOutside'>,
+  path: string,
+  files: Files,
+  image: VhdxImage,
+  options: Pick<OpenOptions, 'allowParentOutside'>,
 ): Promise<string> {
   const locator = image.parentLocator!;
   const parentPath = await findParent(path, pathsOf(image), files, options);
   const { header } = await inspectVhdx(parentPath, files);
   if (header.dataWriteGuid === locator.linkage || header.dataWriteGuid === locator.linkage2) return parentPath;
-  throw new UnderstudyError('io', 'DISK_PARENT_MISMATCH',
-    `${path} was made over the contents ${locator.linkage}, but ${parentPath} holds ${header.dataWriteGuid}: it was written since`,
-    'Restore the parent as it was when the child was made; writing to a disk that has children breaks them.');
+  throw new UnderstudyError(
+    'io',
+    'DISK_PARENT_MISMATCH',
+    `${path} was made over the contents ${locator.linkage}, but ${parentPath}, written since, holds ${header.dataWriteGuid}`,
+    'Restore the parent as it was when the child was made; writing to a disk that has children breaks them.',
+  );
 }
 
 function pathsOf(image: VhdxImage): ParentPaths {
@@ -110,9 +128,13 @@ function pathsOf(image: VhdxImage): ParentPaths {
 
 function assertSameSectors(image: VhdxImage, parent: SparseDisk): void {
   if (image.parameters.logicalSectorSize === parent.logicalSectorSize) return;
-  throw new UnderstudyError('io', 'DISK_PARENT_MISMATCH',
-    `${image.path} has sectors of ${image.parameters.logicalSectorSize} bytes, its parent ${parent.location} of ${parent.logicalSectorSize}`,
-    'Restore the parent that the disk was made from.');
+  throw new UnderstudyError(
+    'io',
+    'DISK_PARENT_MISMATCH',
+    `${image.path} has sectors of ${image.parameters.logicalSectorSize} bytes, ` +
+      `its parent ${parent.location} of ${parent.logicalSectorSize}`,
+    'Restore the parent that the disk was made from.',
+  );
 }
 
 /** Opens for reading, reads, closes. The image's `file` is closed: only what was read is of use. */

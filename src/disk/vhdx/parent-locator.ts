@@ -28,7 +28,8 @@ export function decodeParentLocator(from: Uint8Array): ParentLocator | Malformed
   const type = decodeGuid(bytes, 0);
   if (type !== LOCATOR_TYPE_VHDX) return { malformed: `parent locator of unknown type ${type}` };
   const count = bytes.readUInt16LE(18);
-  if (count > PAIRS_MAX || 20 + count * 12 > bytes.length) return { malformed: `parent locator with ${count} pairs in ${bytes.length} bytes` };
+  if (count > PAIRS_MAX || 20 + count * 12 > bytes.length)
+    return { malformed: `parent locator with ${count} pairs in ${bytes.length} bytes` };
   const pairs = new Map<string, string>();
   for (let index = 0; index < count; index++) {
     const at = 20 + index * 12;
@@ -42,7 +43,8 @@ export function decodeParentLocator(from: Uint8Array): ParentLocator | Malformed
     pairs.set(key, bytes.toString('utf16le', valueAt, valueAt + (valueLength & ~1)));
   }
   const linkage = parseBracedGuid(pairs.get('parent_linkage') ?? '');
-  if (linkage === null) return { malformed: `parent_linkage ${JSON.stringify(pairs.get('parent_linkage') ?? null)} is no GUID` };
+  if (linkage === null)
+    return { malformed: `parent_linkage ${JSON.stringify(pairs.get('parent_linkage') ?? null)} is no GUID` };
   return {
     linkage,
     linkage2: parseBracedGuid(pairs.get('parent_linkage2') ?? ''),

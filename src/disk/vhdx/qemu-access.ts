@@ -12,12 +12,17 @@ import { inspectVhdx } from './open.ts';
 export type QemuFormat = 'raw' | 'qcow2' | 'vpc' | 'vhdx';
 
 /**
- * The one place that decides whether a QEMU tool may open an image file. QEMU reads a differencing VHD as if it had no parent, without a
- * word; it refuses a differencing VHDX; replaying a VHDX log it changes the identity that children name; and of some VHDs it takes
- * the size from the geometry.
+ * The one place that decides whether a QEMU tool may open an image file. QEMU reads a differencing VHD as if it had no
+ * parent, without a word; it refuses a differencing VHDX; replaying a VHDX log it changes the identity that children name;
+ * and of some VHDs it takes the size from the geometry.
  * @throws UnderstudyError DISK_NOT_FOR_QEMU with the reason
  */
-export async function qemuFormatOf(path: string, format: DiskFormat, files: Files, options: { write: boolean }): Promise<QemuFormat> {
+export async function qemuFormatOf(
+  path: string,
+  format: DiskFormat,
+  files: Files,
+  options: { write: boolean },
+): Promise<QemuFormat> {
   if (format === 'raw' || format === 'qcow2') return format;
   if (format === 'nbd') throw notForQemu(path, 'it is no file');
   if (format === 'vhd') {
@@ -37,7 +42,9 @@ export async function qemuFormatOf(path: string, format: DiskFormat, files: File
 
 /** The rule of QEMU 7.2: these creators mean their size field, all others their geometry unless it is the largest. */
 function sizeForQemu({ footer }: VhdImage): number {
-  const bySize = ['win ', 'qem2', 'd2v\0', 'CTXS', 'tap\0'].includes(footer.creatorApp) || sameGeometry(footer.geometry, GEOMETRY_LARGEST);
+  const bySize =
+    ['win ', 'qem2', 'd2v\0', 'CTXS', 'tap\0'].includes(footer.creatorApp) ||
+    sameGeometry(footer.geometry, GEOMETRY_LARGEST);
   return bySize ? footer.currentSize : geometryBytes(footer.geometry);
 }
 
@@ -46,6 +53,10 @@ function assertNoChildren(path: string, children: readonly string[]): void {
 }
 
 function notForQemu(path: string, why: string): UnderstudyError {
-  return new UnderstudyError('state', 'DISK_NOT_FOR_QEMU', `${path} must not be opened by QEMU's tools: ${why}`,
-    'Serve it over NBD with Understudy, and give the NBD address to the tool.');
+  return new UnderstudyError(
+    'state',
+    'DISK_NOT_FOR_QEMU',
+    `${path} must not be opened by QEMU's tools: ${why}`,
+    'Serve it over NBD with Understudy, and give the NBD address to the tool.',
+  );
 }

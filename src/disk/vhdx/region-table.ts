@@ -31,7 +31,8 @@ export function decodeRegionTable(from: Uint8Array): { regions: Region[] } | Mal
   if (signature !== 'regi') return { malformed: `region table signature ${JSON.stringify(signature)}, expected "regi"` };
   const stored = bytes.readUInt32LE(4);
   const computed = crc32c(bytes, 4);
-  if (stored !== computed) return { malformed: `region table checksum 0x${stored.toString(16)}, computed 0x${computed.toString(16)}` };
+  if (stored !== computed)
+    return { malformed: `region table checksum 0x${stored.toString(16)}, computed 0x${computed.toString(16)}` };
   const count = bytes.readUInt32LE(8);
   if (count > ENTRIES_MAX) return { malformed: `region table with ${count} entries, at most ${ENTRIES_MAX}` };
   const regions: Region[] = [];

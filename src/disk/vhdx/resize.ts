@@ -86,7 +86,10 @@ function fillNewEntries(bat: Bat, shape: BatShape, wanted: BatShape, variant: st
   return end;
 }
 
-/** What lies in the last block behind the old end becomes part of the disk: it must be zeroes. No guest sees this change. */
+/**
+ * What lies in the last block behind the old end becomes part of the disk: it must be zeroes. No guest sees this
+ * change.
+ */
 async function zeroBehindLastBlock({ file, image }: OpenImage): Promise<void> {
   const { bat, shape, parameters } = image;
   const used = parameters.virtualSize % shape.blockSize;

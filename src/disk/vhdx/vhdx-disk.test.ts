@@ -33,7 +33,11 @@ test(`a chain of three differencing VHDXs holds what was written to each (SEED=$
   const models = [Buffer.alloc(5 * MIB)];
   for (let level = 0; level <= 3; level++) {
     if (level > 0) {
-      await createVhdx(`/d/${level}.avhdx`, files, { variant: 'differencing', parent: `/d/${level - 1}.${level === 1 ? 'vhdx' : 'avhdx'}`, random });
+      await createVhdx(`/d/${level}.avhdx`, files, {
+        variant: 'differencing',
+        parent: `/d/${level - 1}.${level === 1 ? 'vhdx' : 'avhdx'}`,
+        random,
+      });
       models.push(Buffer.from(models[level - 1]!));
     }
     const disk = await openVhdx(`/d/${level}.${level === 0 ? 'vhdx' : 'avhdx'}`, files, { readOnly: false, random });
@@ -59,7 +63,7 @@ test(`writes side by side, down to bytes of one sector, are all there (SEED=${SE
   await createVhdx('/d/1.avhdx', files, { variant: 'differencing', parent: '/d/0.vhdx', blockSize: MIB, random });
   const disk = await openVhdx('/d/1.avhdx', files, { readOnly: false, random });
   const parts: Promise<void>[] = [];
-  for (let at = 100_000; at < 400_000; ) {
+  for (let at = 100_000; at < 400_000;) {
     const bytes = Buffer.alloc(random.integer(1, 900), random.integer(1, 255));
     bytes.copy(model, at);
     parts.push(disk.write(bytes, at));

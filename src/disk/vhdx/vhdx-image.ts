@@ -57,12 +57,26 @@ export async function readVhdx(file: OpenFile): Promise<VhdxImage> {
   const { regions, regionTables } = await readRegions(view);
   const batRegion = regions.find((region) => region.guid === REGION_BAT)!;
   const metadataRegion = regions.find((region) => region.guid === REGION_METADATA)!;
-  if (metadataRegion.length < METADATA_TABLE_BYTES) throw malformedImage(path, `metadata region of ${metadataRegion.length} bytes`);
+  if (metadataRegion.length < METADATA_TABLE_BYTES)
+    throw malformedImage(path, `metadata region of ${metadataRegion.length} bytes`);
   const { metadata, parameters, parentLocator } = await readMetadata(view, metadataRegion);
   const shape = batShape(parameters.virtualSize, parameters.blockSize, parameters.logicalSectorSize, parameters.hasParent);
   const image: VhdxImage = {
-    path, creator, file: view, fileSize: sectors?.fileSize ?? fileNow, header, slot, damage: { headers, regionTables }, pendingLog,
-    regions, batRegion, metadataRegion, metadata, parameters, parentLocator, shape,
+    path,
+    creator,
+    file: view,
+    fileSize: sectors?.fileSize ?? fileNow,
+    header,
+    slot,
+    damage: { headers, regionTables },
+    pendingLog,
+    regions,
+    batRegion,
+    metadataRegion,
+    metadata,
+    parameters,
+    parentLocator,
+    shape,
     variant: parameters.hasParent ? 'differencing' : parameters.leaveBlocksAllocated ? 'fixed' : 'dynamic',
     bat: await readBat(view, batRegion, shape),
   };
@@ -85,21 +99,26 @@ async function readLog(file: OpenFile, header: Header): Promise<LogEntry[]> {
 
 async function readRegions(file: OpenFile): Promise<{ regions: Region[]; regionTables: (string | null)[] }> {
   const found = [];
-  for (const at of REGION_TABLE_AT) found.push(decodeRegionTable(await readExactly(file, at, REGION_TABLE_BYTES, 'region table')));
+  for (const at of REGION_TABLE_AT)
+    found.push(decodeRegionTable(await readExactly(file, at, REGION_TABLE_BYTES, 'region table')));
   const regionTables = found.map((one) => ('malformed' in one ? one.malformed : null));
   const good = found.find((one) => !('malformed' in one));
   return { regions: decoded(file.path, good ?? found[0]!).regions, regionTables };
 }
 
 async function readMetadata(
-  file: OpenFile, region: Region,
+  file: OpenFile,
+  region: Region,
 ): Promise<{ metadata: MetadataEntry[]; parameters: DiskParameters; parentLocator: ParentLocator | null }> {
   const table = await readExactly(file, region.offset, METADATA_TABLE_BYTES, 'metadata table');
   const metadata = decoded(file.path, decodeMetadataTable(table, region.length)).entries;
   const items = new Map<string, Buffer>();
   for (const entry of metadata) {
     if (!isSystemItem(entry)) continue;
-    items.set(entry.guid, await readExactly(file, region.offset + entry.offset, entry.length, `metadata item ${entry.guid}`));
+    items.set(
+      entry.guid,
+      await readExactly(file, region.offset + entry.offset, entry.length, `metadata item ${entry.guid}`),
+    );
   }
   const parameters = decoded(file.path, decodeDiskParameters(items));
   if (!parameters.hasParent) return { metadata, parameters, parentLocator: null };
@@ -112,12 +131,14 @@ const SYSTEM_ITEMS: ReadonlySet<string> = new Set(Object.values(ITEM));
 const isSystemItem = (entry: MetadataEntry): boolean => (entry.flags & 1) === 0 && SYSTEM_ITEMS.has(entry.guid);
 
 async function readBat(file: OpenFile, region: Region, shape: BatShape): Promise<Bat> {
-  if (shape.entries > BAT_ENTRIES_MAX) throw malformedImage(file.path, `${shape.entries} blocks, at most ${BAT_ENTRIES_MAX} are supported`);
+  if (shape.entries > BAT_ENTRIES_MAX)
+    throw malformedImage(file.path, `${shape.entries} blocks, at most ${BAT_ENTRIES_MAX} are supported`);
   if (shape.entries * 8 > region.length) {
     throw malformedImage(file.path, `the block table needs ${shape.entries * 8} bytes, its region has ${region.length}`);
   }
   const size = await file.size();
-  if (region.offset + shape.entries * 8 > size) throw malformedImage(file.path, `the block table goes past the end of the file (${size})`);
+  if (region.offset + shape.entries * 8 > size)
+    throw malformedImage(file.path, `the block table goes past the end of the file (${size})`);
   const bytes = await readExactly(file, region.offset, shape.entries * 8, 'block allocation table');
   return new Bat(new Uint32Array(bytes.buffer, bytes.byteOffset, shape.entries * 2));
 }
@@ -136,13 +157,15 @@ function batProblem({ bat, shape, parameters, fileSize }: VhdxImage): string | n
     }
     if (state !== PAYLOAD.full && state !== PAYLOAD.partial) continue;
     const offset = bat.offset(index);
-    if (offset < MIB || offset + shape.blockSize > fileSize) return `block ${block} lies at ${offset}, the file ends at ${fileSize}`;
+    if (offset < MIB || offset + shape.blockSize > fileSize)
+      return `block ${block} lies at ${offset}, the file ends at ${fileSize}`;
   }
   for (let chunk = 0; parameters.hasParent && chunk < shape.chunks; chunk++) {
     const index = bitmapIndex(shape, chunk);
     if (bat.state(index) !== BITMAP_PRESENT) continue;
     const offset = bat.offset(index);
-    if (offset < MIB || offset + MIB > fileSize) return `sector bitmap ${chunk} lies at ${offset}, the file ends at ${fileSize}`;
+    if (offset < MIB || offset + MIB > fileSize)
+      return `sector bitmap ${chunk} lies at ${offset}, the file ends at ${fileSize}`;
   }
   return null;
 }
@@ -150,7 +173,10 @@ function batProblem({ bat, shape, parameters, fileSize }: VhdxImage): string | n
 /** Everything in use: header section, log, regions, payload and sector bitmap blocks. */
 export function usedRanges(image: VhdxImage): Range[] {
   const { shape, bat, header } = image;
-  const used: Range[] = [{ start: 0, end: MIB }, { start: header.logOffset, end: header.logOffset + header.logLength }];
+  const used: Range[] = [
+    { start: 0, end: MIB },
+    { start: header.logOffset, end: header.logOffset + header.logLength },
+  ];
   for (const region of image.regions) used.push({ start: region.offset, end: region.offset + region.length });
   for (let block = 0; block < shape.payloadBlocks; block++) {
     const start = roomOf(bat, payloadIndex(shape, block));
@@ -163,7 +189,10 @@ export function usedRanges(image: VhdxImage): Range[] {
   return used;
 }
 
-/** Where the room of a payload block is. Trimmed blocks (states 1 and 3) may keep theirs; in states 0 and 2 the field means nothing. */
+/**
+ * Where the room of a payload block is. Trimmed blocks (states 1 and 3) may keep theirs; in states 0 and 2 the field means
+ * nothing.
+ */
 export function roomOf(bat: Bat, index: number): number | null {
   const state = bat.state(index);
   if (state === PAYLOAD.notPresent || state === PAYLOAD.zero) return null;

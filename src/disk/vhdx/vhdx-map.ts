@@ -17,8 +17,8 @@ import type { Page, VhdxSession } from './vhdx-session.ts';
  * 1. sync: payload, and the file's new length
  * 2. changed pages of sector bitmaps and of the block table into the log, bitmaps first; sync; then to their places
  *
- * Room of vacated payload blocks is used again after 2: the log never writes into payload, so replay cannot hurt its new owner.
- * Room of sector bitmap blocks is never given up while the disk is open: an old log entry might still name it.
+ * Room of vacated payload blocks is used again after 2: the log never writes into payload, so replay cannot hurt its new
+ * owner. Room of sector bitmap blocks is never given up while the disk is open: an old log entry might still name it.
  */
 
 const PAGE = 4096;
@@ -53,7 +53,8 @@ export class VhdxMap implements BlockMap {
     this.#bitmapBytesPerBlock = shape.blockSize / shape.sectorSize / 8;
     this.#unitBytes = Math.max(PAGE, this.#bitmapBytesPerBlock);
     this.#bitmaps = new BitmapCache(BITMAPS_IN_MEMORY_MAX, (unit) =>
-      readExactly(this.#file, this.#unitPosition(unit), this.#unitBytes, 'sector bitmap'));
+      readExactly(this.#file, this.#unitPosition(unit), this.#unitBytes, 'sector bitmap'),
+    );
     this.#dataWriteGuid = dataWriteGuid;
     if (session !== null) this.#space = spaceOf(image);
   }
@@ -99,7 +100,8 @@ export class VhdxMap implements BlockMap {
     if (bits === undefined || this.state(block) !== 'partial') return;
     assignBits(bits, from, end, true);
     this.#bitmaps.markDirty(this.#unitOf(block));
-    if (allSet(bits, 0, this.blockSize / this.sectorSize)) this.#setEntry(payloadIndex(this.#image.shape, block), PAYLOAD.full, this.position(block));
+    if (allSet(bits, 0, this.blockSize / this.sectorSize))
+      this.#setEntry(payloadIndex(this.#image.shape, block), PAYLOAD.full, this.position(block));
   }
 
   get overfull(): boolean {
@@ -175,7 +177,8 @@ export class VhdxMap implements BlockMap {
     const pages: Page[] = [];
     for (const { key: unit, bytes } of this.#bitmaps.dirty()) {
       const position = this.#unitPosition(unit);
-      for (let at = 0; at < bytes.length; at += PAGE) pages.push({ offset: position + at, bytes: bytes.subarray(at, at + PAGE) });
+      for (let at = 0; at < bytes.length; at += PAGE)
+        pages.push({ offset: position + at, bytes: bytes.subarray(at, at + PAGE) });
     }
     for (const page of [...this.#dirtyPages].sort((a, b) => a - b)) pages.push(await this.#tablePage(page));
     this.#dirtyPages.clear();
@@ -236,7 +239,8 @@ function spaceOf(image: VhdxImage): Space {
     const [a, b] = found.overlap;
     throw malformedImage(image.path, `two structures share the file's bytes: ${a.start}..${a.end} and ${b.start}..${b.end}`);
   }
-  // What lies behind the last structure (the rest of a crash) is room like any gap: the file is never cut while its log is in use.
+  // What lies behind the last structure (the rest of a crash) is room like any gap: the file is never cut while its log is
+  // in use.
   const behind = image.fileSize - (image.fileSize % MIB);
   if (behind > found.end) found.free.push({ start: found.end, end: behind });
   return new Space(found.free, alignUp(Math.max(found.end, image.fileSize), MIB));

@@ -50,7 +50,7 @@ test('opening and closing without a write changes nothing', async () => {
   assert.ok(files.trace.every((operation) => operation.kind === 'sync'));
 });
 
-test('the first write of a session changes FileWriteGuid and DataWriteGuid, later ones do not, and the log is clean at the end', async () => {
+test('the first write of a session changes both GUIDs, later ones do not, and the log is clean at the end', async () => {
   const files = await newDisk();
   const created = await guids(files);
   const disk = await openVhdx(PATH, files, { readOnly: false, random });
@@ -122,7 +122,9 @@ test('bits of an earlier life of a block do not hide the parent', async () => {
   await child.close();
   const image = await inspectVhdx('/d/b.avhdx', files);
   // Block 1 is not present, so its bits may be anything.
-  files.contents.get('/d/b.avhdx')!.write(new Uint8Array(256).fill(0xff), image.bat.offset(bitmapIndex(image.shape, 0)) + 256);
+  files.contents
+    .get('/d/b.avhdx')!
+    .write(new Uint8Array(256).fill(0xff), image.bat.offset(bitmapIndex(image.shape, 0)) + 256);
   const again = await openVhdx('/d/b.avhdx', files, { readOnly: false, random });
   await again.write(Buffer.alloc(512, 2), MIB + 4096);
   const seen = Buffer.alloc(8192);
@@ -144,7 +146,9 @@ test(`many pages at once and round the end of the log: a power cut leaves a pref
   const COUNT = 150;
   for (let batch = 1; batch <= 6; batch++) {
     await session.sync();
-    await session.writePages(Array.from({ length: COUNT }, (_, index) => ({ offset: at(index), bytes: Buffer.alloc(4096, batch) })));
+    await session.writePages(
+      Array.from({ length: COUNT }, (_, index) => ({ offset: at(index), bytes: Buffer.alloc(4096, batch) })),
+    );
     files.mark(batch);
   }
   await session.rest();
@@ -162,15 +166,32 @@ test(`many pages at once and round the end of the log: a power cut leaves a pref
     const what = `cut at ${crash.at} (${crash.mode}): ${batches.join(' ')}`;
     assert.ok(newest >= crash.mark, what);
     const older = batches.findIndex((batch) => batch !== newest);
-    assert.ok(batches.slice(0, older < 0 ? COUNT : older).every((batch) => batch === newest), what);
-    if (older >= 0) assert.ok(batches.slice(older).every((batch) => batch === newest - 1), what);
+    assert.ok(
+      batches.slice(0, older < 0 ? COUNT : older).every((batch) => batch === newest),
+      what,
+    );
+    if (older >= 0)
+      assert.ok(
+        batches.slice(older).every((batch) => batch === newest - 1),
+        what,
+      );
   }
 });
 
 test('a log entry comes back as it was written, and not when a bit of it is wrong', () => {
-  const writes = [{ offset: 3 * MIB, bytes: Buffer.from(random.bytes(4096)) }, { offset: 4 * MIB, zeroes: 8192 }];
+  const writes = [
+    { offset: 3 * MIB, bytes: Buffer.from(random.bytes(4096)) },
+    { offset: 4 * MIB, zeroes: 8192 },
+  ];
   const guid = random.uuid();
-  const entry = encodeLogEntry({ tail: 0, sequence: 7n, logGuid: guid, flushedFileOffset: 4 * MIB, lastFileOffset: 5 * MIB, writes });
+  const entry = encodeLogEntry({
+    tail: 0,
+    sequence: 7n,
+    logGuid: guid,
+    flushedFileOffset: 4 * MIB,
+    lastFileOffset: 5 * MIB,
+    writes,
+  });
   const log = Buffer.alloc(MIB);
   // Round the end of the ring.
   entry.copy(log, MIB - 4096, 0, 4096);
@@ -185,6 +206,12 @@ test('a log entry comes back as it was written, and not when a bit of it is wron
 });
 
 test('a parent locator comes back as it was written', () => {
-  const locator = { linkage: random.uuid(), linkage2: random.uuid(), relative: '.\\ä.vhdx', volume: null, absolute: '\\\\?\\C:\\ä.vhdx' };
+  const locator = {
+    linkage: random.uuid(),
+    linkage2: random.uuid(),
+    relative: '.\\ä.vhdx',
+    volume: null,
+    absolute: '\\\\?\\C:\\ä.vhdx',
+  };
   assert.deepEqual(decodeParentLocator(encodeParentLocator(locator)), locator);
 });

@@ -7,13 +7,15 @@ import { replayToFile } from './log-replay.ts';
 import type { VhdxImage } from './vhdx-image.ts';
 
 /**
- * Writing sessions of one VHDX file: its headers, its identity GUIDs and its log. Who calls must do so one call after another.
+ * Writing sessions of one VHDX file: its headers, its identity GUIDs and its log. Who calls must do so one call after
+ * another.
  *
  * - The non-current header is written first and synced, then the other: one good header at any moment.
  * - FileWriteGuid changes before the first change of a session, DataWriteGuid before the first one a guest can see.
- * - The log is switched on by an entry with a new LogGuid that is durable *before* a header names that GUID, so that no crash leaves
- *   a header whose log holds nothing.
- * - The space of an entry is used again only when what it says has been synced to its place, and a newer durable entry says so.
+ * - The log is switched on by an entry with a new LogGuid that is durable *before* a header names that GUID, so that no
+ *   crash leaves a header whose log holds nothing.
+ * - The space of an entry is used again only when what it says has been synced to its place, and a newer durable entry
+ *   says so.
  */
 
 /** 4 KiB of a structure (never of a payload block), at its place in the file. */
@@ -34,7 +36,10 @@ export class VhdxSession {
   #sequence = 0n;
   /** Entries whose changes may not be durable at their places yet, oldest first. */
   #live: { at: number; length: number }[] = [];
-  /** Bytes of the log from the tail that the newest entry names to its end: they must stay until a newer entry is durable. */
+  /**
+   * Bytes of the log from the tail that the newest entry names to its end: they must stay until a newer entry is
+   * durable.
+   */
   #activeBytes = 0;
   /** The size of the file. Durable after the next sync. */
   fileSize: number;
@@ -98,7 +103,8 @@ export class VhdxSession {
 
   /** As `writePages`, but all at once or not at all. */
   async writeTogether(pages: readonly Page[]): Promise<void> {
-    if (pages.length > DESCRIPTORS_PER_ENTRY_MAX) throw new RangeError(`${pages.length} pages do not fit into one log entry`);
+    if (pages.length > DESCRIPTORS_PER_ENTRY_MAX)
+      throw new RangeError(`${pages.length} pages do not fit into one log entry`);
     if (pages.length > 0) await this.#append(pages);
   }
 
@@ -126,9 +132,13 @@ export class VhdxSession {
     const at = this.#next;
     const sequence = this.#sequence + 1n;
     const entry = encodeLogEntry({
-      tail: this.#live[0]?.at ?? at, sequence, logGuid, writes: pages.map(({ offset, bytes }) => ({ offset, bytes })),
+      tail: this.#live[0]?.at ?? at,
+      sequence,
+      logGuid,
+      writes: pages.map(({ offset, bytes }) => ({ offset, bytes })),
       // The size was durable before: `writePages` comes after a sync.
-      flushedFileOffset: this.fileSize - (this.fileSize % MIB), lastFileOffset: Math.ceil(this.fileSize / MIB) * MIB,
+      flushedFileOffset: this.fileSize - (this.fileSize % MIB),
+      lastFileOffset: Math.ceil(this.fileSize / MIB) * MIB,
     });
     await this.#writeRing(entry, at);
     // What older entries changed was written before this sync: the entries after this one do not need them any more.

@@ -5,6 +5,7 @@ import type { Host } from '../host.ts';
 import { monitoringOperations } from './monitoring-operations.ts';
 import { pairingOperations } from './pairing-operations.ts';
 import { replicationOperations } from './replication-operations.ts';
+import { resyncOperations } from './resync-operations.ts';
 import { vmOperations } from './vm-operations.ts';
 
 export function hostOperations(host: Host): HostOperations {
@@ -12,8 +13,8 @@ export function hostOperations(host: Host): HostOperations {
     throw new UnderstudyError('state', 'NOT_AVAILABLE', 'this version cannot do that yet', 'See the README for what is not done yet.');
   };
   return {
-    ...pairingOperations(host), ...vmOperations(host), ...replicationOperations(host), ...monitoringOperations(host),
-    'import': missing, 'cancel-resync': missing, 'resync.status': missing, 'resync.plan': missing, 'resync.queue': missing,
+    ...pairingOperations(host), ...vmOperations(host), ...replicationOperations(host), ...monitoringOperations(host), ...resyncOperations(host),
+    'import': missing,
     'verify': missing, 'failover': missing, 'failover.cancel': missing, 'points': missing,
   };
 }

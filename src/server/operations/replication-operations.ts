@@ -14,7 +14,7 @@ import { statusShape } from '../status.ts';
 import { primaryOnly } from './vm-operations.ts';
 
 type Operations = Pick<HostOperations,
-  'enable' | 'start' | 'stop-initial' | 'sync-now' | 'suspend' | 'resume' | 'set' | 'remove' | 'reset-statistics'>;
+  'enable' | 'start' | 'stop-initial' | 'sync-now' | 'set' | 'remove' | 'reset-statistics'>;
 
 export function replicationOperations(host: Host): Operations {
   const { relationships } = host;
@@ -40,19 +40,6 @@ export function replicationOperations(host: Host): Operations {
       const startedAt = host.parts.clock.monotonic();
       const { epoch, bytes } = await host.primary(vm.vmId).syncNow(signal);
       return { vmName: name, logSequence: epoch, bytes, seconds: (host.parts.clock.monotonic() - startedAt) / 1000 };
-    },
-    'suspend': async ({ name }) => {
-      const { vmId } = host.vm(name);
-      relationships.perform(vmId, 'suspend');
-      host.primary(vmId).interrupt('replication was paused');
-      return status(name);
-    },
-    'resume': async ({ name, resynchronize }) => {
-      const { vmId } = host.vm(name);
-      const operation = resynchronize === true ? 'resynchronize' : 'resume';
-      relationships.perform(vmId, operation, { error: null });
-      host.primary(vmId).interrupt('replication was resumed');
-      return status(name);
     },
     'set': async ({ name, settings, replica, fingerprint }) => {
       const { vmId } = host.vm(name);

@@ -1,0 +1,66 @@
+/** Which repair is the smallest that is proven enough (design §7), and whether the two sides may be compared at all. Pure. */
+import { UnderstudyError } from '../model/errors.ts';
+import type { DiskRecord, RequiredResync } from '../model/records.ts';
+import { RESYNC_TRIGGERS, type Rung } from '../model/resync-trigger.ts';
+import type { ReplicaCharacteristics } from './messages.ts';
+
+export interface Range {
+  offset: number;
+  length: number;
+}
+
+export interface Plan {
+  rung: Rung;
+  /** Completes "rung X because …". */
+  reason: string;
+  /** What is to be compared, by disk id. */
+  ranges: Map<string, Range[]>;
+}
+
+/**
+ * `suspects`: what the change map names, by disk id; null where it is not to be trusted. A map explains a loss on the primary's
+ * side whose writes it has seen: triggers 2, 3 and 4. What happened behind our back, or on the replica, no map has seen.
+ */
+export function planOf(
+  required: Pick<RequiredResync, 'trigger'>, disks: DiskRecord[], suspects: Map<string, Range[]> | null, missing: ReadonlySet<string>,
+): Plan {
+  const whole = new Map(disks.map(({ diskId, virtualSize }) => [diskId, [{ offset: 0, length: virtualSize }]]));
+  const { because } = RESYNC_TRIGGERS[required.trigger];
+  if (missing.size > 0) return { rung: 'full-copy', reason: 'the replica has no disk to compare with', ranges: whole };
+  const seenByMap = required.trigger === 2 || required.trigger === 3 || required.trigger === 4;
+  if (!seenByMap) return { rung: 'full-compare', reason: `${because}, which no change map has seen`, ranges: whole };
+  if (suspects === null) return { rung: 'full-compare', reason: `${because}, and the change map is not to be trusted`, ranges: whole };
+  return { rung: 'suspect-regions', reason: `${because}, and the change map names every region that may differ`, ranges: suspects };
+}
+
+/** Bytes to be read on each side. */
+export function readBytesOf(plan: Plan): number {
+  return [...plan.ranges.values()].reduce((sum, ranges) => sum + ranges.reduce((bytes, { length }) => bytes + length, 0), 0);
+}
+
+/** Step 1: size, sector size, geometry and the set of disks must be the same; a missing file is none of these. */
+export function checkCharacteristics(vmName: string, disks: DiskRecord[], theirs: ReplicaCharacteristics[]): void {
+  for (const disk of disks) {
+    const other = theirs.find(({ diskId }) => diskId === disk.diskId);
+    if (other === undefined) {
+      throw mismatch('DISK_SET_MISMATCH', `the replica of VM '${vmName}' has no disk for ${disk.path}`,
+        'Remove replication on both sides and enable it again with this set of disks.');
+    }
+    if (other.missing) continue;
+    compareOne('SIZE_MISMATCH', 'bytes', disk.virtualSize, other.virtualSize, disk, other);
+    compareOne('SECTOR_SIZE_MISMATCH', 'bytes in a logical sector', disk.logicalSectorSize, other.logicalSectorSize, disk, other);
+    if (disk.geometry !== null && other.geometry !== null) {
+      const chs = ({ cylinders, heads, sectorsPerTrack }: NonNullable<DiskRecord['geometry']>) => `${cylinders}/${heads}/${sectorsPerTrack}`;
+      compareOne('GEOMETRY_MISMATCH', 'as geometry', chs(disk.geometry), chs(other.geometry), disk, other);
+    }
+  }
+}
+
+function compareOne<T>(code: string, what: string, ours: T, theirs: T, disk: DiskRecord, other: ReplicaCharacteristics): void {
+  if (ours === theirs) return;
+  throw mismatch(code, `disk ${disk.path} has ${String(ours)} ${what} on the primary, its replica ${other.path} has ${String(theirs)}`,
+    code === 'SIZE_MISMATCH' ? `Bring the replica disk to ${String(ours)} bytes (truncate --size=${String(ours)} ${other.path}), then resume.`
+      : 'Make the replica disk anew with the same properties, then resume.');
+}
+
+const mismatch = (code: string, message: string, remedy: string): UnderstudyError => new UnderstudyError('state', code, message, remedy);

@@ -1,0 +1,316 @@
+/**
+ * Drives resynchronizations on the primary: when they start, the seven steps of design §7, and what an interruption means.
+ *
+ * Invariants
+ * - Every step can be repeated: the record names the step, the token and each disk's cursor, and all of it is durable before the
+ *   next step. A crash, a lost link or a pause continues there.
+ * - Nothing is compared before every write accepted before the step-2 log is on disk (R17; `TrackedVm.begin` sees to it).
+ * - The bits of the change map stay until the merge is on record on the replica (R9): they are pinned from `begin` on.
+ */
+import { isRecoverable, retryDelayMs } from '../model/backoff.ts';
+import { messageOf, UnderstudyError } from '../model/errors.ts';
+import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
+import { BLOCK_BYTES } from '../model/limits.ts';
+import { replicatedDisks, type RelationshipRecord, type ResyncDisk, type ResyncRecord } from '../model/records.ts';
+import { RESYNC_TRIGGERS } from '../model/resync-trigger.ts';
+import { nextAutomaticStart } from '../model/schedule.ts';
+import type { PrimaryVm, ResyncDriver } from '../replication/primary-vm.ts';
+import { StreamChannel } from './compare/frame-channel.ts';
+import type { CompareProgress } from './compare/options.ts';
+import { runSource } from './compare/source.ts';
+import { checkCharacteristics, planOf, type Plan } from './ladder.ts';
+import {
+  characteristicsMessage, resyncBeginMessage, resyncCancelMessage, resyncCompareMessage, resyncMergeMessage, resyncProgressMessage,
+} from './messages.ts';
+import { Pacer } from './pacer.ts';
+import type { ResyncQueue } from './resync-queue.ts';
+
+const STEP_TIMEOUT_MS = 600_000;
+const MERGE_POLL_MS = 10_000;
+
+/** What moves too fast for the catalog. */
+export interface LiveProgress {
+  token: string;
+  disks: Map<string, CompareProgress>;
+  startedAt: number;
+  /** Bytes compared when this stretch began; for the rate. */
+  baseBytes: number;
+  mergedBytes: number;
+  mergeTotalBytes: number;
+}
+
+export class PrimaryResync implements ResyncDriver {
+  readonly queue: ResyncQueue;
+  readonly live = new Map<string, LiveProgress>();
+  #zone: string;
+
+  constructor(queue: ResyncQueue, zone: string) {
+    this.queue = queue;
+    this.#zone = zone;
+  }
+
+  async step(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+    const { state, error } = primary.relationship;
+    await this.#dropAbandoned(primary, signal);
+    if (state === 'WaitingForStartResynchronize') return await this.#awaitStart(primary, signal);
+    const retryAt = error?.retryAt ?? null;
+    if (retryAt !== null && retryAt > primary.ports.clock.now()) {
+      await primary.watchLogs(retryAt - primary.ports.clock.now(), signal);
+      if (signal.aborted || retryAt > primary.ports.clock.now()) return;
+    }
+    await this.#inTurn(primary, signal, () => this.#run(primary, signal));
+  }
+
+  /** When the pending resync of this VM will start by itself; null when only a person starts it. */
+  startOf(relationship: RelationshipRecord, now: number): number | null {
+    const { required, settings } = relationship;
+    if (required === null) return null;
+    if (required.startAt !== null) return required.startAt;
+    if (required.held === true || RESYNC_TRIGGERS[required.trigger].needsExplicitStart) return null;
+    return nextAutomaticStart(settings.autoResync, now, this.#zone);
+  }
+
+  /** What would be done now. Asks the replica how its disks look. */
+  async plan(primary: PrimaryVm, signal: AbortSignal): Promise<Plan> {
+    const { ports, vm, relationship } = primary;
+    const disks = replicatedDisks(vm);
+    const { result } = await primary.link().call(characteristicsMessage, { vmId: vm.vmId }, undefined, { signal });
+    checkCharacteristics(vm.name, disks, result.disks);
+    const missing = new Set(result.disks.filter((disk) => disk.missing).map(({ diskId }) => diskId));
+    const tracked = await primary.hold('resync-plan');
+    try {
+      return planOf(relationship.required ?? { trigger: 8 }, disks, tracked.suspects(), missing);
+    } finally {
+      await primary.letGo('resync-plan');
+      void ports;
+    }
+  }
+
+  async #awaitStart(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+    const { ports, vmId, relationship } = primary;
+    const now = ports.clock.now();
+    const startAt = this.startOf(relationship, now);
+    if (startAt === null || startAt > now) {
+      await primary.report(signal).catch(() => undefined);
+      const nextLook = relationship.settings.frequencySec * 1000;
+      return void (await primary.pause(startAt === null ? nextLook : Math.min(nextLook, startAt - now), signal));
+    }
+    await this.#inTurn(primary, signal, async () => {
+      const { required } = primary.relationship;
+      if (required === null || primary.relationship.state !== 'WaitingForStartResynchronize') return;
+      const resync = newRun(primary, required.trigger, required.reason);
+      ports.relationships.happened(vmId, { kind: 'resync-started', rung: required.rung, reason: required.reason }, { resync, error: null });
+      await this.#run(primary, signal);
+    });
+  }
+
+  async #inTurn(primary: PrimaryVm, signal: AbortSignal, work: () => Promise<void>): Promise<void> {
+    const { ports, vmId, vm, relationship } = primary;
+    if (this.queue.running.length > 0 && !this.queue.running.includes(vmId)) {
+      const running = this.queue.running.map((other) => ports.relationships.vm(other).name);
+      ports.relationships.note(vmId, makeEvent(ACTIVITY_EVENTS.resyncQueued, vm.name, { position: this.queue.waiting.length + 1, running }));
+    }
+    const leave = await this.queue.enter(vmId, relationship.settings.resyncPriority, signal);
+    try {
+      await work();
+    } finally {
+      leave();
+    }
+  }
+
+  /** One attempt, from wherever the record says. Interruptions keep the state; what cannot heal changes it. */
+  async #run(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+    const { ports, vmId, vm } = primary;
+    const stop = new AbortController();
+    const both = AbortSignal.any([signal, stop.signal]);
+    const watch = this.#watchLogs(primary, both);
+    try {
+      await this.#steps(primary, both);
+    } catch (error) {
+      if (signal.aborted || primary.relationship.state !== 'Resynchronizing') throw error;
+      const known = error instanceof UnderstudyError ? error : new UnderstudyError('io', 'RESYNC_FAILED', messageOf(error), 'See the log.', { cause: error });
+      const failures = (primary.relationship.error?.failures ?? 0) + 1;
+      const now = ports.clock.now();
+      const change = (retryAt: number | null) => ({ error: { code: known.code, message: known.message, remedy: known.remedy,
+        since: primary.relationship.error?.since ?? now, retryAt, failures } });
+      const facts = { reason: known.message, code: known.code };
+      if (!isRecoverable(known) && known.code !== 'STALE_TOKEN') {
+        const required = { ...primary.relationship.required!, held: true, startAt: null };
+        ports.relationships.happened(vmId, { kind: 'resync-failed', ...facts, resumable: false }, { ...change(null), required, resync: null });
+        return;
+      }
+      const delayMs = retryDelayMs(failures, primary.relationship.settings.frequencySec);
+      const resync = known.code === 'STALE_TOKEN' ? freshCursors(primary) : primary.relationship.resync;
+      ports.relationships.update(vmId, { ...change(now + delayMs), resync });
+      ports.relationships.note(vmId, makeEvent(ACTIVITY_EVENTS.resyncInterrupted, vm.name, { ...facts, delaySeconds: Math.round(delayMs / 1000) }));
+    } finally {
+      stop.abort();
+      await watch;
+      this.live.delete(vmId);
+    }
+  }
+
+  async #watchLogs(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) await primary.watchLogs(60_000, signal);
+  }
+
+  async #steps(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+    const tracked = await primary.hold('resync');
+    try {
+      const unbroken = () => primary.relationship.resync!.firstEpoch > 0 && tracked.logging;
+      if (!unbroken()) await this.#track(primary, signal);
+      if (primary.relationship.resync!.phase === 'comparing') await this.#compare(primary, signal);
+      if (primary.relationship.resync!.phase === 'completing') await this.#complete(primary, signal);
+      await this.#awaitMerge(primary, signal);
+    } finally {
+      await primary.letGo('resync');
+    }
+  }
+
+  /** Steps 1 to 3: characteristics, tracking from here on, diff disks. */
+  async #track(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+    const { ports, vmId, vm } = primary;
+    const plan = await this.plan(primary, signal);
+    const tracked = primary.tracked!;
+    const firstEpoch = await tracked.begin({ keepMap: true });
+    const { required } = primary.relationship;
+    ports.relationships.update(vmId, {
+      required: required === null ? null : { ...required, rung: plan.rung },
+      resync: { ...primary.relationship.resync!, phase: 'comparing', rung: plan.rung, reason: plan.reason, firstEpoch,
+        disks: disksOf(plan) },
+    });
+    const { token } = primary.relationship.resync!;
+    await primary.link().call(resyncBeginMessage, { vmId, token, rung: plan.rung, reason: plan.reason, firstEpoch }, undefined,
+      { signal, timeoutMs: STEP_TIMEOUT_MS });
+    const disks = replicatedDisks(vm).map(({ diskId, path }) => rangeEvent(path, plan.ranges.get(diskId) ?? []));
+    ports.relationships.note(vmId, makeEvent(ACTIVITY_EVENTS.compareStarted, vm.name, { disks }));
+  }
+
+  /** Step 4. */
+  async #compare(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+    const { ports, vmId, vm } = primary;
+    const { token, rung, reason, firstEpoch } = primary.relationship.resync!;
+    await primary.link().call(resyncBeginMessage, { vmId, token, rung, reason, firstEpoch }, undefined, { signal, timeoutMs: STEP_TIMEOUT_MS });
+    const startedAt = ports.clock.now();
+    const compared = Object.values(primary.relationship.resync!.disks).reduce((sum, disk) => sum + disk.comparedBytes, 0);
+    this.live.set(vmId, { token, disks: new Map(), startedAt, baseBytes: compared, mergedBytes: 0, mergeTotalBytes: 0 });
+    for (const { diskId } of replicatedDisks(vm)) {
+      if (!primary.relationship.resync!.disks[diskId]!.compared) await this.#compareDisk(primary, diskId, signal);
+    }
+    const { resync } = primary.relationship;
+    const seconds = Math.round((ports.clock.now() - resync!.startedAt) / 1000);
+    const disks = replicatedDisks(vm).map(({ diskId, path }) =>
+      ({ path, blocksSent: Math.ceil(resync!.disks[diskId]!.sentBytes / BLOCK_BYTES) }));
+    ports.relationships.note(vmId, makeEvent(ACTIVITY_EVENTS.compareFinished, vm.name, { disks, seconds, result: 'success' }));
+    ports.relationships.update(vmId, { resync: { ...resync!, phase: 'completing' } });
+  }
+
+  async #compareDisk(primary: PrimaryVm, diskId: string, signal: AbortSignal): Promise<void> {
+    const { ports, vmId, relationship } = primary;
+    const { token, rung, disks } = relationship.resync!;
+    const before = disks[diskId]!;
+    const tracked = primary.tracked!.disk(diskId);
+    const suspects = rung === 'suspect-regions' ? primary.tracked!.suspects() : null;
+    if (rung === 'suspect-regions' && suspects === null) {
+      throw new UnderstudyError('io', 'STALE_TOKEN', 'the change map was lost during the resynchronization', 'It starts over by itself.');
+    }
+    const pacer = new Pacer(ports.clock, relationship.settings.resyncShare, () => tracked.openOperations, signal);
+    const stream = await primary.link().stream(resyncCompareMessage, { vmId, token, diskId, fresh: before.cursor === 0 }, { signal });
+    const keep = (change: Partial<ResyncDisk>) => {
+      const { resync } = primary.relationship;
+      ports.relationships.update(vmId, {
+        resync: { ...resync!, disks: { ...resync!.disks, [diskId]: { ...resync!.disks[diskId]!, ...change } } } });
+    };
+    const counted = (progress: { comparedBytes: number; differingBytes: number; sentBytes: number; wireBytes: number }) => ({
+      comparedBytes: before.comparedBytes + progress.comparedBytes, differingBytes: before.differingBytes + progress.differingBytes,
+      sentBytes: before.sentBytes + progress.sentBytes, wireBytes: before.wireBytes + progress.wireBytes });
+    let latest = before;
+    const result = await runSource(new StreamChannel(stream, stream, ports.compute), {
+      disk: tracked.disk, mode: 'mend', compute: ports.compute, session: { token, phase: 'comparing' }, signal, cursor: before.cursor,
+      ...(suspects === null ? {} : { ranges: suspects.get(diskId)! }),
+      pace: (bytes) => pacer.read(bytes), paceWire: (bytes) => pacer.sent(bytes),
+      onCursor: (cursor) => keep({ ...counted(latest), cursor }),
+      onProgress: (progress) => {
+        latest = { ...latest, ...progress };
+        this.live.get(vmId)?.disks.set(diskId, progress);
+      },
+    });
+    keep({ ...counted(result), cursor: tracked.disk.virtualSize, compared: true });
+    const { transferred } = primary.relationship;
+    ports.relationships.update(vmId, { transferred: { ...transferred, resyncBytes: transferred.resyncBytes + result.sentBytes,
+      wireBytes: transferred.wireBytes + result.wireBytes } });
+  }
+
+  /** Steps 5 and 6: one log switch makes what will be merged one instant; then the merge is on record. */
+  async #complete(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+    const { ports, vmId } = primary;
+    const { token, throughEpoch: known } = primary.relationship.resync!;
+    if (known === null) await primary.tracked!.switchLog();
+    const throughEpoch = known ?? primary.outbox.newestClosed();
+    ports.relationships.update(vmId, { resync: { ...primary.relationship.resync!, throughEpoch } });
+    await primary.ship(signal);
+    await primary.link().call(resyncMergeMessage, { vmId, token, throughEpoch }, undefined, { signal, timeoutMs: STEP_TIMEOUT_MS });
+    const disks = Object.entries(primary.relationship.resync!.disks).map(([diskId, { sentBytes }]) =>
+      ({ path: primary.vm.disks.find((disk) => disk.diskId === diskId)!.path, bytes: sentBytes }));
+    ports.relationships.note(vmId, makeEvent(ACTIVITY_EVENTS.mergeStarted, primary.vm.name, { disks }));
+    ports.relationships.update(vmId, {
+      baselineId: token, lastAppliedEpoch: throughEpoch, consistentFrom: throughEpoch, mapTrusted: true,
+      resync: { ...primary.relationship.resync!, phase: 'merging' },
+    });
+  }
+
+  /** Until the replica has merged. From here on the old suspects are repaired (R9). */
+  async #awaitMerge(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+    const { ports, vmId, vm } = primary;
+    const { token, startedAt } = primary.relationship.resync!;
+    for (;;) {
+      const { result } = await primary.link().call(resyncProgressMessage, { vmId, waitMs: MERGE_POLL_MS }, undefined, { signal, timeoutMs: 60_000 });
+      const live = this.live.get(vmId);
+      if (live !== undefined) Object.assign(live, { mergedBytes: result.mergedBytes, mergeTotalBytes: result.totalBytes });
+      if (result.token !== token && result.baselineId === token) break;
+      if (result.token !== token) throw new UnderstudyError('state', 'STALE_TOKEN', 'the replica lost this resynchronization', 'It starts over by itself.');
+      signal.throwIfAborted();
+    }
+    await primary.tracked!.repaired();
+    const seconds = Math.round((ports.clock.now() - startedAt) / 1000);
+    ports.relationships.note(vmId, makeEvent(ACTIVITY_EVENTS.mergeFinished, vm.name, { deletedPoints: 0, seconds }));
+    ports.relationships.happened(vmId, { kind: 'resync-finished', reason: 'the replica disks are merged' },
+      { resync: null, required: null, error: null });
+    await primary.report(signal);
+  }
+
+  /** A run that was cancelled or became void: its diff disks on the replica go as soon as the replica can be reached. */
+  async #dropAbandoned(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+    const { abandoned } = primary.relationship;
+    if (abandoned == null) return;
+    try {
+      await primary.link().call(resyncCancelMessage, { vmId: primary.vmId, token: abandoned }, undefined, { signal });
+      primary.ports.relationships.update(primary.vmId, { abandoned: null });
+    } catch (error) {
+      primary.ports.log.debug({ error: messageOf(error) }, 'the replica could not be told of a cancelled resynchronization yet');
+    }
+  }
+}
+
+function newRun(primary: PrimaryVm, trigger: ResyncRecord['trigger'], reason: string): ResyncRecord {
+  return { token: primary.ports.random.uuid(), phase: 'characteristics', rung: 'full-compare', trigger, reason,
+    startedAt: primary.ports.clock.now(), firstEpoch: 0, throughEpoch: null, disks: {} };
+}
+
+/** Starts over with a new token, still in the same state. */
+const freshCursors = (primary: PrimaryVm): ResyncRecord =>
+  newRun(primary, primary.relationship.required?.trigger ?? 8, primary.relationship.required?.reason ?? 'it starts over');
+
+function disksOf(plan: Plan): Record<string, ResyncDisk> {
+  return Object.fromEntries([...plan.ranges].map(([diskId, ranges]) => [diskId, {
+    totalBytes: ranges.reduce((sum, { length }) => sum + length, 0), cursor: 0, compared: false, comparedBytes: 0, differingBytes: 0,
+    sentBytes: 0, wireBytes: 0 }]));
+}
+
+/** Blocks of 4096 bytes, both ends inside. */
+function rangeEvent(path: string, ranges: { offset: number; length: number }[]) {
+  const first = ranges[0];
+  const last = ranges.at(-1);
+  return { path, ranges: ranges.length, startBlock: first === undefined ? 0 : Math.floor(first.offset / BLOCK_BYTES),
+    endBlock: last === undefined ? 0 : Math.floor((last.offset + last.length - 1) / BLOCK_BYTES) };
+}

@@ -1,0 +1,154 @@
+/** Pausing and going on, and everything about resynchronization. */
+import { UnderstudyError } from '../../model/errors.ts';
+import { replicatedDisks, type RelationshipRecord, type VmRecord } from '../../model/records.ts';
+import { readBytesOf } from '../../resync/ladder.ts';
+import type { HostOperations, Params, ResyncQueueEntry, ResyncStatus, Status } from '../api/contract.ts';
+import type { Host } from '../host.ts';
+import { statusShape } from '../status.ts';
+
+type Operations = Pick<HostOperations, 'suspend' | 'resume' | 'cancel-resync' | 'resync.status' | 'resync.plan' | 'resync.queue'>;
+
+/** For an estimate before anything is measured: what one core compares. */
+const COMPARE_BYTES_PER_SEC = 1 << 30;
+const START_AHEAD_MS_MAX = 7 * 86_400_000;
+
+export function resyncOperations(host: Host): Operations {
+  const { relationships } = host;
+  const status = (name: string): Status => statusShape(host, host.vm(name));
+  return {
+    'suspend': async ({ name }) => {
+      const { vmId } = host.vm(name);
+      relationships.perform(vmId, 'suspend', {}, merging(host, vmId));
+      host.primary(vmId).interrupt('replication was paused');
+      return status(name);
+    },
+    'resume': async (params) => {
+      resume(host, params);
+      return status(params.name);
+    },
+    'cancel-resync': async ({ name }) => {
+      const { vmId } = host.vm(name);
+      const { resync, required } = relationships.get(vmId);
+      relationships.perform(vmId, 'cancel-resync', {
+        error: null, required: required === null ? null : { ...required, held: true, startAt: null },
+        ...(resync === null ? {} : { resync: null, abandoned: resync.token }),
+      }, merging(host, vmId));
+      host.primary(vmId).interrupt('the resynchronization was cancelled');
+      return status(name);
+    },
+    'resync.status': async ({ name }) => resyncStatusShape(host, host.vm(name)),
+    'resync.plan': async ({ name }, { signal }) => {
+      const vm = host.vm(name);
+      relationships.get(vm.vmId);
+      onPrimary(host, vm, 'resync plan');
+      const plan = await host.resync.plan(host.primary(vm.vmId), signal);
+      const readBytes = readBytesOf(plan);
+      return {
+        vmName: name, rung: plan.rung, reason: plan.reason, readBytes, estimatedSeconds: readBytes / COMPARE_BYTES_PER_SEC,
+        disks: replicatedDisks(vm).map(({ diskId, path, virtualSize }) => ({
+          path, totalBytes: virtualSize, readBytes: (plan.ranges.get(diskId) ?? []).reduce((sum, { length }) => sum + length, 0),
+          ranges: plan.ranges.get(diskId)?.length ?? 0 })),
+      };
+    },
+    'resync.queue': async () => queueShape(host),
+  };
+}
+
+function resume(host: Host, { name, resynchronize, at, continue: goOn }: Params<'resume'>): void {
+  const { relationships } = host;
+  const { vmId } = host.vm(name);
+  const { state, required, resync } = relationships.get(vmId);
+  const now = host.parts.clock.now();
+  const startAt = at === undefined ? now : Date.parse(at);
+  if (startAt < now - 1000 || startAt > now + START_AHEAD_MS_MAX) {
+    throw new UnderstudyError('usage', startAt < now ? 'START_TIME_IN_PAST' : 'START_TIME_TOO_FAR',
+      `the start ${at} is not between now (${new Date(now).toISOString()}) and 7 days ahead`, 'Give a time within the next 7 days.');
+  }
+  const starts = resynchronize === true || state === 'WaitingForStartResynchronize';
+  const circumstances = { ...merging(host, vmId), ...(at === undefined ? {} : { startAt: at }) };
+  if (at !== undefined && !starts) {
+    throw new UnderstudyError('usage', 'START_TIME_WITHOUT_RESYNC', `VM '${name}' is in state ${state}: only a resynchronization can start at a time`,
+      `Add --resynchronize, or leave --at away.`);
+  }
+  if (goOn === true && state !== 'ResynchronizeSuspended') {
+    throw new UnderstudyError('state', 'INVALID_STATE', `VM '${name}' is in state ${state}: there is no paused resynchronization to continue`,
+      'See its status.');
+  }
+  const asked = { trigger: 8 as const, reason: 'the user asked for it', rung: 'full-compare' as const, since: now };
+  const change = starts ? {
+    error: null, required: { ...(resynchronize === true && required === null ? asked : (required ?? asked)), startAt, held: false },
+    ...(resync === null ? {} : { resync: null, abandoned: resync.token }),
+  } : { error: null };
+  relationships.perform(vmId, resynchronize === true ? 'resynchronize' : 'resume', change, circumstances);
+  const primary = host.primary(vmId);
+  if (resynchronize === true) primary.tracked?.goMapOnly();
+  primary.interrupt('replication was resumed');
+}
+
+function merging(host: Host, vmId: string): { merging: boolean } {
+  return { merging: host.relationships.find(vmId)?.resync?.phase === 'merging' };
+}
+
+function onPrimary(host: Host, vm: VmRecord, operation: string): void {
+  if (vm.side === 'primary') return;
+  const { remote } = host.relationships.get(vm.vmId);
+  throw new UnderstudyError('state', 'WRONG_SIDE',
+    `VM '${vm.name}' is on this host as replica: operation '${operation}' belongs on the primary, host ${remote.name || remote.host}`,
+    `Run it on host ${remote.name || remote.host}.`);
+}
+
+const PHASE_TEXT = { characteristics: 'characteristics', tracking: 'tracking', comparing: 'comparing', completing: 'completing',
+  merging: 'merging' } as const;
+
+export function resyncStatusShape(host: Host, vm: VmRecord): ResyncStatus {
+  const relationship = host.relationships.get(vm.vmId);
+  const { resync, required, state } = relationship;
+  const live = host.resync.live.get(vm.vmId);
+  const startAt = host.resync.startOf(relationship, host.parts.clock.now());
+  const disks = replicatedDisks(vm).map(({ diskId, path, virtualSize }) => {
+    const kept = resync?.disks[diskId];
+    const now = live?.disks.get(diskId);
+    const running = kept !== undefined && !kept.compared && now !== undefined;
+    return {
+      path, totalBytes: kept?.totalBytes ?? (resync === null ? virtualSize : 0), cursor: kept?.cursor ?? 0,
+      comparedBytes: running ? Math.max(kept.comparedBytes, now.comparedBytes) : (kept?.comparedBytes ?? 0),
+      differingBytes: running ? Math.max(kept.differingBytes, now.differingBytes) : (kept?.differingBytes ?? 0),
+      sentBytes: running ? Math.max(kept.sentBytes, now.sentBytes) : (kept?.sentBytes ?? 0),
+    };
+  });
+  const total = disks.reduce((sum, disk) => sum + disk.totalBytes, 0);
+  const compared = disks.reduce((sum, disk) => sum + disk.comparedBytes, 0);
+  const elapsed = live === undefined ? 0 : (host.parts.clock.now() - live.startedAt) / 1000;
+  const rate = live === undefined || elapsed <= 0 ? null : Math.max(0, compared - live.baseBytes) / elapsed;
+  return {
+    vmName: vm.name, phase: phaseOf(relationship), rung: resync?.rung ?? required?.rung ?? null, state,
+    reason: resync?.reason ?? required?.reason ?? null, trigger: required?.trigger ?? null,
+    percent: resync === null ? null : resync.phase === 'merging' || total === 0 ? 100 : Math.floor((compared / total) * 100),
+    disks, etaSeconds: rate === null || rate === 0 || resync?.phase !== 'comparing' ? null : (total - compared) / rate,
+    bytesPerSecond: rate, startTime: startAt === null ? null : new Date(startAt).toISOString(),
+    resyncStartTime: resync === null ? null : new Date(resync.startedAt).toISOString(),
+    mergedBytes: live?.mergedBytes ?? 0, mergeTotalBytes: live?.mergeTotalBytes ?? 0,
+  };
+}
+
+function phaseOf({ resync, state }: RelationshipRecord): string {
+  if (state === 'WaitingForStartResynchronize') return 'required';
+  if (resync === null) return 'none';
+  return state === 'ResynchronizeSuspended' ? 'paused' : PHASE_TEXT[resync.phase];
+}
+
+function queueShape(host: Host): ResyncQueueEntry[] {
+  const { running, waiting } = host.resync.queue;
+  const now = host.parts.clock.now();
+  const entries: ResyncQueueEntry[] = [];
+  for (const { vmId, side, state, settings, required } of host.catalog.relationships.list()) {
+    if (side !== 'primary' || (required === null && state !== 'Resynchronizing')) continue;
+    const startAt = host.resync.startOf(host.relationships.get(vmId), now);
+    const position = running.includes(vmId) ? 0 : waiting.indexOf(vmId) + 1;
+    const standing = running.includes(vmId) ? 'running' : waiting.includes(vmId) ? 'waiting'
+      : state === 'ResynchronizeSuspended' ? 'paused' : 'scheduled';
+    entries.push({ vmName: host.relationships.vm(vmId).name, standing, position, priority: settings.resyncPriority,
+      startTime: startAt === null ? null : new Date(startAt).toISOString(), reason: required?.reason ?? null });
+  }
+  return entries.sort((a, b) => a.position - b.position);
+}
