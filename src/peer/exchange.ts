@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { TLSSocket } from 'node:tls';
 import { UnderstudyError } from '../model/errors.ts';
 import type { Clock, Logger } from '../model/ports.ts';
+import { lengthOf, readBody, writeBody } from './body.ts';
 import type { Budget } from './budget.ts';
 import type { PeerDispatcher } from './dispatcher.ts';
 import { FRAME_HEADER_BYTES } from './framing.ts';
@@ -52,20 +53,20 @@ export async function answer(
   try {
     // Memory first, so that a body is read only when there is room; until then TCP holds the sender back.
     const bytes = head.bytes + head.replyBytesMax + JSON_BYTES_MAX;
-    releases.push(await connection.memory.acquire(bytes, gone.signal), await parts.memory.acquire(bytes, gone.signal));
+    releases.push(await connection.memory.acquire(bytes, gone.signal));
+    releases.push(await parts.memory.acquire(bytes, gone.signal));
     request.socket.setTimeout(parts.limits.idleMs);
     const body = await readBody(request, head.bytes);
     // The handler may take its time; whether the caller still waits is the caller's to say.
     request.socket.setTimeout(0);
     const reply = await parts.dispatcher.dispatch(connection.caller, head.name, body, gone.signal);
     request.socket.setTimeout(parts.limits.idleMs);
-    const sent = send(response, reply, gone.signal);
     // The caller may have the whole reply, and ask again, before this side hears that it was written.
-    connection.busy = false;
-    await sent;
+    response.once('prefinish', () => { connection.busy = false; });
+    response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': lengthOf(reply) });
+    await writeBody(response, reply);
   } finally {
     for (const release of releases) release();
-    connection.busy = false;
   }
 }
 
@@ -136,27 +137,4 @@ function checkName(
   }
   if (request.method !== method) return { status: 405, error: protocolViolated(`${name} is asked with ${method}`) };
   return { name };
-}
-
-function readBody(request: IncomingMessage, declared: number): Promise<Buffer> {
-  return new Promise((resolve, reject) => {
-    const body = Buffer.allocUnsafe(declared);
-    let filled = 0;
-    request.on('data', (part: Buffer) => { filled += part.copy(body, filled); });
-    request.on('end', () => resolve(body.subarray(0, filled)));
-    request.on('error', reject);
-    request.on('close', () => reject(new Error('the request broke off')));
-  });
-}
-
-function send(response: ServerResponse, parts: readonly Uint8Array[], signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
-    signal.throwIfAborted();
-    response.once('finish', resolve);
-    const bytes = parts.reduce((sum, part) => sum + part.byteLength, 0);
-    response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': bytes });
-    for (const part of parts) if (part.byteLength > 0) response.write(part);
-    response.end();
-  });
 }

@@ -4,6 +4,7 @@ import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import { z } from 'zod';
 import type { Clock } from '../model/ports.ts';
+import { lengthOf, readBody, writeBody } from './body.ts';
 import { Budget } from './budget.ts';
 import { FRAME_HEADER_BYTES } from './framing.ts';
 import type { HostIdentity } from './identity.ts';
@@ -133,8 +134,8 @@ export class TlsPeerLink implements PeerLink {
         answered = true;
         readReply(message.name, reply, message.replyBytesMax).then(resolve, reject).finally(() => abandon(asked));
       });
-      for (const part of body) if (part.byteLength > 0) asked.write(part);
-      asked.end();
+      // What breaks the connection shows as 'error' or 'close'; an answer before the end of the body is as good as one after.
+      writeBody(asked, body).catch(() => {});
     });
   }
 
@@ -189,30 +190,16 @@ class PinnedAgent extends Agent {
   }
 }
 
-/** Reads a whole reply of a declared length into one buffer. */
-function readReply(name: string, reply: IncomingMessage, payloadMax: number): Promise<Buffer> {
-  return new Promise((resolve, reject) => {
-    const declared = Number(reply.headers['content-length'] ?? Number.NaN);
-    const most = FRAME_HEADER_BYTES + JSON_BYTES_MAX + payloadMax;
-    if (!(declared >= 0 && declared <= most)) {
-      reply.destroy();
-      reject(replyInvalid(name, `HTTP status ${reply.statusCode} with a body of ${declared} bytes, at most ${most} are allowed`));
-      return;
-    }
-    const body = Buffer.allocUnsafe(declared);
-    let filled = 0;
-    reply.on('data', (part: Buffer) => { filled += part.copy(body, filled); });
-    reply.on('end', () => resolve(body.subarray(0, filled)));
-    reply.on('error', reject);
-    reply.on('close', () => reject(new Error('the reply broke off')));
-  });
+/** Reads a whole reply of a declared length. */
+async function readReply(name: string, reply: IncomingMessage, payloadMax: number): Promise<Buffer> {
+  const declared = Number(reply.headers['content-length'] ?? Number.NaN);
+  const most = FRAME_HEADER_BYTES + JSON_BYTES_MAX + payloadMax;
+  if (declared >= 0 && declared <= most) return readBody(reply, declared);
+  reply.destroy();
+  throw replyInvalid(name, `HTTP status ${reply.statusCode} with a body of ${declared} bytes, at most ${most} are allowed`);
 }
 
 /** An answer that came before the question was out is a refusal: nobody will read the rest. */
 function abandon(asked: ClientRequest): void {
   if (!asked.writableFinished) asked.destroy();
-}
-
-function lengthOf(parts: readonly Uint8Array[]): number {
-  return parts.reduce((sum, part) => sum + part.byteLength, 0);
 }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { chmod, mkdtemp, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -24,8 +25,8 @@ async function image(size: number, pieces: readonly (readonly [offset: number, b
 }
 
 /**
- * Stands for ssh: passes the words after the host through a shell, as sshd does, where `understudy` is this program. The
- * child runs the module itself, since the command line is another part.
+ * Stands for ssh: passes the words after the host through a shell, as sshd does, where `understudy` is this program.
+ * The child runs the module itself, since the command line is another part.
  */
 async function fakeShell(): Promise<string> {
   const program = join(folder, 'understudy');
@@ -33,7 +34,8 @@ async function fakeShell(): Promise<string> {
   const serve = join(folder, 'serve.mjs');
   await writeFile(
     serve,
-    `import { serveStdio, asyncStdout } from ${JSON.stringify(module)};
+    `process.stdout.isTTY; // The command line looks at it too.
+     import { serveStdio, asyncStdout } from ${JSON.stringify(module)};
      const failed = (error) => { console.error(error.message); process.exit(5); };
      await serveStdio(process.stdin, asyncStdout(), process.argv[2]).catch(failed);
      process.exit(0);`,
@@ -133,6 +135,15 @@ test('through a remote shell a disk is pushed, pulled, created and compared, wit
     const { firstDifference, differingBytes } = await diskCompare(from, to, options);
     assert.deepEqual([firstDifference, differingBytes], [SIZE - 1, 4096]);
   }
+});
+
+test('more than a pipe holds is pulled and pushed', async () => {
+  const options = { clock, rsh };
+  const a = await image(24 * 2 ** 20, [[2 ** 20, randomBytes(20 * 2 ** 20)]]);
+  const [pulled, pushed] = [join(folder, 'large-pulled.img'), join(folder, 'large-pushed.img')];
+  await diskSync(`somewhere:${a}`, pulled, options);
+  await diskSync(a, `somewhere:${pushed}`, options);
+  for (const copy of [pulled, pushed]) assert.ok((await readFile(a)).equals(await readFile(copy)));
 });
 
 test('what the other host refuses, and what its shell says, reaches the user', async () => {

@@ -5,7 +5,6 @@
  * Running a sync again is how it is resumed: what is equal by then costs a compare and no transfer. No cursor is kept
  * between runs, because nothing proves that neither disk was written meanwhile.
  */
-import { createWriteStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import type { Readable, Writable } from 'node:stream';
 import { MemoryDisk } from '../disk/memory-disk.ts';
@@ -252,11 +251,12 @@ export async function serveStdio(
 }
 
 /**
- * Standard output that never blocks this thread. `process.stdout` does when it is a pipe, and a source that cannot
- * read while it writes could wait for a target that cannot read while it writes.
+ * Standard output for `serveStdio`. Where it is a pipe or a socket this runtime writes without blocking, which matters: a
+ * source that could not read while it writes could wait for a target that cannot read while it writes. A second stream on
+ * the same descriptor would not do, since the first one has made it non-blocking.
  */
 export function asyncStdout(): Writable {
-  return createWriteStream('', { fd: 1, autoClose: false });
+  return process.stdout;
 }
 
 async function refuseSameFile(from: DiskPlace, to: DiskPlace): Promise<void> {

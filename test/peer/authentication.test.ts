@@ -8,7 +8,7 @@ import { createServer as createTlsServer } from 'node:tls';
 import { z } from 'zod';
 import { UnderstudyError } from '../../src/model/errors.ts';
 import type { PeerMessage } from '../../src/peer/message.ts';
-import { identityOf, readAll, startRig } from './rig.ts';
+import { clockWithSleep, identityOf, readAll, startRig } from './rig.ts';
 import type { Rig } from './rig.ts';
 
 const echo: PeerMessage<{ n: number }, { n: number }> = {
@@ -157,14 +157,16 @@ test('a closed port, a port without TLS and a silent port are told apart', async
   await once(closed, 'close');
   await assert.rejects(rig.link({ port: closedPort }).call(echo, { n: 1 }), { kind: 'peer', code: 'PEER_REFUSED' });
 
-  for (const [greeting, reason] of [['SSH-2.0-x\r\n', /TLS 1\.3/], [null, /no answer within 0\.1 s/]] as const) {
+  for (const [greeting, reason] of [['SSH-2.0-x\r\n', /TLS 1\.3/], [null, /no answer within 1\.234 s/]] as const) {
+    const clock = clockWithSleep(1234);
     const other = createServer((socket) => {
       socket.on('error', () => {});
       if (greeting !== null) socket.write(greeting);
+      else socket.once('data', () => clock.end());
     }).listen(0, '127.0.0.1');
     await once(other, 'listening');
     const { port } = other.address() as { port: number };
-    const link = rig.link({ port, limits: { connectMs: 100 } });
+    const link = rig.link({ port, clock, limits: { connectMs: 1234 } });
     await assert.rejects(link.call(echo, { n: 1 }), { kind: 'peer', code: 'PEER_TLS_FAILED', message: reason });
     other.close();
   }

@@ -8,7 +8,7 @@ import { decodeFrame } from '../../src/peer/framing.ts';
 import type { PeerMessage } from '../../src/peer/message.ts';
 import { fromWire } from '../../src/peer/peer-errors.ts';
 import { PeerServer } from '../../src/peer/server.ts';
-import { readAll, realClock, startRig } from './rig.ts';
+import { clockWithSleep, readAll, realClock, startRig } from './rig.ts';
 import type { Rig } from './rig.ts';
 
 const MIB = 1024 * 1024;
@@ -97,7 +97,7 @@ test('a second request before the first is answered is refused', async () => {
 });
 
 test('a request whose head or body dribbles is cut, and the server goes on', async () => {
-  await using rig = await startRig({ headersMs: 200, idleMs: 200 });
+  await using rig = await startRig({ headersMs: 1000, idleMs: 1000 });
   const seen = handleSend(rig);
   const slowHead = await rawAnswer(rig, 'POST /peer/v1/send HTTP/1.1\r\nHo', 'stay');
   assert.deepEqual(refusalOf(slowHead), [408, 'PEER_PROTOCOL']);
@@ -107,7 +107,7 @@ test('a request whose head or body dribbles is cut, and the server goes on', asy
 });
 
 test('who does not take a reply is cut, and its memory is free again', async () => {
-  await using rig = await startRig({ idleMs: 200, bytesPerPeer: 17 * MIB });
+  await using rig = await startRig({ idleMs: 1000, bytesPerPeer: 17 * MIB });
   rig.dispatcher.handle(send, async (_caller, params) => ({ result: params, payload: Buffer.alloc(16 * MIB) }));
   const socket = await rig.raw();
   socket.pause();
@@ -145,7 +145,7 @@ test('connections of one peer are bounded, and one that ends makes room', async 
 });
 
 test('strangers that hold connections of an address are bounded and do not lock out peers for ever', async () => {
-  await using rig = await startRig({ strangersPerAddress: 2, handshakeMs: 200 });
+  await using rig = await startRig({ strangersPerAddress: 2, handshakeMs: 1000 });
   handleSend(rig);
   const strangers = [1, 2, 3].map(() => connect(rig.port, '127.0.0.1').on('error', () => {}));
   await readAll(strangers[2]!);
@@ -206,9 +206,12 @@ test('a call that is not answered in time, or aborted, ends on both sides; the l
     }
     return { result: params };
   });
-  const link = rig.link();
-  await assert.rejects(link.call(send, { n: 1 }, undefined, { timeoutMs: 100 }),
-    { kind: 'peer', code: 'PEER_TIMEOUT', message: /send within 0\.1 s/ });
+  const clock = clockWithSleep(1234);
+  const link = rig.link({ clock });
+  const late = link.call(send, { n: 1 }, undefined, { timeoutMs: 1234 });
+  await arrived.promise;
+  clock.end();
+  await assert.rejects(late, { kind: 'peer', code: 'PEER_TIMEOUT', message: /send within 1\.234 s/ });
   arrived = Promise.withResolvers();
   const abort = new AbortController();
   const reason = new Error('cancelled by the user');

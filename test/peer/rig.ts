@@ -15,7 +15,6 @@ import type { HostIdentity } from '../../src/peer/identity.ts';
 import { PeerServer } from '../../src/peer/server.ts';
 import type { PeerServerLimits, Refusal } from '../../src/peer/server.ts';
 import { TlsPeerLink } from '../../src/peer/tls-link.ts';
-import type { TlsLinkLimits } from '../../src/peer/tls-link.ts';
 
 export const realRandom: Random = { uuid: randomUUID, bytes: (count) => randomBytes(count) };
 
@@ -24,6 +23,16 @@ export const realClock: Clock = {
   monotonic: () => performance.now(),
   sleep: (ms, signal) => sleep(ms, undefined, { ref: false, ...(signal === undefined ? {} : { signal }) }),
 };
+
+/** Real time, but a sleep of `ms` ends exactly when the test says so. */
+export function clockWithSleep(ms: number): Clock & { end(): void } {
+  const ended = Promise.withResolvers<void>();
+  return {
+    ...realClock,
+    sleep: (asked, signal) => (asked === ms ? ended.promise : realClock.sleep(asked, signal)),
+    end: () => ended.resolve(),
+  };
+}
 
 export class LogCapture implements Logger {
   readonly lines: { level: string; fields: object; message: string }[] = [];
@@ -54,7 +63,7 @@ export interface Rig extends AsyncDisposable {
   replica: HostIdentity;
   port: number;
   /** The primary's link, or one that differs in what is named. */
-  link(parts?: { identity?: HostIdentity; fingerprint?: string; port?: number; limits?: Partial<TlsLinkLimits> }): TlsPeerLink;
+  link(parts?: Partial<ConstructorParameters<typeof TlsPeerLink>[0]>): TlsPeerLink;
   /** A TLS connection without the product's client. */
   raw(options?: ConnectionOptions): Promise<TLSSocket>;
 }

@@ -41,6 +41,18 @@ export class History {
     return { data, answered: (at) => (write.answered = at) };
   }
 
+  /**
+   * The machine went down: writes that were answered but not flushed may be gone. What the disk holds now is the guest's truth
+   * from here on, as if it had been written at this instant.
+   */
+  reborn(disk: number, content: Uint8Array, now: number): void {
+    const view = Buffer.from(content.buffer, content.byteOffset, content.byteLength);
+    for (const [sector, writes] of this.#bySector[disk]!) {
+      const id = view.readDoubleLE(sector * SECTOR);
+      writes.push({ id, asked: now, answered: now, zero: id === 0 });
+    }
+  }
+
   get count(): number {
     return this.#writes.length;
   }

@@ -1,8 +1,10 @@
 /** The link between two simulated hosts: delays, loss of questions and answers, cuts, and the crash of either end. */
+import type { Duplex } from 'node:stream';
 import { UnderstudyError } from '../../src/model/errors.ts';
 import type { PeerDispatcher } from '../../src/peer/dispatcher.ts';
-import { decodeReply, encodeRequest, type PeerLink } from '../../src/peer/link.ts';
+import { decodeReply, encodeRequest, encodeStreamParams, type PeerLink } from '../../src/peer/link.ts';
 import type { Life, Scheduler } from './scheduler.ts';
+import { simStream } from './sim-stream.ts';
 
 export interface SimNetwork {
   cut: boolean;
@@ -43,7 +45,23 @@ export function simLink(scheduler: Scheduler, network: SimNetwork, near: Life, f
       });
       return decodeReply(message, reply);
     },
-    stream: () => Promise.reject(unreachable()),
+    async stream(message, params) {
+      const opened = await new Promise<Duplex>((resolve, reject) => {
+        const fail = () => reject(unreachable());
+        carry(near, () => {
+          const end = far();
+          if (end === null || !end.life.alive) return fail();
+          void end.dispatcher.openStream({ fingerprint, address: '10.0.0.1:1' }, message.name, encodeStreamParams(message, params))
+            .then((answer) => {
+              if ('refusal' in answer) return reject(answer.refusal);
+              const [ours, theirs] = simStream(scheduler, network, near, end.life);
+              void answer.run(theirs);
+              resolve(ours);
+            });
+        }, fail);
+      });
+      return opened;
+    },
     async close() {},
   };
 }

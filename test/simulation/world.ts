@@ -27,6 +27,8 @@ export class World {
   /** Set for good when a machine crash (or another real cause) has made a resync necessary. */
   lossExpected = false;
   checks = 0;
+  /** Resyncs start by themselves, at any time. */
+  autoResync = false;
   #guestRuns = false;
 
   constructor(seed: number) {
@@ -69,7 +71,7 @@ export class World {
         diskId, path: this.diskPath(index), format: 'raw', virtualSize: DISK_BYTES, logicalSectorSize: 512, geometry: null })),
     };
     this.primary.catalog.vms.put(vm);
-    this.primary.catalog.relationships.put(newRelationship(frequencySec, now));
+    this.primary.catalog.relationships.put(newRelationship(frequencySec, now, this.autoResync));
     await this.during(this.primary.ports.link({ host: '', port: 0, fingerprint: '' }).call(enableMessage, {
       vmId: VM_ID, name: 'vm', primaryName: 'primary', frequencySec, recoveryHistory: 0, primaryPort: 1,
       disks: vm.disks.map(({ path, ...disk }) => ({ ...disk, format: 'raw' as const, logicalSectorSize: 512 as const, fileName: path.slice(7) })),
@@ -159,17 +161,24 @@ export class World {
     return [...of(this.primary), ...of(this.replica)].join('\n');
   }
 
+  /** The primary's machine goes down; its disks are what it comes back with. */
+  powerLoss(host: SimHost): void {
+    host.crash('machine');
+    if (host !== this.primary) return;
+    for (const [index, content] of this.primaryDisks().entries()) this.history.reborn(index, content, this.scheduler.now);
+  }
+
   async restart(host: SimHost): Promise<void> {
     await this.during(host.start());
   }
 
   /** Everything healed, guest stopped: replication catches up and both sides are equal. */
-  async catchUp(): Promise<void> {
+  async catchUp(options: { resync: boolean } = { resync: false }): Promise<void> {
     this.stopGuest();
     this.network.cut = false;
     this.network.lossRate = 0;
     for (const host of [this.primary, this.replica]) if (!host.life.alive) await this.restart(host);
-    if (this.relationship.state === 'WaitingForStartResynchronize') return;
+    if (this.relationship.state === 'WaitingForStartResynchronize' && !options.resync) return;
     const caughtUp = () => this.tracked?.hasWrites === false && this.relationship.lastAppliedEpoch >= this.tracked.epoch() - 1;
     for (let waited = 0; waited < 7_200_000 && !(waited > 0 && caughtUp()); waited += 40_000) await this.scheduler.pass(40_000);
     await settle();
@@ -179,11 +188,12 @@ export class World {
   }
 }
 
-function newRelationship(frequencySec: 30 | 300, now: number): RelationshipRecord {
+function newRelationship(frequencySec: 30 | 300, now: number, autoResync: boolean): RelationshipRecord {
   return {
     vmId: VM_ID, side: 'primary', state: 'ReadyForInitialReplication', createdAt: now, trustGroup: '', baselineId: '',
     remote: { host: 'replica', port: 1, fingerprint: 'replica-fingerprint', name: 'replica' },
-    settings: relationshipSettingsSchema.parse({ frequencySec, logLimitPercent: 100 }), initial: null, required: null, resync: null, error: null,
+    settings: relationshipSettingsSchema.parse({
+      frequencySec, logLimitPercent: 100, autoResync: { enabled: autoResync, intervalStart: '00:00:00', intervalEnd: '23:59:59' } }), initial: null, required: null, resync: null, error: null,
     lastReplicationTime: null, lastReceivedEpoch: -1, lastAppliedEpoch: -1, lastAppliedTime: null, lastAppliedLogs: {},
     consistentFrom: 0, appliedSeals: {}, applying: null, wantedAgain: null, lost: null, remoteState: null, mapTrusted: true,
     transferred: { initialBytes: 0, logBytes: 0, wireBytes: 0, resyncBytes: 0 },

@@ -1,0 +1,38 @@
+/** Bodies of requests and replies: whole in memory at both ends, in slices on the way. */
+import type { IncomingMessage } from 'node:http';
+import { Readable } from 'node:stream';
+import type { Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+
+/**
+ * Small enough that a slow connection visibly moves: a time-out for idleness sees a write only when it is complete. And
+ * large enough for full TLS records.
+ */
+const SLICE_BYTES = 64 * 1024;
+
+export function lengthOf(parts: readonly Uint8Array[]): number {
+  return parts.reduce((sum, part) => sum + part.byteLength, 0);
+}
+
+/** Writes and ends. Resolves when all was handed to the system; rejects when the connection breaks first. */
+export async function writeBody(to: Writable, parts: readonly Uint8Array[]): Promise<void> {
+  await pipeline(Readable.from(slices(parts), { objectMode: false }), to);
+}
+
+function* slices(parts: readonly Uint8Array[]): Generator<Uint8Array> {
+  for (const part of parts) {
+    for (let at = 0; at < part.byteLength; at += SLICE_BYTES) yield part.subarray(at, at + SLICE_BYTES);
+  }
+}
+
+/** The body of exactly `declared` bytes, in one buffer. Rejects when the connection breaks before its end. */
+export function readBody(from: IncomingMessage, declared: number): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const body = Buffer.allocUnsafe(declared);
+    let filled = 0;
+    from.on('data', (part: Buffer) => { filled += part.copy(body, filled); });
+    from.on('end', () => resolve(body.subarray(0, filled)));
+    from.on('error', reject);
+    from.on('close', () => reject(new Error('the connection closed within the body')));
+  });
+}
