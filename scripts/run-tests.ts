@@ -18,12 +18,14 @@ interface Group {
 
 const groups: Group[] = [
   { name: 'house', files: globSync('test/house/*.test.ts'), concurrency: 2 },
-  { name: 'unit', files: globSync(['src/**/*.test.ts', 'test/{cli,peer,formats,golden,rules}/**/*.test.ts']), concurrency: 2 },
+  { name: 'unit', files: globSync(['src/**/*.test.ts', 'test/{cli,peer,formats,golden,rules,rig}/**/*.test.ts']), concurrency: 2 },
   { name: 'simulation', files: globSync('test/simulation/*.test.ts'), concurrency: 2 },
   { name: 'system', files: globSync('test/{interop,system,crash,guest}/**/*.test.ts'), concurrency: 1 },
 ];
 
-let failed = false;
+const forgotten = globSync('{src,test,bench,scripts}/**/*.test.ts').filter((file) => !groups.some(({ files }) => files.includes(file)));
+if (forgotten.length > 0) console.error(`These tests belong to no group and would never run:\n  ${forgotten.join('\n  ')}`);
+let failed = forgotten.length > 0;
 const startedAt = performance.now();
 for (const { name, files, concurrency } of groups) {
   if (files.length === 0 || (chosen.length > 0 && !chosen.includes(name))) continue;

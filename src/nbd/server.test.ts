@@ -263,19 +263,22 @@ test('who holds memory and does not move is cut when others wait for it, not bef
   const clock = new HandClock();
   const limits = { memoryBytes: 8 * MIB, payloadBytes: 2 * MIB, connectionBytes: 8 * MIB };
   await using nbd = await rig([disk()], { clock, limits });
-  const stuck = await Promise.all([1, 2, 3].map(async () => (await nbd.client()).attach()));
-  for (const client of stuck) client.request(NBD_CMD.WRITE, 0, 2 * MIB, { payload: Buffer.alloc(MIB) });
+  const [slow, ...stuck] = await Promise.all([1, 2, 3].map(async () => (await nbd.client()).attach()));
+  for (const client of [slow!, ...stuck]) client.request(NBD_CMD.WRITE, 0, 2 * MIB, { payload: Buffer.alloc(MIB) });
   await until(() => nbd.server.memoryBytes > 6 * MIB);
   await clock.pass(60_000);
   assert.equal(nbd.server.connectionCount, 3, 'nobody waits');
+  slow!.send(Buffer.alloc(1));
   const eager = await (await nbd.client()).attach();
   eager.request(NBD_CMD.READ, 0, 2 * MIB);
   await turn();
   await clock.pass(3_000);
-  const reply = await eager.reply();
-  assert.equal(reply.payload.length, 8 + 2 * MIB);
-  await until(() => endings(nbd).length > 0);
-  assert.match(String(endings(nbd)[0]!.fields['reason']), /no byte moved for 30000 ms while others wait/);
+  assert.equal((await eager.reply()).payload.length, 8 + 2 * MIB);
+  await Promise.all(stuck.map((client) => client.closed));
+  await until(() => endings(nbd).length === 2);
+  for (const ending of endings(nbd)) assert.match(String(ending.fields['reason']), /no byte moved for 30000 ms while others wait/);
+  slow!.send(Buffer.alloc(MIB - 1));
+  assert.equal((await slow!.reply()).kind, 'simple');
 });
 
 test('a disk that fails is one line in the log, and a number at the end', async () => {

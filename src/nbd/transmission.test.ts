@@ -208,6 +208,27 @@ test('all requests that arrive together start before any of them ends', async ()
   await bench.drain();
 });
 
+test('bytes that were answered make room for others', async () => {
+  let started = 0;
+  let gate = Promise.resolve();
+  const target = { ...diskExport('x', new MemoryDisk(DISK_BYTES)), read: () => {
+    started += 1;
+    return gate;
+  } };
+  const bench = new Bench(target, { limits: { connectionBytes: 256 * KIB } });
+  const reads = (first: bigint) => Buffer.concat([0n, 1n, 2n].map((i) => request(NBD_CMD.READ, 0, 100 * KIB, 0, first + i)));
+  await bench.feed(reads(1n), [1000]);
+  assert.equal(started, 3);
+  const closed = Promise.withResolvers<void>();
+  gate = closed.promise;
+  const fed = bench.feed(reads(4n), [1000]);
+  await turn();
+  assert.equal(started, 5, 'two of them fit');
+  closed.resolve();
+  await fed;
+  assert.equal(bench.replies().size, 6);
+});
+
 test('zeroing, trimming and FUA reach the export as they were asked for', async () => {
   const calls: unknown[] = [];
   const base = diskExport('x', new MemoryDisk(DISK_BYTES));

@@ -1,6 +1,6 @@
 /** Listening on a Unix socket that only its owner may use, with care for what is already at the path. */
 import { once } from 'node:events';
-import { chmod, lstat, unlink } from 'node:fs/promises';
+import { lstat, unlink } from 'node:fs/promises';
 import { connect, type Server } from 'node:net';
 import { UnderstudyError, errnoOf, messageOf } from '../model/errors.ts';
 
@@ -35,7 +35,6 @@ async function listenPrivately(server: Server, path: string): Promise<void> {
     process.umask(before);
   }
   await listening;
-  await chmod(path, 0o600);
 }
 
 async function removeLeftover(path: string): Promise<void> {

@@ -89,6 +89,16 @@ test('a stream that one end cuts is cut at the other', async () => {
   await assert.rejects(far.promise, { code: 'ECONNRESET' });
 });
 
+test('a handler of a stream that is done ends it', async () => {
+  const { dispatcher, link } = make();
+  dispatcher.handleStream(compare, async () => {});
+  const stream = await link.stream(compare, { disk: 'root' });
+  stream.write('nobody reads this');
+  assert.equal(await text(stream), '');
+  stream.end();
+  await finished(stream);
+});
+
 test('a handler of a stream that fails cuts it for the caller', async () => {
   const { dispatcher, link } = make();
   dispatcher.handleStream(compare, async () => { throw new UnderstudyError('io', 'X', 'x', 'y'); });

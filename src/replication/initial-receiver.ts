@@ -10,6 +10,7 @@
 import type { VirtualDisk } from '../disk/virtual-disk.ts';
 import { UnderstudyError } from '../model/errors.ts';
 import type { DiskRecord, InitialReplication } from '../model/records.ts';
+import { adoptExisting } from './existing-copy.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
 
 export const incomingPath = (disk: Pick<DiskRecord, 'path'>, token: string): string => `${disk.path}.${token.slice(0, 8)}.incoming`;
@@ -32,6 +33,7 @@ export class InitialReceiver {
     const before = relationships.get(this.#vmId).initial;
     if (before?.token !== token) {
       await this.close();
+      if (method === 'existing') await adoptExisting(this.#ports, vm);
       const cursors = Object.fromEntries(vm.disks.map(({ diskId }) => [diskId, 0]));
       relationships.update(this.#vmId, {
         initial: { method, startAt: null, token, folder: null, firstEpoch, cursors, copied: false },

@@ -45,9 +45,9 @@ async function copy(primary: PrimaryVm, initial: InitialReplication, signal: Abo
   const progress = (copied: CopyProgress) => (primary.initialProgress = { ...copied, startedAt });
   const release = await ports.transferSlot(signal);
   try {
-    const sent = await sendInitialCopy(ports, primary.link(), vmId, initial, sources(primary), {
-      compression: relationship.settings.compression, signal, progress,
-    });
+    const options = { compression: relationship.settings.compression, signal, progress };
+    const sent = initial.method === 'existing' ? await primary.resync!.mendExisting(primary, initial, options)
+      : await sendInitialCopy(ports, primary.link(), vmId, initial, sources(primary), options);
     const { transferred } = primary.relationship;
     ports.relationships.update(vmId, { transferred: {
       ...transferred, initialBytes: transferred.initialBytes + sent.sentBytes, wireBytes: transferred.wireBytes + sent.wireBytes } });

@@ -11,10 +11,11 @@
 import { isRecoverable, retryDelayMs } from '../model/backoff.ts';
 import { errnoOf, messageOf, UnderstudyError } from '../model/errors.ts';
 import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
-import type { RelationshipRecord, VmRecord } from '../model/records.ts';
+import type { InitialReplication, RelationshipRecord, VmRecord } from '../model/records.ts';
 import type { PeerLink } from '../peer/link.ts';
 import { removeEpochFiles } from '../tracking/epoch-logs.ts';
 import { forgetTracking, TrackedVm, type TrackingLoss } from '../tracking/tracked-vm.ts';
+import type { CopyOptions, CopyProgress } from './initial-sender.ts';
 import { runInitial, type InitialProgress } from './initial-run.ts';
 import { announcementOf } from './announcement.ts';
 import { enableMessage, initialCompleteMessage, waitAppliedMessage } from './messages.ts';
@@ -35,6 +36,8 @@ export interface SyncResult {
 export interface ResyncDriver {
   /** Called by the loop while the state is a resync state; returns after each step or when it has nothing to do until woken. */
   step(primary: PrimaryVm, signal: AbortSignal): Promise<void>;
+  /** Initial replication onto a copy that the replica has: compares, and sends what differs. Resolves when it is durable there. */
+  mendExisting(primary: PrimaryVm, initial: InitialReplication, options: CopyOptions): Promise<CopyProgress>;
 }
 
 export class PrimaryVm {
@@ -53,13 +56,13 @@ export class PrimaryVm {
   #announce = false;
   #ending = false;
   #cycle: Promise<SyncResult> | null = null;
-  #resync: ResyncDriver | null;
+  readonly resync: ResyncDriver | null;
   initialProgress: InitialProgress | null = null;
 
   constructor(ports: ReplicationPorts, vmId: string, resync: ResyncDriver | null = null) {
     this.ports = ports;
     this.vmId = vmId;
-    this.#resync = resync;
+    this.resync = resync;
     this.outbox = new Outbox(ports, vmId, (loss) => this.require(loss));
   }
 
@@ -198,12 +201,11 @@ export class PrimaryVm {
 
   async #openDisks(): Promise<TrackedVm> {
     try {
-      const { vm, loss } = await TrackedVm.open(this.ports, this.vm, {
+      const { vm } = await TrackedVm.open(this.ports, this.vm, {
         boundedWaitMs: () => this.ports.relationships.find(this.vmId)?.settings.boundedWaitMs ?? 2000,
         trackingLost: (lost) => this.#recordLoss(lost),
       });
       this.#tracked = vm;
-      if (loss !== null) this.#recordLoss(loss);
       return vm;
     } catch (error) {
       this.#opening = null;
@@ -253,7 +255,7 @@ export class PrimaryVm {
       case 'Replicating':
         return await this.#replicate(relationship, signal);
       case 'WaitingForStartResynchronize': case 'Resynchronizing':
-        if (this.#resync !== null) return await this.#resync.step(this, signal);
+        if (this.resync !== null) return await this.resync.step(this, signal);
         return await this.idle(signal);
       default:
         return await this.idle(signal);

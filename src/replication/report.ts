@@ -17,7 +17,9 @@ export interface ReplicaNews {
 export async function reportOf(
   ports: ReplicationPorts, vmId: string, now: { epoch: number; unchangedUntil: number | null }, signal: AbortSignal,
 ): Promise<ReplicaNews> {
-  const { state, baselineId, lastAppliedEpoch, mapTrusted, remote } = ports.relationships.get(vmId);
+  const { state, baselineId, lastAppliedEpoch, remote, ...relationship } = ports.relationships.get(vmId);
+  // What tracking says now: the relationship's own record follows with the next loss only (R10).
+  const mapTrusted = ports.relationships.vm(vmId).tracking?.mapTrusted ?? relationship.mapTrusted;
   const line: ReportedVm = {
     vmId, state, baselineId: baselineId === '' ? null : baselineId, epoch: now.epoch, unchangedUntil: now.unchangedUntil,
     applied: Math.max(0, lastAppliedEpoch), mapTrusted,

@@ -251,9 +251,9 @@ export async function serveStdio(
 }
 
 /**
- * Standard output for `serveStdio`. Where it is a pipe or a socket this runtime writes without blocking, which matters: a
- * source that could not read while it writes could wait for a target that cannot read while it writes. A second stream on
- * the same descriptor would not do, since the first one has made it non-blocking.
+ * Standard output for `serveStdio`. Where it is a pipe or a socket this runtime writes without blocking, which matters:
+ * a source that could not read while it writes could wait for a target that cannot read while it writes. A second stream
+ * on the same descriptor would not do, since the first one has made it non-blocking.
  */
 export function asyncStdout(): Writable {
   return process.stdout;

@@ -37,6 +37,12 @@ export const resyncCompareMessage: PeerStreamMessage<{ vmId: string; token: stri
   params: z.strictObject({ vmId: id, token: id, diskId, fresh: z.boolean() }),
 };
 
+/** Initial replication onto an existing copy: the same compare, in place, since nobody can fail over to it yet. */
+export const existingCompareMessage: PeerStreamMessage<{ vmId: string; token: string; diskId: string }> = {
+  name: 'initial.compare',
+  params: z.strictObject({ vmId: id, token: id, diskId }),
+};
+
 /** Steps 5 and 6: the logs up to `throughEpoch` go into the diff disks, then the merge is on record and begins (R19). */
 export const resyncMergeMessage = message('resync.merge', z.strictObject({ vmId: id, token: id, throughEpoch: position }), nothing);
 

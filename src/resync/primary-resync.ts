@@ -11,16 +11,18 @@ import { isRecoverable, retryDelayMs } from '../model/backoff.ts';
 import { messageOf, UnderstudyError } from '../model/errors.ts';
 import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
 import { BLOCK_BYTES } from '../model/limits.ts';
-import { replicatedDisks, type RelationshipRecord, type ResyncDisk, type ResyncRecord } from '../model/records.ts';
+import { replicatedDisks, type InitialReplication, type RelationshipRecord, type ResyncDisk, type ResyncRecord } from '../model/records.ts';
 import { RESYNC_TRIGGERS } from '../model/resync-trigger.ts';
 import { nextAutomaticStart } from '../model/schedule.ts';
+import type { CopyOptions, CopyProgress } from '../replication/initial-sender.ts';
+import { initialBeginMessage } from '../replication/messages.ts';
 import type { PrimaryVm, ResyncDriver } from '../replication/primary-vm.ts';
 import { StreamChannel } from './compare/frame-channel.ts';
 import type { CompareProgress } from './compare/options.ts';
 import { runSource } from './compare/source.ts';
 import { checkCharacteristics, planOf, type Plan } from './ladder.ts';
 import {
-  characteristicsMessage, resyncBeginMessage, resyncCancelMessage, resyncCompareMessage, resyncMergeMessage, resyncProgressMessage,
+  characteristicsMessage, existingCompareMessage, resyncBeginMessage, resyncCancelMessage, resyncCompareMessage, resyncMergeMessage, resyncProgressMessage,
 } from './messages.ts';
 import { Pacer } from './pacer.ts';
 import type { ResyncQueue } from './resync-queue.ts';
@@ -84,6 +86,33 @@ export class PrimaryResync implements ResyncDriver {
       await primary.letGo('resync-plan');
       void ports;
     }
+  }
+
+  async mendExisting(primary: PrimaryVm, initial: InitialReplication, options: CopyOptions): Promise<CopyProgress> {
+    const { ports, vmId, vm } = primary;
+    const { token, method, firstEpoch } = initial;
+    const { signal } = options;
+    await primary.link().call(initialBeginMessage, { vmId, token, method, firstEpoch }, undefined, { signal });
+    const disks = replicatedDisks(vm);
+    const { result } = await primary.link().call(characteristicsMessage, { vmId }, undefined, { signal });
+    checkCharacteristics(vm.name, disks, result.disks);
+    const total: CopyProgress = { doneBytes: 0, totalBytes: disks.reduce((sum, { virtualSize }) => sum + virtualSize, 0), sentBytes: 0, wireBytes: 0 };
+    for (const { diskId, virtualSize } of disks) {
+      const before = { ...total };
+      const stream = await primary.link().stream(existingCompareMessage, { vmId, token, diskId }, { signal });
+      const tracked = primary.tracked!.disk(diskId);
+      const pacer = new Pacer(ports.clock, primary.relationship.settings.resyncShare, () => tracked.openOperations, signal);
+      const done = await runSource(new StreamChannel(stream, stream, ports.compute), {
+        disk: tracked.disk, mode: 'mend', compute: ports.compute, session: { token, phase: 'initial' }, signal,
+        pace: (bytes) => pacer.read(bytes), paceWire: (bytes) => pacer.sent(bytes),
+        onProgress: ({ comparedBytes, sentBytes, wireBytes }) => options.progress({ ...total,
+          doneBytes: before.doneBytes + comparedBytes, sentBytes: before.sentBytes + sentBytes, wireBytes: before.wireBytes + wireBytes }),
+      });
+      total.doneBytes += virtualSize;
+      total.sentBytes += done.sentBytes;
+      total.wireBytes += done.wireBytes;
+    }
+    return total;
   }
 
   async #awaitStart(primary: PrimaryVm, signal: AbortSignal): Promise<void> {

@@ -19,7 +19,7 @@ import { StreamChannel } from './compare/frame-channel.ts';
 import { runTarget } from './compare/target.ts';
 import { openDiffDisk, removeDiffDisk } from './diff-disk.ts';
 import {
-  characteristicsMessage, resyncBeginMessage, resyncCancelMessage, resyncCompareMessage, resyncMergeMessage, resyncProgressMessage,
+  characteristicsMessage, existingCompareMessage, resyncBeginMessage, resyncCancelMessage, resyncCompareMessage, resyncMergeMessage, resyncProgressMessage,
 } from './messages.ts';
 
 const RETRY_MS = 30_000;
@@ -69,6 +69,10 @@ export class ReplicaResync {
     dispatcher.handleStream(resyncCompareMessage, async (caller, { vmId, token, diskId, fresh }, stream) => {
       const channel = new StreamChannel(stream, stream, this.#ports.compute);
       await this.#compare(host.of(caller, vmId), token, diskId, fresh, channel);
+    });
+    dispatcher.handleStream(existingCompareMessage, async (caller, { vmId, token, diskId }, stream) => {
+      const channel = new StreamChannel(stream, stream, this.#ports.compute);
+      await this.#mendExisting(host.of(caller, vmId), token, diskId, channel);
     });
     dispatcher.handle(resyncMergeMessage, async (caller, { vmId, token, throughEpoch }) => {
       await this.#merge(host.of(caller, vmId), token, throughEpoch);
@@ -166,6 +170,24 @@ export class ReplicaResync {
     } finally {
       if (base !== target) await base.close();
       await target.close();
+    }
+  }
+
+  async #mendExisting(vm: ReplicaVm, token: string, diskId: string, channel: StreamChannel): Promise<void> {
+    const check = () => {
+      const { initial } = vm.relationship;
+      if (initial?.token === token && initial.method === 'existing') return;
+      throw new UnderstudyError('state', 'STALE_TOKEN', 'this run of initial replication has been replaced by a newer one', 'Start it again.');
+    };
+    check();
+    const record = replicatedDisks(vm.vm).find((disk) => disk.diskId === diskId);
+    if (record === undefined) throw new UnderstudyError('usage', 'DISK_NOT_FOUND', `no disk ${diskId}`, 'Enable replication again.');
+    const disk = await this.#ports.openDisk(record);
+    try {
+      await runTarget(channel, { base: disk, target: disk, allow: 'mend', compute: this.#ports.compute,
+        session: { token, phase: 'initial' }, signal: this.#stop.signal, admit: check });
+    } finally {
+      await disk.close();
     }
   }
 

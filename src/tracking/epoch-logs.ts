@@ -62,40 +62,60 @@ export interface RecoveredEpochs {
   unfinished: Map<string, UnfinishedRecord[]>;
   /** By disk id: the unfinished records of the open log itself. */
   ownRecords: Map<string, number[]>;
+  /**
+   * Closes the epoch that was being closed. Only after what was unfinished has been read back and persisted: its logs are all
+   * that a second crash would know it from.
+   */
+  closeEnded(): Promise<void>;
 }
 
 /**
- * After a crash of this process, in the same boot and with nobody else having written (R2). An epoch that was being closed is
+ * After a crash of this process, in the same boot and with nobody else having written (R2). An epoch that was being closed will be
  * closed: what was accepted before its instant belongs to it, finished or not. What the disk really holds where a write was
  * unfinished must be read back into the newest epoch (`readBackInto`), which is what makes that one true.
  */
 export async function recoverEpochs(ports: TrackingPorts, vm: VmRecord): Promise<RecoveredEpochs | { untrusted: string }> {
   const records = ports.catalog.epochs.list(vm.vmId).filter(({ status }) => status === 'open' || status === 'closing');
-  const recovered: RecoveredEpochs = { open: new Map(), unfinished: new Map(), ownRecords: new Map() };
+  const ended: { record: EpochRecord; closed: Map<string, ClosedLog>; writers: Map<string, { log: LogWriter; numbers: number[] }> }[] = [];
+  const recovered: RecoveredEpochs = {
+    open: new Map(), unfinished: new Map(), ownRecords: new Map(),
+    async closeEnded() {
+      for (const { record, closed, writers } of ended) {
+        for (const [diskId, { log, numbers }] of writers) {
+          for (const number of numbers) log.finished(number);
+          closed.set(diskId, await log.close());
+        }
+        recordClosed(ports, record, closed);
+      }
+    },
+  };
   for (const record of records) {
-    const closed = new Map<string, ClosedLog>();
+    const closing = { record, closed: new Map<string, ClosedLog>(), writers: new Map<string, { log: LogWriter; numbers: number[] }>() };
+    if (record.status === 'closing') ended.push(closing);
     for (const { diskId, path } of record.disks) {
       const found = await recoverLog(ports, path);
       const reason = found.outcome === 'untrusted' ? found.reason
         : found.outcome === 'closed' && record.status === 'open' ? 'it was closed although its epoch was open' : null;
       if (reason !== null) {
-        for (const log of recovered.open.values()) await log.abandon();
+        await abandonAll([...recovered.open.values(), ...ended.flatMap(({ writers }) => [...writers.values()].map(({ log }) => log))]);
         return { untrusted: `the tracking log ${path} cannot be taken up again: ${reason}` };
       }
-      if (found.outcome === 'closed') closed.set(diskId, found.log);
+      if (found.outcome === 'closed') closing.closed.set(diskId, found.log);
       if (found.outcome !== 'open') continue;
+      const numbers = found.unfinished.map(({ number }) => number);
       recovered.unfinished.set(diskId, [...(recovered.unfinished.get(diskId) ?? []), ...found.unfinished]);
-      if (record.status === 'open') {
+      if (record.status === 'closing') closing.writers.set(diskId, { log: found.writer, numbers });
+      else {
         recovered.open.set(diskId, found.writer);
-        recovered.ownRecords.set(diskId, found.unfinished.map(({ number }) => number));
-        continue;
+        recovered.ownRecords.set(diskId, numbers);
       }
-      for (const { number } of found.unfinished) found.writer.finished(number);
-      closed.set(diskId, await found.writer.close());
     }
-    if (record.status === 'closing') recordClosed(ports, record, closed);
   }
   return recovered;
+}
+
+async function abandonAll(logs: LogWriter[]): Promise<void> {
+  for (const log of logs) await log.abandon();
 }
 
 /** Logs what the disk holds where writes were unfinished; `ownRecords` of this log count as finished then. */

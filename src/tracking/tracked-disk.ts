@@ -13,7 +13,7 @@
  * this process rests on (R2).
  */
 import type { LogRecord, LogWriter } from '../hrl/log-writer.ts';
-import type { Extent, VirtualDisk } from '../disk/virtual-disk.ts';
+import { assertInside, type Extent, type VirtualDisk } from '../disk/virtual-disk.ts';
 import type { Clock } from '../model/ports.ts';
 import type { ChangeMap } from './change-map.ts';
 
@@ -154,6 +154,7 @@ export class TrackedDisk {
   #submit(kind: Operation['kind'], offset: number, length: number, data: Uint8Array | null): Promise<void> {
     if (length === 0) return Promise.resolve();
     return new Promise((resolve, reject) => {
+      assertInside(this.disk, offset, length);
       const operation: Operation =
         { kind, offset, length, data, log: null, record: 0, blockers: 0, dependents: [], onEnd: null, resolve, reject };
       this.#open.add(operation);

@@ -33,7 +33,7 @@ export interface TrackingLoss {
 
 export interface TrackedVmHooks {
   boundedWaitMs(): number;
-  /** Tracking has stopped; called inside the catalog transaction that records it. Only when logs were being kept. */
+  /** Tracking has stopped, or what was tracked is not believed at a start; called inside the catalog transaction that records it. */
   trackingLost(loss: TrackingLoss): void;
 }
 
@@ -154,7 +154,7 @@ export class TrackedVm implements TrackingHost {
       disk.stopLogging();
       disk.map?.pin();
       // Best effort, and possibly on a volume that hangs: the record above is what recovery goes by.
-      void log?.distrust(reason).catch((error: unknown) => this.#ports.log.warn({ error: messageOf(error) }, 'could not discard a log'));
+      void log?.distrust(reason).then(() => log.abandon()).catch((error: unknown) => this.#ports.log.warn({ error: messageOf(error) }, 'could not discard a log'));
     }
   }
 
@@ -169,7 +169,9 @@ export class TrackedVm implements TrackingHost {
     const maps = new Map<string, ChangeMap>();
     for (const disk of replicatedDisks(this.#vm)) {
       const before = this.disk(disk.diskId).map;
-      maps.set(disk.diskId, options.keepMap && before !== null ? before : await this.#freshMap(disk, false));
+      // A map that has failed marks nothing any more (R10): one that suspects everything takes its place.
+      const kept = options.keepMap && before?.distrusted === null ? before : null;
+      maps.set(disk.diskId, kept ?? await this.#freshMap(disk, options.keepMap));
     }
     const logs = await createLogs(this.#ports, this.#vm, epoch, () => null);
     await this.#openLease();
@@ -195,6 +197,8 @@ export class TrackedVm implements TrackingHost {
     for (const log of old) void log.distrust('a new chain of logs began').then(() => log.abandon()).catch(() => undefined);
     this.activity();
     await this.settled();
+    // What was written before has no bit: a power loss after it was copied must not take it from this disk alone (R8).
+    for (const disk of this.#disks.values()) await disk.flush();
     return epoch;
   }
 
@@ -262,7 +266,8 @@ export class TrackedVm implements TrackingHost {
     await this.settled();
     this.#closed = true;
     try {
-      for (const disk of this.#disks.values()) await disk.disk.flush();
+      // With its tracking: a flush that fails must be on record, or the next start would believe the logs (R3).
+      for (const disk of this.#disks.values()) await disk.flush();
       if (this.#vm.tracking !== null) await this.#sealAndRecord();
     } finally {
       await this.#closing?.catch(() => undefined);
@@ -350,14 +355,22 @@ export class TrackedVm implements TrackingHost {
     if (continuity.kind === 'lost' && !continuity.mapHolds) mapTrusted = false;
     const base = { running: true, bootId, hostId, mapTrusted };
     if (loss === null && before.mode === 'logging') loss = await this.#continueLogs(continuity.kind === 'recover', base);
-    else this.#record(base);
+    else if (loss === null) this.#record(base);
     if (loss !== null) {
-      this.#record({ ...base, mode: 'map-only' });
+      this.#recordLossAtStart(base, loss);
       for (const disk of this.#disks.values()) disk.map?.pin();
       // The logs of before say nothing certain any more (R11); the map decides.
       await dropEpochs(this.#ports, this.#vm);
     }
     return loss;
+  }
+
+  /** One transaction: a crash must not leave a VM that keeps no logs and is taken to be replicating. */
+  #recordLossAtStart(base: Partial<TrackingRecord>, loss: TrackingLoss): void {
+    this.#ports.catalog.transaction(() => {
+      this.#record({ ...base, mode: 'map-only' });
+      this.#hooks.trackingLost(loss);
+    });
   }
 
   /** Opens the logs for new writes; what a crash left unfinished is read back into them. Returns a loss when that is impossible. */
@@ -375,6 +388,7 @@ export class TrackedVm implements TrackingHost {
       const unfinished = found.unfinished.get(diskId) ?? [];
       await readBackInto(this.#ports, disk.log!, disk.disk, unfinished, found.ownRecords.get(diskId) ?? []);
     }
+    await found.closeEnded();
     this.#record(base);
     return null;
   }

@@ -1,7 +1,7 @@
 /** Time, memory and connections: every bound is reached once, and what follows still works. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { connect } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { test } from 'node:test';
 import { z } from 'zod';
 import { decodeFrame } from '../../src/peer/framing.ts';
@@ -118,6 +118,27 @@ test('who does not take a reply is cut, and its memory is free again', async () 
   socket.destroy();
 });
 
+test('who takes a reply slowly is not cut as long as it moves', async () => {
+  await using rig = await startRig({ idleMs: 1000 });
+  rig.dispatcher.handle(send, async (_caller, params) => ({ result: params, payload: Buffer.alloc(8 * MIB) }));
+  const proxy = createServer((near) => {
+    const far = connect(rig.port, '127.0.0.1').on('error', () => {});
+    near.on('error', () => {}).pipe(far);
+    far.on('data', (part) => {
+      near.write(part);
+      far.pause();
+      // 64 KiB each 20 ms: 2.6 s in all.
+      setTimeout(() => far.resume(), 20);
+    });
+    far.on('close', () => near.destroy());
+  }).listen(0, '127.0.0.1');
+  await once(proxy, 'listening');
+  const { port } = proxy.address() as { port: number };
+  const { payload } = await rig.link({ port }).call(send, { n: 1 });
+  assert.equal(payload.length, 8 * MIB);
+  proxy.close();
+});
+
 test('bodies of one peer wait for memory instead of taking more', async () => {
   await using rig = await startRig({ bytesPerPeer: 34 * MIB });
   let [running, most] = [0, 0];
@@ -159,19 +180,24 @@ test('strangers that hold connections of an address are bounded and do not lock 
 
 test('calls beyond the link\'s own bound take turns', async () => {
   await using rig = await startRig();
-  let [running, most] = [0, 0];
+  const go = Promise.withResolvers<void>();
   const both = Promise.withResolvers<void>();
+  let running = 0;
   rig.dispatcher.handle(send, async (_caller, params) => {
-    most = Math.max(most, ++running);
-    if (running === 2) both.resolve();
-    await both.promise;
-    running--;
+    if (++running === 2) both.resolve();
+    await go.promise;
     return { result: params };
   });
+  const barrier = { ...send, name: 'barrier' };
+  rig.dispatcher.handle(barrier, async (_caller, params) => ({ result: params }));
   const link = rig.link({ limits: { calls: 2 } });
-  const replies = await Promise.all(Array.from({ length: 20 }, (_, n) => link.call(send, { n })));
-  assert.deepEqual(replies.map(({ result }) => result.n), Array.from({ length: 20 }, (_, n) => n));
-  assert.equal(most, 2);
+  const calls = Array.from({ length: 20 }, (_, n) => link.call(send, { n }));
+  await both.promise;
+  // Other calls come and go meanwhile: a third one of this link would have come too.
+  for (let n = 0; n < 3; n++) await rig.link().call(barrier, { n });
+  assert.equal(running, 2);
+  go.resolve();
+  assert.deepEqual((await Promise.all(calls)).map(({ result }) => result.n), Array.from({ length: 20 }, (_, n) => n));
 });
 
 test('a link that is cut during a call fails that call, and the next one connects anew', async () => {

@@ -39,6 +39,7 @@ export class TrackingRig {
   bootId = 'boot-1';
   hostId = 'host-1';
   boundedWaitMs = 2000;
+  refuseLoss = false;
   /** What the tests' disks are, beside plain raw files. */
   asDisk: (disk: VirtualDisk) => VirtualDisk = (disk) => disk;
   vm!: TrackedVm;
@@ -73,17 +74,27 @@ export class TrackingRig {
 
   /** A new process opens the disks. Returns why a resync is required, or null. */
   async open(): Promise<TrackingLoss | null> {
+    const { vm, loss } = await this.during(this.#opening());
+    this.vm = vm;
+    return loss;
+  }
+
+  /** As `open`, for a process that does not live to see the end. */
+  async openUntilCrash(): Promise<void> {
+    await this.ends(this.#opening(), 5000);
+  }
+
+  async #opening() {
     this.life = { alive: true };
     const files = this.watch.files(this.volume.mount(this.life));
-    const { vm, loss } = await this.during(TrackedVm.open(this.ports(files), this.record, {
+    return await TrackedVm.open(this.ports(files), this.record, {
       boundedWaitMs: () => this.boundedWaitMs,
       trackingLost: (lost) => {
+        if (this.refuseLoss) throw new Error('the relationship cannot be recorded');
         this.losses.push(lost);
         this.watch.note(`lost ${lost.trigger}`);
       },
-    }));
-    this.vm = vm;
-    return loss;
+    });
   }
 
   /** `process`: the page cache lives on. `machine`: what was not synced is lost or torn, and the boot id changes. */

@@ -6,6 +6,8 @@ import { newStatistics } from '../../src/model/statistics.ts';
 import type { RelationshipRecord, VmRecord } from '../../src/model/records.ts';
 import { PrimaryVm } from '../../src/replication/primary-vm.ts';
 import { enableMessage } from '../../src/replication/messages.ts';
+import { PAGE_BYTES } from '../../src/resync/diff-disk.ts';
+import { diffPath } from '../../src/resync/replica-resync.ts';
 import { History } from './history.ts';
 import { Dice } from './random.ts';
 import { Scheduler, settle } from './scheduler.ts';
@@ -126,8 +128,23 @@ export class World {
     return DISKS.map((_, index) => this.primary.volume.contents(this.diskPath(index)));
   }
 
+  /** As a reader of the replica must see them: once a merge is on record, base and diff together (R19). */
   replicaDisks(): Uint8Array[] {
-    return this.replica.relationships.vm(VM_ID).disks.map(({ path }) => this.replica.volume.contents(path));
+    const { resync } = this.replicaRecord;
+    return this.replica.relationships.vm(VM_ID).disks.map((disk) => {
+      const base = this.replica.volume.contents(disk.path);
+      const diff = resync?.phase === 'merging' ? diffPath(disk, resync.token) : null;
+      return diff === null || !this.replica.volume.exists(`${diff}.map`) ? base : this.#overlay(base, diff);
+    });
+  }
+
+  #overlay(base: Uint8Array, diff: string): Uint8Array {
+    const [pages, map] = [this.replica.volume.contents(diff), this.replica.volume.contents(`${diff}.map`)];
+    for (let page = 0; page * PAGE_BYTES < base.length; page++) {
+      if ((map[4096 + (page >> 3)]! & (1 << (page & 7))) === 0) continue;
+      base.set(pages.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES), page * PAGE_BYTES);
+    }
+    return base;
   }
 
   /** Promise 2, at any time between two applies: the replica is one past instant of the VM. */

@@ -30,7 +30,7 @@ const onPath = (program: string): boolean =>
   [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin'].some((folder) => existsSync(join(folder, program)));
 
 /** Why this machine cannot run guests, in one line; null when it can. */
-function missing(): string | null {
+export function guestMissing(): string | null {
   if (process.arch !== 'x64') return `the guest is an x86-64 machine, its kernel comes by apt for ${process.arch} here`;
   const programs = ['qemu-system-x86_64', 'apt-get', 'dpkg', 'cpio', 'mkfs.ext4', 'tar'].filter((program) => !onPath(program));
   if (!BUSYBOX.some(existsSync)) programs.push('busybox-static');
@@ -43,14 +43,14 @@ function missing(): string | null {
  * error of the machine's set-up.
  */
 export function guestSkip(): string | false {
-  const reason = missing();
+  const reason = guestMissing();
   if (reason !== null && process.env.CI === 'true') throw new Error(`real guests must run in CI, but: ${reason}`);
   return reason ?? false;
 }
 
 /** The guest's files, made when they are not there. Several processes may do so at once: each file appears whole. */
 export async function prepareGuest(): Promise<Guest> {
-  const reason = missing();
+  const reason = guestMissing();
   if (reason !== null) throw new Error(`no guest can run here: ${reason}`);
   await mkdir(STATE, { recursive: true });
   const kernel = keptKernel() ?? (await fetchKernel());
