@@ -27,6 +27,8 @@ const BY_CODE: Readonly<Record<string, boolean>> = {
   CLOCK_SKEW: true,
   TRY_AGAIN: true,
   REPLICA_BUSY: true,
+  /** Its cause stays on the replica host. */
+  REPLICA_STORAGE_FULL: true,
 };
 
 /** System errors that pass: space, memory, handles, time. EIO, EROFS and their like need a person. */

@@ -13,6 +13,7 @@ import type { OpenFile } from '../model/ports.ts';
 import type { InboxRecord, RelationshipRecord } from '../model/records.ts';
 import { vmFolder } from '../tracking/tracking-ports.ts';
 import type { OfferedLog } from './messages.ts';
+import { storageFull } from './replica-failures.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
 
 /** Left free on the inbox volume, so that the catalog can still be written. */
@@ -134,8 +135,7 @@ export class Inbox {
     const needed = disks.reduce((sum, { size }) => sum + size, 0) + RESERVE_BYTES;
     const free = await this.#ports.files.freeBytes(folder);
     if (free >= needed) return;
-    throw new UnderstudyError('io', 'REPLICA_STORAGE_FULL', `the inbox ${folder} has ${free} bytes free, ${needed} are needed`,
-      'Free space on the replica; sending is tried again by itself.', { cause: Object.assign(new Error('no space'), { code: 'ENOSPC' }) });
+    throw storageFull(`the inbox ${folder} has ${free} bytes free, ${needed} are needed`, null);
   }
 
   async #openSet(epoch: number, closedAt: number, disks: OfferedLog[]): Promise<OpenSet> {

@@ -12,6 +12,7 @@ import {
   CHUNK_BYTES, enableMessage, initialBeginMessage, initialCheckpointMessage, initialCompleteMessage, initialDataMessage,
   logCommitMessage, logDataMessage, logOfferMessage, reportMessage, waitAppliedMessage, type AnsweredVm, type OfferedDisk, type ReportedVm,
 } from './messages.ts';
+import { toldToPrimary } from './replica-failures.ts';
 import { ReplicaVm } from './replica-vm.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
 
@@ -55,39 +56,46 @@ export class ReplicaHost {
 
   /** Answers the primaries of this host's replicas. */
   serve(dispatcher: PeerDispatcher): void {
-    dispatcher.handle(enableMessage, async (caller, params) => ({ result: await this.#enable(caller, params) }));
-    dispatcher.handle(initialBeginMessage, async (caller, { vmId, token, method, firstEpoch }) =>
+    const handle: PeerDispatcher['handle'] = (message, handler) => dispatcher.handle(message, async (...call) => {
+      try {
+        return await handler(...call);
+      } catch (error) {
+        throw toldToPrimary(error, this.#ports.hostName);
+      }
+    });
+    handle(enableMessage, async (caller, params) => ({ result: await this.#enable(caller, params) }));
+    handle(initialBeginMessage, async (caller, { vmId, token, method, firstEpoch }) =>
       ({ result: { cursors: await this.of(caller, vmId).beginInitial(token, method, firstEpoch) } }));
-    dispatcher.handle(initialDataMessage, async (caller, params, payload) => {
+    handle(initialDataMessage, async (caller, params, payload) => {
       const vm = this.of(caller, params.vmId);
       await vm.initial.write(params.token, params.diskId, params.offset, await this.#decode(params, payload), params.digest);
       return { result: {} };
     });
-    dispatcher.handle(initialCheckpointMessage, async (caller, { vmId, token, diskId, offset }) => {
+    handle(initialCheckpointMessage, async (caller, { vmId, token, diskId, offset }) => {
       await this.of(caller, vmId).initial.checkpoint(token, diskId, offset);
       return { result: {} };
     });
-    dispatcher.handle(initialCompleteMessage, async (caller, { vmId, token, consistentFrom }) => {
+    handle(initialCompleteMessage, async (caller, { vmId, token, consistentFrom }) => {
       await this.of(caller, vmId).completeInitial(token, consistentFrom);
       return { result: {} };
     });
-    dispatcher.handle(logOfferMessage, async (caller, { vmId, baselineId, epoch, closedAt, disks }) =>
+    handle(logOfferMessage, async (caller, { vmId, baselineId, epoch, closedAt, disks }) =>
       ({ result: await this.of(caller, vmId).offer(baselineId, epoch, closedAt, disks) }));
-    dispatcher.handle(logDataMessage, async (caller, params, payload) => {
+    handle(logDataMessage, async (caller, params, payload) => {
       const vm = this.of(caller, params.vmId);
       await vm.inbox.write(params.epoch, params.diskId, params.offset, await this.#decode(params, payload));
       return { result: {} };
     });
-    dispatcher.handle(logCommitMessage, async (caller, { vmId, epoch }) => {
+    handle(logCommitMessage, async (caller, { vmId, epoch }) => {
       await this.of(caller, vmId).commit(epoch);
       return { result: {} };
     });
-    dispatcher.handle(waitAppliedMessage, async (caller, { vmId, epoch, waitMs }) => {
+    handle(waitAppliedMessage, async (caller, { vmId, epoch, waitMs }) => {
       const vm = this.of(caller, vmId);
       await vm.waitApplied(epoch, waitMs);
       return { result: vm.answer() };
     });
-    dispatcher.handle(reportMessage, async (caller, { vms }) => ({ result: { vms: vms.map((vm) => this.#report(caller, vm)) } }));
+    handle(reportMessage, async (caller, { vms }) => ({ result: { vms: vms.map((vm) => this.#report(caller, vm)) } }));
   }
 
   async #adopt(vmId: string): Promise<ReplicaVm> {

@@ -69,6 +69,10 @@ export class ReplicaVm {
 
   async offer(baselineId: string, epoch: number, closedAt: number, disks: OfferedLog[]): Promise<OfferAnswer> {
     const { relationship } = this;
+    if (relationship.state === 'FailedOverWaitingCompletion' || relationship.state === 'FailedOver') {
+      throw new UnderstudyError('state', 'REPLICA_FAILED_OVER', `VM '${this.vm.name}' runs on the replica since a failover`,
+        'Cancel the failover on the replica, or reverse the direction.');
+    }
     this.#checkBaseline(relationship, baselineId);
     const known = new Set(this.vm.disks.map(({ diskId }) => diskId));
     if (disks.length !== known.size || disks.some(({ diskId }) => !known.has(diskId))) {

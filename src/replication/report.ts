@@ -32,6 +32,9 @@ export async function reportOf(
 /** Puts the replica's answer on record and decides what it means. */
 export function takeAnswer(ports: ReplicationPorts, vmId: string, answer: AnsweredVm): ReplicaNews {
   const relationship = ports.relationships.get(vmId);
+  if (answer.state === 'FailedOverWaitingCompletion' || answer.state === 'FailedOver') {
+    ports.relationships.happened(vmId, { kind: 'peer-failed-over', reason: 'the replica took over' });
+  }
   const loss = lossIn(relationship, ports.relationships.vm(vmId).tracking?.epoch ?? 0, answer);
   if (loss === null && answer.known) {
     const fresh = answer.appliedEpoch > relationship.lastAppliedEpoch || answer.appliedTime !== relationship.lastAppliedTime;

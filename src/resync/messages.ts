@@ -46,6 +46,16 @@ export const existingCompareMessage: PeerStreamMessage<{ vmId: string; token: st
 /** Steps 5 and 6: the logs up to `throughEpoch` go into the diff disks, then the merge is on record and begins (R19). */
 export const resyncMergeMessage = message('resync.merge', z.strictObject({ vmId: id, token: id, throughEpoch: position }), nothing);
 
+/** Verify: the replica stays at this epoch while `hold`; refused when it is at another. A hold ends by itself after a while. */
+export const verifyHoldMessage = message('verify.hold',
+  z.strictObject({ vmId: id, token: id, epoch: position, hold: z.boolean() }), nothing);
+
+/** Verify: compares only; the replica writes nothing. */
+export const verifyCompareMessage: PeerStreamMessage<{ vmId: string; token: string; diskId: string }> = {
+  name: 'verify.compare',
+  params: z.strictObject({ vmId: id, token: id, diskId }),
+};
+
 /** How far the merge is. `token` is that of the replica's run, null when none is under way. */
 export const resyncProgressMessage = message('resync.progress', z.strictObject({ vmId: id, waitMs: z.int().min(0).max(30_000) }),
   z.strictObject({

@@ -17,12 +17,15 @@ import type { ReplicaVm } from '../replication/replica-vm.ts';
 import type { ReplicationPorts } from '../replication/replication-ports.ts';
 import { StreamChannel } from './compare/frame-channel.ts';
 import { runTarget } from './compare/target.ts';
-import { openDiffDisk, removeDiffDisk } from './diff-disk.ts';
+import { openDiffDisk, removeDiffDisk } from '../disk/diff-disk.ts';
 import {
   characteristicsMessage, existingCompareMessage, resyncBeginMessage, resyncCancelMessage, resyncCompareMessage, resyncMergeMessage, resyncProgressMessage,
+  verifyCompareMessage, verifyHoldMessage,
 } from './messages.ts';
 
 const RETRY_MS = 30_000;
+/** A verify of a very large disk over a slow line takes hours; longer than that its primary is gone. */
+const HOLD_MS = 24 * 3_600_000;
 
 interface Merge {
   mergedBytes: number;
@@ -38,6 +41,8 @@ export class ReplicaResync {
   #host: ReplicaHost;
   #merges = new Map<string, Merge>();
   #stop = new AbortController();
+  /** Verifies that keep a replica at one epoch, by token. */
+  #holds = new Map<string, AbortController>();
 
   constructor(ports: ReplicationPorts, host: ReplicaHost) {
     this.#ports = ports;
@@ -73,6 +78,15 @@ export class ReplicaResync {
     dispatcher.handleStream(existingCompareMessage, async (caller, { vmId, token, diskId }, stream) => {
       const channel = new StreamChannel(stream, stream, this.#ports.compute);
       await this.#mendExisting(host.of(caller, vmId), token, diskId, channel);
+    });
+    dispatcher.handle(verifyHoldMessage, async (caller, { vmId, token, epoch, hold }) => {
+      const vm = host.of(caller, vmId);
+      if (hold) await this.#holdAt(vm, token, epoch);
+      else this.#holds.get(token)?.abort();
+      return { result: {} };
+    });
+    dispatcher.handleStream(verifyCompareMessage, async (caller, { vmId, token, diskId }, stream) => {
+      await this.#verify(host.of(caller, vmId), token, diskId, new StreamChannel(stream, stream, this.#ports.compute));
     });
     dispatcher.handle(resyncMergeMessage, async (caller, { vmId, token, throughEpoch }) => {
       await this.#merge(host.of(caller, vmId), token, throughEpoch);
@@ -170,6 +184,36 @@ export class ReplicaResync {
     } finally {
       if (base !== target) await base.close();
       await target.close();
+    }
+  }
+
+  /** Keeps apply from going on, until it is released or, should the primary have gone, for a bounded time. */
+  async #holdAt(vm: ReplicaVm, token: string, epoch: number): Promise<void> {
+    const release = await vm.pin(token);
+    const { lastAppliedEpoch, state } = vm.relationship;
+    if (lastAppliedEpoch !== epoch || state !== 'Replicating') {
+      release();
+      throw busy(`it is at epoch ${lastAppliedEpoch} in state ${state}, asked for was epoch ${epoch}`);
+    }
+    const held = new AbortController();
+    this.#holds.set(token, held);
+    void this.#ports.clock.sleep(HOLD_MS, AbortSignal.any([held.signal, this.#stop.signal])).catch(() => undefined).then(() => {
+      this.#holds.delete(token);
+      release();
+    });
+  }
+
+  async #verify(vm: ReplicaVm, token: string, diskId: string, channel: StreamChannel): Promise<void> {
+    const held = this.#holds.get(token);
+    const record = replicatedDisks(vm.vm).find((disk) => disk.diskId === diskId);
+    if (held === undefined || record === undefined) throw busy('the hold of this verify has ended');
+    const disk = await this.#ports.openDiskForReading(record);
+    try {
+      const signal = AbortSignal.any([held.signal, this.#stop.signal]);
+      await runTarget(channel, { base: disk, target: disk, allow: 'compare-only', compute: this.#ports.compute,
+        session: { token, phase: 'verify' }, signal });
+    } finally {
+      await disk.close();
     }
   }
 

@@ -19,6 +19,7 @@ import { PrimaryVm } from '../replication/primary-vm.ts';
 import { Relationships } from '../replication/relationships.ts';
 import { ReplicaHost } from '../replication/replica-host.ts';
 import type { ReplicationPorts } from '../replication/replication-ports.ts';
+import { ReplicaFailover } from '../failover/replica-failover.ts';
 import { PrimaryResync } from '../resync/primary-resync.ts';
 import { ReplicaResync } from '../resync/replica-resync.ts';
 import { ResyncQueue } from '../resync/resync-queue.ts';
@@ -49,6 +50,7 @@ export class Host {
   readonly primaries = new Map<string, PrimaryVm>();
   readonly resync: PrimaryResync;
   readonly replicaResync: ReplicaResync;
+  readonly failover: ReplicaFailover;
   #lease: DataLease;
   #links: LinkPool;
   #exports = new Map<string, NbdExport>();
@@ -76,6 +78,18 @@ export class Host {
     };
     this.replicas = new ReplicaHost(this.ports, parts.zone);
     this.replicaResync = new ReplicaResync(this.ports, this.replicas);
+    this.failover = new ReplicaFailover({
+      ports: this.ports, replicas: this.replicas, exportName: (name, index) => exportName({ name }, index),
+      openForReading: (vm, disk) => this.replicaResync.openForReading(vm, disk),
+      cancelResync: (vm) => this.replicaResync.cancel(vm, null),
+      exports: {
+        add: (name, served) => void this.#exports.set(name, served),
+        remove: async (name) => {
+          this.#exports.delete(name);
+          await this.nbd.disconnect(name);
+        },
+      },
+    });
     this.resync = new PrimaryResync(new ResyncQueue(() => this.settings().resyncConcurrency), parts.zone);
     const dispatcher = new PeerDispatcher({ log, authenticate: (caller) => entryFor(catalog.authorizations.list(), caller) });
     handleHello(dispatcher, { hostName: this.name, bootId: machine.bootId }, clock);
@@ -119,6 +133,7 @@ export class Host {
     await this.nbd.close();
     await Promise.all([...this.primaries.values()].map((primary) => primary.close()));
     await this.peer.close();
+    await this.failover.close();
     await this.replicaResync.close();
     await this.replicas.close();
     await this.#links.close();
@@ -194,6 +209,7 @@ export class Host {
     }
     await this.replicas.start();
     this.replicaResync.start();
+    await this.failover.start();
     await this.nbd.listenUnix(`${this.dataFolder}/nbd.sock`);
     await this.peer.listen(options.peer.host, options.peer.port);
   }

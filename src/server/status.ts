@@ -110,7 +110,7 @@ function replicated(host: Host, vm: VmRecord, relationship: RelationshipRecord):
       percent: progress.totalBytes === 0 ? 100 : Math.floor((progress.doneBytes / progress.totalBytes) * 100) },
     disks: vm.disks.map((disk, index) => ({
       path: disk.path, format: disk.format, virtualSize: disk.virtualSize,
-      uri: side === 'primary' && vm.attach !== 'stopped' ? host.uri(vm, index) : null })),
+      uri: (side === 'primary' && vm.attach !== 'stopped') || host.failover.isServed(vm.vmId) ? host.uri(vm, index) : null })),
     ...(log === null ? {} : { logBytes: log.bytes, logLimitBytes: log.limitBytes,
       secondsToLogLimit: log.limitReachedAt === null ? null : Math.max(0, (log.limitReachedAt - host.parts.clock.now()) / 1000) }),
   };

@@ -173,6 +173,20 @@ export class ChangeMap {
     return ranges;
   }
 
+  /** Regions written after this epoch, in order and merged; those of unknown epoch count as written. */
+  touchedSince(epoch: number): Range[] {
+    const ranges: Range[] = [];
+    for (let region = 0; region < this.#lastEpoch.length; region++) {
+      if (this.#lastEpoch[region]! <= epoch) continue;
+      const offset = region * this.regionBytes;
+      const length = Math.min(this.regionBytes, this.diskSize - offset);
+      const before = ranges.at(-1);
+      if (before !== undefined && before.offset + before.length === offset) before.length += length;
+      else ranges.push({ offset, length });
+    }
+    return ranges;
+  }
+
   /** All bits set now stay until `unpin`, whatever epochs are released: no log explains them (R9, or tracking by map alone). */
   pin(): void {
     this.#pinned = this.#bits.slice();

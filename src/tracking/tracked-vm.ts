@@ -226,6 +226,11 @@ export class TrackedVm implements TrackingHost {
     return new Map([...this.#disks].map(([diskId, disk]) => [diskId, disk.map?.suspects() ?? []]));
   }
 
+  /** What was written to the disk after the epoch ended. */
+  touchedSince(epoch: number, diskId: string): Range[] {
+    return this.disk(diskId).map?.touchedSince(epoch) ?? [];
+  }
+
   /** The differences that were pinned when this epoch's chain began are repaired, and the repair is on record (R9). */
   async repaired(): Promise<void> {
     for (const disk of this.#disks.values()) await disk.flush();

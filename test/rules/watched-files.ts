@@ -14,6 +14,8 @@ export class Watch {
   /** `write> PATH` asked for, `write. PATH` done, `write! PATH` failed, and whatever else a test notes, in order. */
   readonly trace: string[] = [];
   stalls: Stall[] = [];
+  /** Paths of the files that are open, each as often as it is. */
+  readonly openFiles: string[] = [];
   /** Called after each operation that was done. */
   done: () => void = () => {};
 
@@ -38,6 +40,7 @@ export class Watch {
 
   #file(file: OpenFile): OpenFile {
     const { path } = file;
+    this.openFiles.push(path);
     return {
       path,
       read: (into, position) => this.#watched('read', path, () => file.read(into, position)),
@@ -45,7 +48,10 @@ export class Watch {
       datasync: () => this.#watched('datasync', path, () => file.datasync()),
       truncate: (size) => this.#watched('truncate', path, () => file.truncate(size)),
       size: () => file.size(),
-      close: () => file.close(),
+      close: async () => {
+        this.openFiles.splice(this.openFiles.indexOf(path), 1);
+        await file.close();
+      },
     };
   }
 

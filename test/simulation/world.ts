@@ -6,7 +6,7 @@ import { newStatistics } from '../../src/model/statistics.ts';
 import type { RelationshipRecord, VmRecord } from '../../src/model/records.ts';
 import { PrimaryVm } from '../../src/replication/primary-vm.ts';
 import { enableMessage } from '../../src/replication/messages.ts';
-import { PAGE_BYTES } from '../../src/resync/diff-disk.ts';
+import { PAGE_BYTES } from '../../src/disk/diff-disk.ts';
 import { diffPath } from '../../src/resync/replica-resync.ts';
 import { History } from './history.ts';
 import { Dice } from './random.ts';

@@ -2,6 +2,7 @@
 import { UnderstudyError } from '../../model/errors.ts';
 import type { HostOperations } from '../api/contract.ts';
 import type { Host } from '../host.ts';
+import { failoverOperations } from './failover-operations.ts';
 import { monitoringOperations } from './monitoring-operations.ts';
 import { pairingOperations } from './pairing-operations.ts';
 import { replicationOperations } from './replication-operations.ts';
@@ -15,6 +16,6 @@ export function hostOperations(host: Host): HostOperations {
   return {
     ...pairingOperations(host), ...vmOperations(host), ...replicationOperations(host), ...monitoringOperations(host), ...resyncOperations(host),
     'import': missing,
-    'verify': missing, 'failover': missing, 'failover.cancel': missing, 'points': missing,
+    ...failoverOperations(host),
   };
 }

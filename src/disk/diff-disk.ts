@@ -12,7 +12,7 @@
  * Byte table: docs/formats/diff-disk.md.
  */
 import { crc32 } from 'node:zlib';
-import { assertInside, type Extent, type Seal, type VirtualDisk } from '../disk/virtual-disk.ts';
+import { assertInside, type Extent, type Seal, type VirtualDisk } from './virtual-disk.ts';
 import { UnderstudyError } from '../model/errors.ts';
 import type { Files, OpenFile } from '../model/ports.ts';
 

@@ -1,0 +1,147 @@
+/** What tests of resynchronization ask of a pair of real servers: causes, what must be seen of them, and the repair. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdir, truncate, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { hostClock } from '../../src/disk/host-clock.ts';
+import { run as runInside } from '../cli/fake-host.ts';
+import { Pair, type Status, type VmShape } from '../rig/pair.ts';
+import { mustRun, temporaryFolder } from '../rig/program.ts';
+import type { TestServer } from '../rig/server.ts';
+
+export interface ResyncStatus {
+  phase: string;
+  rung: string | null;
+  reason: string | null;
+  trigger: number | null;
+  percent: number | null;
+  disks: { path: string; totalBytes: number; cursor: number; comparedBytes: number; differingBytes: number; sentBytes: number }[];
+}
+
+export interface EventLine {
+  time: string;
+  id: string | number;
+  message: string;
+  data: Record<string, unknown>;
+}
+
+export interface PairOptions {
+  sizes?: number[];
+  env?: Record<string, string>;
+  enable?: string[];
+  add?: string[];
+}
+
+/** A pair that replicates and never resynchronizes by itself. The command line runs inside this process: it is asked very often. */
+export async function replicatingPair(t: Pick<TestContext, 'after'>, options: PairOptions = {}): Promise<Pair> {
+  const pair = new Pair(await temporaryFolder(t), 'vm1', options.env ?? {});
+  t.after(() => pair.kill());
+  for (const server of [pair.primary, pair.replica]) answerInside(server);
+  await Promise.all([pair.primary.start(), pair.replica.start()]);
+  await pair.authorize();
+  for (const [index, size] of (options.sizes ?? [64 << 20, 16 << 20]).entries()) {
+    pair.disks.push(join(pair.folder, `disk${index}.raw`));
+    await writeFile(pair.disks[index]!, '');
+    await truncate(pair.disks[index]!, size);
+  }
+  pair.vmId = (await pair.primary.json<VmShape>('vm', 'add', pair.vm, ...pair.disks.flatMap((disk) => ['--disk', disk]), ...(options.add ?? []))).vmId;
+  await pair.enable(30, ['--auto-resync', 'off', ...(options.enable ?? [])]);
+  await pair.replicate();
+  return pair;
+}
+
+export function answerInside(server: TestServer): void {
+  server.cli = async (...words) => {
+    const { code, stdout, stderr } = await runInside(words, {
+      dataFolder: server.data, clock: hostClock, cwd: process.cwd(), zone: Intl.DateTimeFormat().resolvedOptions().timeZone });
+    return { status: code, signal: null, stdout, stderr };
+  };
+}
+
+/** One guest write per element, then a flush, over NBD. */
+export async function guestWrites(pair: Pair, disk: number, writes: { at: string; length: string; byte: number }[]): Promise<void> {
+  const uri = (await pair.uris())[disk]!;
+  await qemuIo(uri, writes.map(({ at, length, byte }) => `write -P ${byte} ${at} ${length}`));
+}
+
+/** Edits an image as somebody would who does not know of replication. */
+export const editFile = (path: string, at: string, byte: number): Promise<void> => qemuIo(path, [`write -P ${byte} ${at} 64k`]);
+
+async function qemuIo(image: string, commands: string[]): Promise<void> {
+  await mustRun('qemu-io', ['-f', 'raw', image], { input: [...commands, 'flush', 'quit', ''].join('\n') });
+}
+
+export const resyncStatus = (pair: Pair): Promise<ResyncStatus> => pair.primary.json<ResyncStatus>('resync', 'status', pair.vm);
+
+export async function events(server: TestServer, pair: Pair): Promise<EventLine[]> {
+  const found = await server.json<EventLine[]>('events', pair.vm, '--limit', '1000');
+  return found.sort((a, b) => a.time.localeCompare(b.time));
+}
+
+/** Required, with everything that must be seen of it: state, health with its message, event, rung and plan. */
+export async function assertRequired(
+  pair: Pair, expected: { trigger: number; rung: 'suspect-regions' | 'full-compare' | 'full-copy'; reason: RegExp; timeoutMs?: number },
+): Promise<Status> {
+  const status = await pair.untilState('WaitingForStartResynchronize', expected.timeoutMs ?? 20_000);
+  assert.equal(status.health, 'Critical');
+  assert.match(status.healthDetails[0]!, /Resynchronization is required because .*Resume replication/);
+  assert.match(status.healthDetails[0]!, expected.reason);
+  assert.equal(status.resynchronizeStartTime, null, 'nothing starts by itself');
+  const seen = await resyncStatus(pair);
+  assert.deepEqual({ trigger: seen.trigger, phase: seen.phase }, { trigger: expected.trigger, phase: 'required' });
+  assert.match(seen.reason!, expected.reason);
+  const event = (await events(pair.primary, pair)).findLast(({ id }) => id === 'ResynchronizationRequired');
+  if (expected.trigger !== 8) {
+    assert.equal(event?.data['trigger'], expected.trigger, JSON.stringify(event));
+    assert.match(String(event.data['reason']), expected.reason);
+  }
+  const plan = await pair.primary.json<{ rung: string; reason: string; readBytes: number }>('resync', 'plan', pair.vm);
+  assert.equal(plan.rung, expected.rung, plan.reason);
+  return status;
+}
+
+/** Repaired by hand: replicating, equal at this moment, the compare on record, and nothing left of the diff disks. */
+export async function repair(pair: Pair, ...words: string[]): Promise<void> {
+  await pair.primary.json('resume', pair.vm, ...words);
+  await pair.untilState('Replicating');
+  await assertEqual(pair);
+  const seen = await events(pair.primary, pair);
+  assert.ok(seen.some(({ id }) => id === 29242) && seen.some(({ id }) => id === 29244));
+  assert.deepEqual(await diffFiles(pair), []);
+}
+
+/** The disks must be equal once everything is shipped; no guest may be writing. */
+export async function assertEqual(pair: Pair): Promise<void> {
+  await pair.primary.json('sync-now', pair.vm);
+  const { state } = await pair.status();
+  assert.equal(state, 'Replicating');
+  await pair.compare();
+}
+
+export async function diffFiles(pair: Pair): Promise<string[]> {
+  return (await readdir(dirname(pair.replicaPath(0)))).filter((name) => name.includes('.diff'));
+}
+
+export async function digestOf(path: string): Promise<string> {
+  return (await mustRun('b3sum', ['--no-names', path])).trim();
+}
+
+export async function crash(server: TestServer): Promise<void> {
+  await server.kill9();
+  await server.start();
+}
+
+/** Holds the lock of an image as another program does that has it open for writing; returns what lets it go. */
+export async function holdImage(t: Pick<TestContext, 'after'>, path: string): Promise<() => Promise<void>> {
+  const child = spawn('qemu-io', ['-f', 'raw', path], { stdio: ['pipe', 'pipe', 'inherit'] });
+  t.after(() => child.kill('SIGKILL'));
+  // It answers when it has opened the image.
+  child.stdin.write('length\n');
+  await once(child.stdout, 'data');
+  return async () => {
+    child.stdin.end('quit\n');
+    if (child.exitCode === null) await once(child, 'exit');
+  };
+}
