@@ -1,4 +1,7 @@
-/** Serves one raw file on a Unix socket until it is told to end: the server side of nbd-untracked.ts, in a process of its own. */
+/**
+ * Serves one raw file on a Unix socket until it is told to end: the server side of nbd-untracked.ts, in a process of
+ * its own.
+ */
 import { hostClock } from '../src/disk/host-clock.ts';
 import { openRawDisk } from '../src/disk/raw-disk.ts';
 import { diskExport } from '../src/nbd/export.ts';

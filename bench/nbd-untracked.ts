@@ -1,6 +1,6 @@
 /**
- * What does our NBD server cost, without tracking, compared with `nbdkit file` and `qemu-nbd` on the same file?
- * Usage: node bench/nbd-untracked.ts [--folder DIR] [--seconds N] [--rounds N] [--only CASE,…]. Needs fio, nbdkit, qemu-nbd.
+ * What does our NBD server cost, without tracking, compared with `nbdkit file` and `qemu-nbd` on the same file? Usage:
+ * node bench/nbd-untracked.ts [--folder DIR] [--seconds N] [--rounds N] [--only CASE,…]. Needs fio, nbdkit, qemu-nbd.
  * The servers take turns within each round, so that what else the machine does hits all of them; read the ratios.
  */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';

@@ -1,5 +1,6 @@
 /**
- * `npm run demo`: the product at work on this machine alone, in less than two minutes on two idle cores. Two servers, a VM with two
+ * `npm run demo`: the product at work on this machine alone, in less than two minutes on two idle cores. Two servers, a VM
+ * with two
  * disks, real file systems, other people's programs as guest and as judge. Ends with 0 only if every claim it prints was checked.
  */
 import { join } from 'node:path';
@@ -77,8 +78,10 @@ async function startGuest(story: Story, hosts: TwoHosts): Promise<void> {
 
 async function deltasByThemselves(hosts: TwoHosts, guest: Writer | null): Promise<void> {
   step('Deltas by themselves');
-  say('Nobody asks for anything now. Every 30 seconds the log of all disks is closed at one instant, shipped and applied …');
   const { lastAppliedEpoch } = await hosts.untilStatus(() => true);
+  // Where nothing is written there is nothing to ship.
+  if (guest === null) await randomWrites(hosts.uris[0]!, FILE_SYSTEM_BYTES, RAW_WRITES_BYTES, hosts.folder);
+  say('Nobody asks for anything now. Every 30 seconds the log of all disks is closed at one instant, shipped and applied …');
   const at = seconds();
   const records = guest?.acked() ?? 0;
   const after = await hosts.untilStatus((status) => status.lastAppliedEpoch > lastAppliedEpoch);

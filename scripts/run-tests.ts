@@ -1,5 +1,6 @@
 /**
- * All tests. `npm test` runs what every change must pass; `npm run test:long` the same with more rounds. Groups run one after another,
+ * All tests. `npm test` runs what every change must pass; `npm run test:long` the same with more rounds. Groups run one
+ * after another,
  * because the last ones time out when the machine is busy with something else; within the first group files run side by side.
  *
  *   node scripts/run-tests.ts [--long] [GROUP…]     groups: house, unit, simulation, system

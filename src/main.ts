@@ -11,7 +11,6 @@ import { UnderstudyError } from './model/errors.ts';
 import type { DiskRecord } from './model/records.ts';
 import { hostCompute } from './resync/compare/host-compute.ts';
 import type { HostParts } from './server/host-parts.ts';
-import { serve } from './server/serve.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string };
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
@@ -46,5 +45,6 @@ process.exitCode = await runCli(process.argv.slice(2), {
   stdin: process.stdin, stdout: process.stdout, stderr: process.stderr, env: process.env,
   isTTY: { stdin: process.stdin.isTTY, stdout: process.stdout.isTTY, stderr: process.stderr.isTTY },
   cwd: process.cwd(), zone, clock: hostClock, files: hostFiles, version, signal: stop.signal,
-  makeServer: (options) => serve(hostParts(), options, version),
+  // Only a server needs the other half of the program.
+  makeServer: async (options) => (await import('./server/serve.ts')).serve(hostParts(), options, version),
 });

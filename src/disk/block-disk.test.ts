@@ -47,7 +47,11 @@ async function onLoop(work: (loop: LoopDevice) => Promise<void>): Promise<void> 
 virtualDiskSuite('block device', async () => {
   const loop = await loopDevice();
   const open = (): Promise<BlockDisk> => openBlockDisk(loop.device, WRITER);
-  return { disk: await open(), reopen: open, cleanup: () => loop.remove() };
+  const disk = await open().catch(async (error: unknown) => {
+    await loop.remove();
+    throw error;
+  });
+  return { disk, reopen: open, cleanup: () => loop.remove() };
 }, { skip: cannotLoop, zeroMakesHoles: false, runs: 15 });
 
 describe('block device', { skip: cannotLoop }, () => {

@@ -288,6 +288,14 @@ export const ACTIVITY_EVENTS = {
         .map(([name, value]) => `${name} = ${JSON.stringify(value)}`)
         .join(', ')}.`,
   ),
+  initialExported: define<{ folder: string; bytes: number }>(
+    'InitialReplicationExported',
+    'Information',
+    'The initial copy is exported: carry it to the replica and import it there',
+    (vm, { folder, bytes }) =>
+      `The initial copy of VM '${vm}' is in ${folder} (${count(bytes, 'byte')}). Carry it to the replica host and import it there: ` +
+      `understudy import '${vm}' --from DIR.`,
+  ),
   statisticsReset: define<Record<never, never>>(
     'ReplicationStatisticsReset',
     'Information',

@@ -36,14 +36,18 @@ export interface OpenFile {
   /** Reads up to `into.length` bytes; the result is shorter only at the end of the file. */
   read(into: Uint8Array, position: number): Promise<number>;
   /**
-   * Writes all buffers one after another from `position`, or rejects. Resolves when later reads see the bytes; durable only after the
+   * Writes all buffers one after another from `position`, or rejects. Resolves when later reads see the bytes; durable only
+   * after the
    * next `datasync` resolves. After a rejection any part of the range may have been written.
    */
   write(buffers: readonly Uint8Array[], position: number): Promise<void>;
   /** Makes every write that resolved before this call durable. After a rejection nothing may be assumed durable: never retry. */
   datasync(): Promise<void>;
   truncate(size: number): Promise<void>;
-  /** Gives the range's space back to the volume; it reads as zeroes afterwards. Absent or rejected: the bytes stay as they are. */
+  /**
+   * Gives the range's space back to the volume; it reads as zeroes afterwards. Absent or rejected: the bytes stay as they
+   * are.
+   */
   punch?(position: number, length: number): Promise<void>;
   size(): Promise<number>;
   close(): Promise<void>;

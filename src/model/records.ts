@@ -20,6 +20,8 @@ export interface DiskRecord {
   geometry: { cylinders: number; heads: number; sectorsPerTrack: number } | null;
   /** Served to the guest but not replicated. */
   excluded?: true;
+  /** A resize is under way and will be completed, also after a crash (R26): map and file may have this size already. */
+  growTo?: number;
 }
 
 /** The disks that tracking and replication are about. */
@@ -70,13 +72,18 @@ export interface EpochDisk {
   size: number | null;
   digest: string | null;
   entries: number | null;
+  /** Size of the disk in this epoch; absent: its present one (R26). */
+  diskSize?: number;
 }
 
 /** One set of tracking logs of the primary: all disks of the VM between two instants (R5). */
 export interface EpochRecord {
   vmId: string;
   epoch: number;
-  /** `closing`: new writes go to the next one, its own are still finishing on disk. `received`: kept only in case it rots there. */
+  /**
+   * `closing`: new writes go to the next one, its own are still finishing on disk. `received`: kept only in case it rots
+   * there.
+   */
   status: 'open' | 'closing' | 'closed' | 'received';
   openedAt: number;
   /** The instant that the set ends at: a recovery point when applied. */
@@ -112,6 +119,8 @@ export interface InitialReplication {
   /** Per disk id: every byte before it is on the replica and durable. */
   cursors: Record<string, number>;
   copied: boolean;
+  /** Set when an export has finished: the imported copy is one instant once all epochs up to this one are applied. */
+  consistentFrom?: number;
 }
 
 export interface RequiredResync {

@@ -5,7 +5,10 @@ import type { NbdExport } from './export.ts';
 /** 64 KiB of descriptors. A client that gets fewer than it asked for asks again. */
 const DESCRIPTORS_MAX = 8192;
 
-/** At least one descriptor, neighbours differ, and their sum is at most `length`. Rejects when the export names no extent at all. */
+/**
+ * At least one descriptor, neighbours differ, and their sum is at most `length`. Rejects when the export names no
+ * extent at all.
+ */
 export async function statusExtents(
   target: Pick<NbdExport, 'extents'>, offset: number, length: number, onlyOne: boolean,
 ): Promise<NbdStatusExtent[]> {

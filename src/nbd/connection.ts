@@ -3,7 +3,8 @@
  *
  * Invariants
  * - After `end` no further request is started; those under way are answered, then the socket closes.
- * - After the socket has closed, nothing is sent, but operations of the export that are under way keep their memory until they end.
+ * - After the socket has closed, nothing is sent, but operations of the export that are under way keep their memory
+ *   until they end.
  * - `done` resolves when both are over; only then does the export hear `clientGone`.
  */
 import type { Socket } from 'node:net';
@@ -300,7 +301,9 @@ export class Connection {
     this.#isFault = isFault;
   }
 
-  /** A failing disk fails thousands of requests: the first of a connection is news, the number comes with the last line. */
+  /**
+   * A failing disk fails thousands of requests: the first of a connection is news, the number comes with the last line.
+   */
   #operationFailed(what: string, error: unknown): void {
     this.#failures += 1;
     const fields = { client: this.client, export: this.#target?.name, operation: what, error: messageOf(error) };

@@ -1,9 +1,15 @@
-/** What the server serves: a named disk with its traits. Plain disks are wrapped by `diskExport`; tracked ones bring their own. */
+/**
+ * What the server serves: a named disk with its traits. Plain disks are wrapped by `diskExport`; tracked ones bring
+ * their own.
+ */
 import type { Extent, VirtualDisk } from '../disk/virtual-disk.ts';
 import type { Clock } from '../model/ports.ts';
 import { promptWrites, type PromptDisk } from './prompt-writes.ts';
 
-/** A promise, or undefined when the work is already done: the hot path then costs neither a promise nor a turn of the loop. */
+/**
+ * A promise, or undefined when the work is already done: the hot path then costs neither a promise nor a turn of the
+ * loop.
+ */
 export type Done = Promise<void> | undefined;
 
 export interface ClientInfo {
@@ -14,9 +20,9 @@ export interface ClientInfo {
 }
 
 /**
- * Offsets and lengths are bytes, validated by the server: inside `[0, size)`, at least 1. Calls overlap in time; all requests that
- * arrive together are started within one tick, so that an implementation may group them. Rejections (and throws) carry an errno in
- * `code`; ENOSPC, EPERM, EINVAL, ENOTSUP, … reach the client as they are, all others as EIO.
+ * Offsets and lengths are bytes, validated by the server: inside `[0, size)`, at least 1. Calls overlap in time; all
+ * requests that arrive together are started within one tick, so that an implementation may group them. Rejections (and
+ * throws) carry an errno in `code`; ENOSPC, EPERM, EINVAL, ENOTSUP, … reach the client as they are, all others as EIO.
  */
 export interface NbdExport {
   readonly name: string;
@@ -36,7 +42,8 @@ export interface NbdExport {
   /** Fills `into` completely. */
   read(into: Uint8Array, offset: number): Done;
   /**
-   * Done when later reads see `from`; with `fua` also durable. `from` belongs to the export until then; afterwards the server reuses the
+   * Done when later reads see `from`; with `fua` also durable. `from` belongs to the export until then; afterwards the
+   * server reuses the
    * memory.
    */
   write(from: Uint8Array, offset: number, flags: { fua: boolean }): Done;
@@ -54,7 +61,9 @@ export interface NbdExport {
   clientGone(client: ClientInfo): void;
 }
 
-/** A disk that can sometimes read and write on this thread (raw files). `readNow` is false when it would have to wait. */
+/**
+ * A disk that can sometimes read and write on this thread (raw files). `readNow` is false when it would have to wait.
+ */
 interface MayActNow {
   readNow?(into: Uint8Array, offset: number): boolean;
   writeNow?(from: Uint8Array, offset: number): void;
@@ -64,7 +73,10 @@ export interface DiskExportOptions {
   /** Default: as the disk. */
   readOnly?: boolean;
   description?: string;
-  /** With a clock, small writes are done on this thread where the disk can (prompt-writes.ts says at what risk). Default: never. */
+  /**
+   * With a clock, small writes are done on this thread where the disk can (prompt-writes.ts says at what risk).
+   * Default: never.
+   */
   promptWrites?: Pick<Clock, 'monotonic'>;
 }
 
@@ -72,11 +84,13 @@ export interface DiskExportOptions {
 export type ServedDisk =
   Pick<VirtualDisk, 'virtualSize' | 'readOnly' | 'read' | 'write' | 'zero' | 'discard' | 'flush' | 'extents'> & MayActNow;
 
+/** Copying more than this out of the page cache would hold up the event loop. */
+const READ_NOW_BYTES_MAX = 1024 * 1024;
 const ZEROES = new Uint8Array(1024 * 1024);
 
 /**
- * Serves a disk as it is. Several connections are safe: all share the one disk, and its flush covers every write that resolved,
- * whoever sent it.
+ * Serves a disk as it is. Several connections are safe: all share the one disk, and its flush covers every write that
+ * resolved, whoever sent it.
  */
 export function diskExport(name: string, disk: ServedDisk, options: DiskExportOptions = {}): NbdExport {
   const isPrompt = options.promptWrites !== undefined && disk.writeNow !== undefined;
@@ -101,7 +115,8 @@ export function diskExport(name: string, disk: ServedDisk, options: DiskExportOp
     preferredBlockSize: 4096,
     multiConnection: true,
     canTrim: true,
-    read: (into, offset) => (disk.readNow?.(into, offset) === true ? undefined : disk.read(into, offset)),
+    read: (into, offset) => (
+      into.length <= READ_NOW_BYTES_MAX && disk.readNow?.(into, offset) === true ? undefined : disk.read(into, offset)),
     write: (from, offset, { fua }) => (fua ? flushAfter(disk.write(from, offset)) : write(from, offset)),
     zero: (offset, length, { fua, mayDiscard }) => {
       const work = mayDiscard ? disk.zero(offset, length) : writeZeroes(offset, length);

@@ -1,6 +1,7 @@
 /**
- * Option haggling of fixed newstyle NBD, server side. Pure: bytes of one option in, replies and what happens next out. The bytes come
- * from anybody: every malformed option is answered with an error, and what cannot be answered closes the connection with a reason.
+ * Option haggling of fixed newstyle NBD, server side. Pure: bytes of one option in, replies and what happens next out.
+ * The bytes come from anybody: every malformed option is answered with an error, and what cannot be answered closes the
+ * connection with a reason.
  */
 import {
   NBD_BASE_ALLOCATION, NBD_CLIENT_FLAG, NBD_FLAG, NBD_INFO, NBD_OPT, NBD_REP, decodeInfoRequest, decodeMetaRequest,
@@ -15,7 +16,10 @@ export interface ExportCatalogue {
   list(): string[];
 }
 
-/** The client asks to start transmission. The export itself may still refuse: then `refused` is sent, or null means close. */
+/**
+ * The client asks to start transmission. The export itself may still refuse: then `refused` is sent, or null means
+ * close.
+ */
 export interface Attach {
   target: NbdExport;
   session: Session;

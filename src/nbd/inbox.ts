@@ -1,11 +1,14 @@
 /**
- * The receive side of one connection: bytes arrive in a slab and are parsed where they lie. Small write payloads stay there until the
- * write has ended (each is a user of the slab); a large one gets a slab of its own, into which the socket then reads directly.
+ * The receive side of one connection: bytes arrive in a slab and are parsed where they lie. Small write payloads stay
+ * there until the write has ended (each is a user of the slab); a large one gets a slab of its own, into which the
+ * socket then reads directly.
  *
  * Invariants
- * - Bytes [parsed, filled) of the slab have arrived and are not parsed yet; they precede what a large payload still misses.
- * - The socket reads either to where the next byte belongs, or into SPILL, from which `accept` copies at once. SPILL is what a socket gets
- *   that is about to be paused, because what the bytes will belong to is decided later. It is shared: nothing stays in it.
+ * - Bytes [parsed, filled) of the slab have arrived and are not parsed yet; they precede what a large payload still
+ *   misses.
+ * - The socket reads either to where the next byte belongs, or into SPILL, from which `accept` copies at once. SPILL is
+ *   what a socket gets that is about to be paused, because what the bytes will belong to is decided later. It is
+ *   shared: nothing stays in it.
  */
 import { NBD_REQUEST_BYTES } from '../disk/nbd/protocol.ts';
 import { SLAB_BYTES, type Slab, type SlabPool } from './slab-pool.ts';
@@ -25,7 +28,10 @@ export class Inbox {
   parsed = 0;
   #filled = 0;
   #large: { slab: Slab; length: number; filled: number } | null = null;
-  /** After a large write another is likely: then only the next header is read, so that its payload need not be copied either. */
+  /**
+   * After a large write another is likely: then only the next header is read, so that its payload need not be copied
+   * either.
+   */
   #expectLarge = false;
 
   constructor(pool: SlabPool) {
@@ -68,8 +74,8 @@ export class Inbox {
   }
 
   /**
-   * Lets a piece of `bytes` from `parsed` on, and a worthwhile read, fit into the slab, once all complete pieces are parsed. False when that
-   * needs another slab and none can be had now.
+   * Lets a piece of `bytes` from `parsed` on, and a worthwhile read, fit into the slab, once all complete pieces are
+   * parsed. False when that needs another slab and none can be had now.
    */
   makeRoom(bytes: number): boolean {
     const { slab } = this;
@@ -89,7 +95,9 @@ export class Inbox {
     return true;
   }
 
-  /** What has arrived next of `length` payload bytes, and all that follows, goes into `slab`. Its user is the caller. */
+  /**
+   * What has arrived next of `length` payload bytes, and all that follows, goes into `slab`. Its user is the caller.
+   */
   beginLarge(slab: Slab, length: number): void {
     this.#large = { slab, length, filled: 0 };
     this.consume(this.#fillLarge(this.slab.bytes, this.parsed, this.#filled));

@@ -4,9 +4,13 @@ const KIB = 1024;
 const MIB = 1024 * KIB;
 
 export interface NbdLimits {
-  /** Connections at once; more are closed at accept. A VM has at most 64 disks, and most clients use 1 to 4 connections. */
+  /**
+   * Connections at once; more are closed at accept. A VM has at most 64 disks, and most clients use 1 to 4 connections.
+   */
   connections: number;
-  /** From accept to the start of transmission. Real clients need milliseconds; this stops those who only hold a place. */
+  /**
+   * From accept to the start of transmission. Real clients need milliseconds; this stops those who only hold a place.
+   */
   handshakeMs: number;
   /** Options in one handshake. QEMU sends 3, nbdinfo --list about 5 per export. */
   options: number;

@@ -136,7 +136,10 @@ async function session(nbd: Rig, current: { disk: MemoryDisk }, sent: Buffer): P
   return expected;
 }
 
-/** Memory of this process that is in use. Sockets and buffers go in two steps: collected, then freed by their finalizers. */
+/**
+ * Memory of this process that is in use. Sockets and buffers go in two steps: collected, then freed by their
+ * finalizers.
+ */
 async function usedBytes(): Promise<number> {
   setFlagsFromString('--expose-gc');
   const collect = runInNewContext('gc') as () => void;

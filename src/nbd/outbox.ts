@@ -1,9 +1,10 @@
 /**
- * The send side of one connection: replies are gathered while a batch of requests is worked on, and leave in one system call.
+ * The send side of one connection: replies are gathered while a batch of requests is worked on, and leave in one system
+ * call.
  *
- * Memory: small reads reserve header and data in one slab before they start, so replies that end in order are adjacent and merge into one
- * piece; large reads bring their own slab; everything else is a few bytes in `#control`. What has been added belongs to the outbox until
- * the kernel has taken it.
+ * Memory: small reads reserve header and data in one slab before they start, so replies that end in order are adjacent
+ * and merge into one piece; large reads bring their own slab; everything else is a few bytes in `#control`. What has
+ * been added belongs to the outbox until the kernel has taken it.
  */
 import { SLAB_BYTES, type Slab, type SlabPool } from './slab-pool.ts';
 
@@ -53,7 +54,10 @@ export class Outbox {
     return this.#underWay.length > 0;
   }
 
-  /** The slab for a small read, with its caller as a user; its bytes begin at `reservedAt`. Null when there is no memory now. */
+  /**
+   * The slab for a small read, with its caller as a user; its bytes begin at `reservedAt`. Null when there is no memory
+   * now.
+   */
   reserve(bytes: number): Slab | null {
     if (this.#slab === null || this.#slabFill + bytes > this.#slab.bytes.length) {
       const next = this.#pool.take(SLAB_BYTES);

@@ -1,7 +1,8 @@
 /**
- * Writes into the page cache on this thread. That saves two thread switches a write (1.3 instead of 0.8 times nbdkit at 4 KiB on ext4, see
- * bench/nbd-untracked.ts), but everything else in the process waits as long as the file system does. So the first slow write sends the ones after it
- * to the thread pool, for a time that doubles with each slow one: a throttled disk costs the process one bounded stall now and then.
+ * Writes into the page cache on this thread. That saves two thread switches a write (1.3 instead of 0.8 times nbdkit at
+ * 4 KiB on ext4, see bench/nbd-untracked.ts), but everything else in the process waits as long as the file system does.
+ * So the first slow write sends the ones after it to the thread pool, for a time that doubles with each slow one: a
+ * throttled disk costs the process one bounded stall now and then.
  */
 import type { VirtualDisk } from '../disk/virtual-disk.ts';
 import type { Clock } from '../model/ports.ts';

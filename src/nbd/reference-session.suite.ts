@@ -1,6 +1,6 @@
 /**
- * For tests: what a session of the NBD protocol must do to a disk of zeroes, written once more, slowly and without a look at the server. It takes
- * all bytes a client sends before it hangs up.
+ * For tests: what a session of the NBD protocol must do to a disk of zeroes, written once more, slowly and without a
+ * look at the server. It takes all bytes a client sends before it hangs up.
  */
 export interface SessionOutcome {
   disk: Buffer;

@@ -1,4 +1,7 @@
-/** For tests: a client that sends exactly the bytes it is told to, a server on a socket of its own, and a clock that is turned by hand. */
+/**
+ * For tests: a client that sends exactly the bytes it is told to, a server on a socket of its own, and a clock that is
+ * turned by hand.
+ */
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';

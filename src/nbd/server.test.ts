@@ -24,7 +24,9 @@ function disk(over: Partial<NbdExport> = {}): NbdExport {
   return { ...diskExport('disk', new MemoryDisk(8 * MIB)), ...over };
 }
 
-/** Turns of the event loop until something is so. Both ends live in this process, so that turns bound it and not time. */
+/**
+ * Turns of the event loop until something is so. Both ends live in this process, so that turns bound it and not time.
+ */
 async function until(condition: () => boolean): Promise<void> {
   for (let left = 300_000; !condition(); left -= 1) {
     assert.ok(left > 0, 'it never became so');

@@ -90,8 +90,9 @@ export class NbdServer {
   }
 
   /**
-   * Accepts no more, starts no more requests, answers those under way, then closes. After `drainMs` what is left is cut; `unfinished` counts
-   * the operations of exports that have not even ended then. The exports' disks must not be closed while there are any.
+   * Accepts no more, starts no more requests, answers those under way, then closes. After `drainMs` what is left is
+   * cut; `unfinished` counts the operations of exports that have not even ended then. The exports' disks must not be
+   * closed while there are any.
    */
   async close(options: { drainMs?: number } = {}): Promise<{ unfinished: number }> {
     const closed = [...this.#servers.keys()].map((server) => once(server.close(), 'close'));
@@ -114,7 +115,8 @@ export class NbdServer {
   }
 
   #newServer(): Server {
-    // Paused, because connections read into their own memory (read-into.ts); half-open, because replies follow the client's last byte.
+    // Paused, because connections read into their own memory (read-into.ts); half-open, because replies follow the
+    // client's last byte.
     const options = { pauseOnConnect: true, allowHalfOpen: true, noDelay: true, keepAlive: true };
     return createServer(options, (socket) => this.#accept(socket));
   }

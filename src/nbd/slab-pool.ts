@@ -2,9 +2,11 @@
  * Memory for payloads and replies: slabs of power-of-two sizes, reused, and bounded over all connections.
  *
  * Invariants
- * - The capacity of all slabs in use plus those kept for reuse stays within the limit, except for the first slab of each connection.
+ * - The capacity of all slabs in use plus those kept for reuse stays within the limit, except for the first slab of
+ *   each connection.
  * - A slab goes back when its last user releases it; nobody touches its bytes afterwards.
- * - Who finds no memory waits in line. While anybody waits, nobody else is served, so that large requests are not starved.
+ * - Who finds no memory waits in line. While anybody waits, nobody else is served, so that large requests are not
+ *   starved.
  */
 
 /** One connection's receive buffer, and the unit in which replies of small reads are gathered. */
@@ -109,7 +111,9 @@ export class SlabPool {
     });
   }
 
-  /** Makes room for a new slab among those kept for reuse: sizes that are no longer asked for must not fill the memory. */
+  /**
+   * Makes room for a new slab among those kept for reuse: sizes that are no longer asked for must not fill the memory.
+   */
   #dropKept(capacity: number): void {
     for (const [size, kept] of this.#free) {
       while (kept.length > 0 && this.#usedBytes + this.#freeBytes + capacity > this.#limit) {

@@ -55,7 +55,10 @@ class Bench {
     return this.pause.kind === 'end';
   }
 
-  /** Feeds the bytes in pieces of these sizes, again and again, as a connection would: paused, it reads at most one SPILL ahead. */
+  /**
+   * Feeds the bytes in pieces of these sizes, again and again, as a connection would: paused, it reads at most one
+   * SPILL ahead.
+   */
   async feed(bytes: Buffer, pieces: readonly number[]): Promise<void> {
     for (let at = 0, i = 0; at < bytes.length && !this.isOver; i += 1) {
       const target = this.pause.kind === 'wait' ? SPILL : this.inbox.target();
@@ -166,7 +169,10 @@ for (const structured of [true, false]) {
   });
 }
 
-/** Requests that do not overlap while they differ: reads in the first half of the disk, writes in the second, later ones elsewhere. */
+/**
+ * Requests that do not overlap while they differ: reads in the first half of the disk, writes in the second, later ones
+ * elsewhere.
+ */
 function planned(steps: Step[]) {
   const half = DISK_BYTES / 2;
   const before = Buffer.alloc(half, 'what was there before');

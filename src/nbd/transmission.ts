@@ -1,9 +1,10 @@
 /**
- * The transmission phase of one connection: requests that have arrived are validated and started, all in one go; each is answered when it
- * ends, in whatever order that is.
+ * The transmission phase of one connection: requests that have arrived are validated and started, all in one go; each
+ * is answered when it ends, in whatever order that is.
  *
- * This is the hot path: headers are read and written in place, without the objects of the codecs in disk/nbd/protocol.ts (whose tables hold
- * for both), `Call` objects and their callbacks are reused, and an export that is done at once costs no promise (bench/nbd-untracked.ts).
+ * This is the hot path: headers are read and written in place, without the objects of the codecs in
+ * disk/nbd/protocol.ts (whose tables hold for both), `Call` objects and their callbacks are reused, and an export that
+ * is done at once costs no promise (bench/nbd-untracked.ts).
  */
 import {
   NBD_CHUNK, NBD_CHUNK_FLAG, NBD_CMD, NBD_CMD_FLAG, NBD_ERRNO, NBD_OFFSET_DATA_BYTES, NBD_REQUEST_BYTES,
@@ -144,7 +145,10 @@ export class Transmission {
     return pause;
   }
 
-  /** Finds memory for a valid request and starts it. Null: it was started. Otherwise it is still in the inbox, or arriving. */
+  /**
+   * Finds memory for a valid request and starts it. Null: it was started. Otherwise it is still in the inbox, or
+   * arriving.
+   */
   #admit(call: Call): Pause | null {
     const isLarge = call.length > LARGE_PAYLOAD_BYTES;
     switch (call.command) {

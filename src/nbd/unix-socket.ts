@@ -5,8 +5,8 @@ import { connect, type Server } from 'node:net';
 import { UnderstudyError, errnoOf, messageOf } from '../model/errors.ts';
 
 /**
- * Listens at an absolute path of at most 107 bytes, mode 0600. A socket file that nobody answers is a leftover of a crash and is replaced.
- * Throws NBD_SOCKET_IN_USE, NBD_SOCKET_PATH_TAKEN or NBD_LISTEN_FAILED.
+ * Listens at an absolute path of at most 107 bytes, mode 0600. A socket file that nobody answers is a leftover of a
+ * crash and is replaced. Throws NBD_SOCKET_IN_USE, NBD_SOCKET_PATH_TAKEN or NBD_LISTEN_FAILED.
  */
 export async function listenUnix(server: Server, path: string): Promise<void> {
   try {
@@ -27,7 +27,8 @@ export function listenError(where: string, error: unknown): UnderstudyError {
 
 async function listenPrivately(server: Server, path: string): Promise<void> {
   const listening = once(server, 'listening');
-  // `listen` binds before it returns, so the file never exists with wider permissions and the umask is changed for no one else.
+  // `listen` binds before it returns, so the file never exists with wider permissions and the umask is changed for no
+  // one else.
   const before = process.umask(0o177);
   try {
     server.listen(path);

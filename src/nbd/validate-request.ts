@@ -29,7 +29,9 @@ export function commandName(command: number): string {
   return COMMAND_NAMES.get(command) ?? `command ${command}`;
 }
 
-/** Flags a command may carry. FUA is allowed everywhere: clients set it on all requests, and it only matters for writes. */
+/**
+ * Flags a command may carry. FUA is allowed everywhere: clients set it on all requests, and it only matters for writes.
+ */
 function flagsAllowed(command: number, session: Session): number {
   switch (command) {
     case NBD_CMD.READ: return NBD_CMD_FLAG.FUA | (session.structuredReplies ? NBD_CMD_FLAG.DF : 0);

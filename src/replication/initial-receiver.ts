@@ -79,7 +79,7 @@ export class InitialReceiver {
     const vm = relationships.vm(this.#vmId);
     const { initial } = relationships.get(this.#vmId);
     if (initial === null || initial.token !== token) throw stale();
-    if (initial.method !== 'network') return;
+    if (initial.method === 'existing') return;
     for (const disk of vm.disks) {
       const incoming = incomingPath(disk, token);
       if ((await files.stat(incoming)) === null && (await files.stat(disk.path)) !== null) continue;
@@ -122,7 +122,7 @@ export class InitialReceiver {
       if (record === undefined) {
         throw new UnderstudyError('usage', 'DISK_NOT_FOUND', `there is no disk ${diskId} in this VM`, 'Enable replication again.');
       }
-      const path = initial.method === 'network' ? incomingPath(record, token) : record.path;
+      const path = initial.method === 'existing' ? record.path : incomingPath(record, token);
       open = this.#ports.openDisk({ ...record, path });
       open.catch(() => this.#open.delete(diskId));
       this.#open.set(diskId, open);

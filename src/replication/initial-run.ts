@@ -1,5 +1,9 @@
-/** One run of initial replication, as the primary's loop drives it: track, copy, send the logs of the meantime, make it the baseline. */
+/**
+ * One run of initial replication, as the primary's loop drives it: track, copy, send the logs of the meantime, make it the
+ * baseline.
+ */
 import { replicatedDisks, type DiskRecord, type InitialReplication } from '../model/records.ts';
+import { awaitImport, exportCopy } from './export-run.ts';
 import { sendInitialCopy, type CopyProgress } from './initial-sender.ts';
 import type { PrimaryVm } from './primary-vm.ts';
 
@@ -11,11 +15,17 @@ export interface InitialProgress extends CopyProgress {
 export async function runInitial(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
   const { ports, vmId } = primary;
   const { relationships } = ports;
+  const exported = primary.relationship.initial;
+  // Nothing is read from the disks any more: whether they stay open is the guest's affair.
+  if (exported?.method === 'export' && exported.copied && primary.vm.tracking?.mode === 'logging') {
+    return await awaitImport(primary, exported, signal);
+  }
   const tracked = await primary.hold('initial');
   try {
     let { initial } = primary.relationship;
     const unbroken = initial !== null && initial.firstEpoch > 0 && tracked.logging;
     if (!unbroken) initial = await begin(primary);
+    if (initial!.method === 'export') return await exportCopy(primary, initial!, signal);
     if (!initial!.copied) {
       await copy(primary, initial!, signal);
       relationships.update(vmId, { initial: { ...initial!, copied: true } });

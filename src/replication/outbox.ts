@@ -86,6 +86,11 @@ export class Outbox {
     return this.ports.catalog.epochs.list(this.vmId).filter(({ status }) => status === 'closed');
   }
 
+  /** The newest epoch that the replica has acknowledged and that is still on record; 0 when there is none. */
+  newestDelivered(): number {
+    return this.ports.catalog.epochs.list(this.vmId).findLast(({ status }) => status === 'received')?.epoch ?? 0;
+  }
+
   /** The newest epoch that has ended; 0 before the first. */
   newestClosed(): number {
     const tracking = this.ports.relationships.vm(this.vmId).tracking;

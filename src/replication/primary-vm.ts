@@ -1,7 +1,8 @@
 /**
  * The primary side of one VM: holds its disks while a guest may write, and drives its replication.
  *
- * The relationship's state in the catalog says what is to be done; one loop does it and looks again after every change. Operations
+ * The relationship's state in the catalog says what is to be done; one loop does it and looks again after every change.
+ * Operations
  * only change the record and wake the loop, so a crash at any point is taken up from the record.
  *
  * Invariants
@@ -32,11 +33,17 @@ export interface SyncResult {
   bytes: number;
 }
 
-/** Drives everything between "required" and "replicating again"; handed in because resync/ knows replication/, not the reverse. */
+/**
+ * Drives everything between "required" and "replicating again"; handed in because resync/ knows replication/, not the
+ * reverse.
+ */
 export interface ResyncDriver {
   /** Called by the loop while the state is a resync state; returns after each step or when it has nothing to do until woken. */
   step(primary: PrimaryVm, signal: AbortSignal): Promise<void>;
-  /** Initial replication onto a copy that the replica has: compares, and sends what differs. Resolves when it is durable there. */
+  /**
+   * Initial replication onto a copy that the replica has: compares, and sends what differs. Resolves when it is durable
+   * there.
+   */
   mendExisting(primary: PrimaryVm, initial: InitialReplication, options: CopyOptions): Promise<CopyProgress>;
 }
 
@@ -180,15 +187,21 @@ export class PrimaryVm {
    * repeated after an interruption.
    */
   async finishInitial(signal: AbortSignal): Promise<void> {
-    const { relationships } = this.ports;
-    const { token, firstEpoch } = this.relationship.initial!;
+    const { token } = this.relationship.initial!;
     if (this.#tracked!.hasWrites) await this.#tracked!.switchLog();
     const consistentFrom = this.outbox.newestClosed();
     await this.ship(signal);
     await this.link().call(initialCompleteMessage, { vmId: this.vmId, token, consistentFrom }, undefined, { signal, timeoutMs: 120_000 });
-    relationships.happened(this.vmId, { kind: 'initial-finished', reason: 'the replica has its baseline' }, {
+    this.initialFinished(consistentFrom);
+  }
+
+  /** The replica has its baseline, one instant of the VM from epoch `consistentFrom` on. */
+  initialFinished(consistentFrom: number): void {
+    const { token, firstEpoch } = this.relationship.initial!;
+    this.ports.relationships.happened(this.vmId, { kind: 'initial-finished', reason: 'the replica has its baseline' }, {
       baselineId: token, initial: null, required: null, error: null, consistentFrom, lastAppliedEpoch: firstEpoch - 1,
-      lastReplicationTime: this.ports.clock.now(), lastReceivedEpoch: consistentFrom, mapTrusted: true,
+      lastReplicationTime: this.ports.clock.now(), lastReceivedEpoch: Math.max(consistentFrom, this.outbox.newestDelivered()),
+      mapTrusted: true,
     });
     this.#nextDue = this.ports.clock.monotonic() + this.relationship.settings.frequencySec * 1000;
   }
@@ -356,8 +369,10 @@ export class PrimaryVm {
   }
 
   /** Says how this side is, and takes in how the replica is. */
-  async report(signal: AbortSignal, unchangedUntil: number | null = null): Promise<void> {
-    await this.#news(await reportOf(this.ports, this.vmId, { epoch: this.outbox.newestClosed(), unchangedUntil }, signal));
+  async report(signal: AbortSignal, unchangedUntil: number | null = null): Promise<ReplicaNews> {
+    const news = await reportOf(this.ports, this.vmId, { epoch: this.outbox.newestClosed(), unchangedUntil }, signal);
+    await this.#news(news);
+    return news;
   }
 
   /** What the replica has done since: applied epochs leave the map and their files go. */

@@ -3,7 +3,10 @@ import { errnoOf, messageOf, UnderstudyError } from '../model/errors.ts';
 
 const FULL: readonly string[] = ['ENOSPC', 'EDQUOT'];
 
-/** What the primary is told of `error`. Anything that is neither a system error nor expected is handed back: it is a bug of ours. */
+/**
+ * What the primary is told of `error`. Anything that is neither a system error nor expected is handed back: it is a bug of
+ * ours.
+ */
 export function toldToPrimary(error: unknown, hostName: string): unknown {
   if (error instanceof UnderstudyError) return error;
   const errno = errnoOf(error);

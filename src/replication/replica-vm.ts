@@ -16,6 +16,7 @@ import { applySet, defectOf } from './apply.ts';
 import { Inbox, type OfferAnswer } from './inbox.ts';
 import { InitialReceiver } from './initial-receiver.ts';
 import type { AnsweredVm, OfferedLog } from './messages.ts';
+import type { Change } from './relationships.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
 
 /** After an error that may pass by itself (a full disk, say). */
@@ -99,6 +100,8 @@ export class ReplicaVm {
 
   /** Takes up a run of initial replication. What an earlier one has left is dropped. */
   async beginInitial(token: string, method: InitialReplication['method'], firstEpoch: number): Promise<Record<string, number>> {
+    // A repeat from before the primary has heard that this run is complete.
+    if (this.relationship.initial === null && this.relationship.baselineId === token) return {};
     if (this.relationship.initial?.token !== token) await this.inbox.clear();
     return this.initial.begin(token, method, firstEpoch);
   }
@@ -106,14 +109,27 @@ export class ReplicaVm {
   /** The copy is whole: it becomes the baseline, named by the token of its run; the logs that came meanwhile belong to it. */
   async completeInitial(token: string, consistentFrom: number): Promise<void> {
     if (this.relationship.initial === null && this.relationship.baselineId === token) return;
-    await this.initial.finish(token);
-    const { firstEpoch } = this.relationship.initial!;
-    this.#ports.relationships.happened(this.vmId, { kind: 'initial-finished', reason: 'the initial copy is complete' }, {
-      baselineId: token, initial: null, required: null, lost: null, error: null, wantedAgain: null, applying: null,
-      consistentFrom, lastAppliedLogs: {}, appliedSeals: await this.#seals(), lastAppliedEpoch: firstEpoch - 1,
-      lastReplicationTime: this.#clock.now(),
-    });
+    const baseline = await this.#newBaseline(token, consistentFrom);
+    this.#ports.relationships.happened(this.vmId, { kind: 'initial-finished', reason: 'the initial copy is complete' }, baseline);
     this.wake();
+  }
+
+  /** As `completeInitial`, for a copy that the user has brought. */
+  async completeImport(token: string, consistentFrom: number): Promise<void> {
+    const baseline = await this.#newBaseline(token, consistentFrom);
+    this.#ports.relationships.perform(this.vmId, 'import', baseline);
+    this.wake();
+  }
+
+  /** Gives the copy its place, durably; what is then to be recorded of it. */
+  async #newBaseline(token: string, consistentFrom: number): Promise<Change> {
+    await this.initial.finish(token);
+    const appliedSeals = await this.#seals();
+    const { firstEpoch } = this.relationship.initial!;
+    return {
+      baselineId: token, initial: null, required: null, lost: null, error: null, wantedAgain: null, applying: null,
+      consistentFrom, lastAppliedLogs: {}, appliedSeals, lastAppliedEpoch: firstEpoch - 1, lastReplicationTime: this.#clock.now(),
+    };
   }
 
   answer(): AnsweredVm {
@@ -225,7 +241,10 @@ export class ReplicaVm {
     await removeFiles();
   }
 
-  /** A set that cannot be used. It is asked for again once; a second copy with the same fault means that nobody has a good one. */
+  /**
+   * A set that cannot be used. It is asked for again once; a second copy with the same fault means that nobody has a good
+   * one.
+   */
   async #refuseSet(record: InboxRecord, defect: { reason: string; again: boolean; code: string }): Promise<void> {
     const { relationships } = this.#ports;
     relationships.note(this.vmId,

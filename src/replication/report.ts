@@ -1,5 +1,6 @@
 /**
- * What primary and replica tell each other once per cycle, and what follows for the primary. An empty epoch is one line in it, not
+ * What primary and replica tell each other once per cycle, and what follows for the primary. An empty epoch is one line in
+ * it, not
  * a file. Pure but for the call itself.
  */
 import type { RelationshipRecord } from '../model/records.ts';
@@ -8,6 +9,8 @@ import { reportMessage, type AnsweredVm, type ReportedVm } from './messages.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
 
 export interface ReplicaNews {
+  /** Of the replica; null before it has one, or when it knows no such VM. */
+  baselineId: string | null;
   appliedEpoch: number;
   wantedAgain: number | null;
   /** The two sides can no longer be known equal. */
@@ -26,7 +29,7 @@ export async function reportOf(
   };
   const { result } = await ports.link(remote).call(reportMessage, { vms: [line] }, undefined, { signal });
   const answer = result.vms.find((vm) => vm.vmId === vmId);
-  return answer === undefined ? { appliedEpoch: lastAppliedEpoch, wantedAgain: null, loss: null } : takeAnswer(ports, vmId, answer);
+  return answer === undefined ? { baselineId: null, appliedEpoch: lastAppliedEpoch, wantedAgain: null, loss: null } : takeAnswer(ports, vmId, answer);
 }
 
 /** Puts the replica's answer on record and decides what it means. */
@@ -45,7 +48,7 @@ export function takeAnswer(ports: ReplicationPorts, vmId: string, answer: Answer
       });
     }
   }
-  return { appliedEpoch: answer.appliedEpoch, wantedAgain: answer.wantedAgain, loss };
+  return { baselineId: answer.baselineId, appliedEpoch: answer.appliedEpoch, wantedAgain: answer.wantedAgain, loss };
 }
 
 /** Compares generations: who is older than the other remembers (triggers 5 and 7), or has said that it is lost (6 and 7). */

@@ -28,7 +28,8 @@ export class ReplicaGap extends Error {
 }
 
 /**
- * Resolves when the set is durable on the replica. Throws ReplicaGap when an earlier set must come first, or what the link throws.
+ * Resolves when the set is durable on the replica. Throws ReplicaGap when an earlier set must come first, or what the link
+ * throws.
  */
 export async function shipSet(
   ports: Pick<ReplicationPorts, 'files' | 'compute'>, link: PeerLink, vm: VmRecord,

@@ -1,4 +1,7 @@
-/** The host's queue of resynchronizations: how many run at once, and who is next (smaller priority first, then who came first). */
+/**
+ * The host's queue of resynchronizations: how many run at once, and who is next (smaller priority first, then who came
+ * first).
+ */
 interface Waiting {
   vmId: string;
   priority: number;

@@ -1,6 +1,8 @@
 /**
- * One server per data folder (rule R25). On one host an open-file-description lock on DATA/lock decides: it ends with the process,
- * however that ends. Across hosts that share the folder the lease file in it decides: it names the host that used it last and when.
+ * One server per data folder (rule R25). On one host an open-file-description lock on DATA/lock decides: it ends with the
+ * process,
+ * however that ends. Across hosts that share the folder the lease file in it decides: it names the host that used it last
+ * and when.
  */
 import { open, readFile, writeFile } from 'node:fs/promises';
 import { libc } from '../disk/libc.ts';

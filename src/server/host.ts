@@ -1,5 +1,6 @@
 /**
- * One host: catalog, primaries, replicas, NBD server and peer server of one data folder, put together. Deciding and doing is in the
+ * One host: catalog, primaries, replicas, NBD server and peer server of one data folder, put together. Deciding and doing is
+ * in the
  * folders below; this file owns lifetimes.
  */
 import { mkdir } from 'node:fs/promises';

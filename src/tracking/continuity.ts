@@ -56,8 +56,9 @@ function afterProcessCrash(facts: ContinuityFacts): Continuity {
     if (lease.kind === 'quiet') {
       const lost = compareSeals(name, lease.seals[diskId], now, facts);
       if (lost !== null) return lost;
-    } else if (now?.kind === 'file') {
-      const latest = Math.max(milliseconds(now.mtimeNs), milliseconds(now.ctimeNs));
+    } else if (now !== undefined && isInFile(now)) {
+      const { mtimeNs, ctimeNs } = marksOf(now);
+      const latest = Math.max(milliseconds(mtimeNs), milliseconds(ctimeNs));
       if (latest > lease.until) {
         return unproven(name, `it was modified at ${iso(latest)}, this host's last write was before ${iso(lease.until)}`);
       }
@@ -79,24 +80,33 @@ function compareSeals(
   if (now.kind === 'block' && !facts.trustDisk && before.bootId !== now.bootId) {
     return unproven(name, 'the machine was restarted, and a block device keeps no mark of writes over that');
   }
-  const changed = Object.keys(now).filter((key) => JSON.stringify(before[key]) !== JSON.stringify(now[key]));
+  const [old, found] = [marksOf(before), marksOf(now)];
+  const changed = Object.keys(found).filter((key) => JSON.stringify(old[key]) !== JSON.stringify(found[key]));
   if (changed.length === 0) return null;
   const reverted = revertReason(before, now);
   if (reverted !== null) {
     return { kind: 'lost', trigger: 5, mapHolds: false, reason: `disk ${name} was replaced or reverted: ${reverted}` };
   }
-  const what = changed.map((key) => `${key} was ${String(before[key])}, is ${String(now[key])}`).join('; ');
+  const what = changed.map((key) => `${key} was ${String(old[key])}, is ${String(found[key])}`).join('; ');
   return { kind: 'lost', trigger: 1, mapHolds: false, reason: `disk ${name} was modified while the VM was off (${what})` };
 }
 
 /** A file that is another one, or older than the one that was sealed, was put there by a restore, a copy or a revert. */
 function revertReason(before: SealRecord, now: SealRecord): string | null {
-  if (before.kind !== 'file') return null;
-  if (before.inode !== now.inode || before.device !== now.device) return 'it is another file than at the last stop';
-  if (milliseconds(now.mtimeNs) < milliseconds(before.mtimeNs)) {
-    return `it is of ${iso(milliseconds(now.mtimeNs))}, at the last stop it was of ${iso(milliseconds(before.mtimeNs))}`;
+  if (!isInFile(before)) return null;
+  const [old, found] = [marksOf(before), marksOf(now)];
+  if (old.inode !== found.inode || old.device !== found.device) return 'it is another file than at the last stop';
+  if (milliseconds(found.mtimeNs) < milliseconds(old.mtimeNs)) {
+    return `it is of ${iso(milliseconds(found.mtimeNs))}, at the last stop it was of ${iso(milliseconds(old.mtimeNs))}`;
   }
   return null;
+}
+
+const isInFile = ({ kind }: SealRecord): boolean => kind === 'file' || kind === 'vhdx';
+
+/** The marks of a seal by name; those of the file that a VHDX is in count like its own. */
+function marksOf({ file, ...own }: SealRecord): Record<string, unknown> {
+  return { ...(file as Record<string, unknown> | undefined), ...own };
 }
 
 const unproven = (name: string, why: string): Extract<Continuity, { kind: 'lost' }> =>

@@ -70,7 +70,8 @@ export interface RecoveredEpochs {
 }
 
 /**
- * After a crash of this process, in the same boot and with nobody else having written (R2). An epoch that was being closed will be
+ * After a crash of this process, in the same boot and with nobody else having written (R2). An epoch that was being closed
+ * will be
  * closed: what was accepted before its instant belongs to it, finished or not. What the disk really holds where a write was
  * unfinished must be read back into the newest epoch (`readBackInto`), which is what makes that one true.
  */

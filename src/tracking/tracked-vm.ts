@@ -33,7 +33,10 @@ export interface TrackingLoss {
 
 export interface TrackedVmHooks {
   boundedWaitMs(): number;
-  /** Tracking has stopped, or what was tracked is not believed at a start; called inside the catalog transaction that records it. */
+  /**
+   * Tracking has stopped, or what was tracked is not believed at a start; called inside the catalog transaction that records
+   * it.
+   */
   trackingLost(loss: TrackingLoss): void;
 }
 
@@ -378,7 +381,10 @@ export class TrackedVm implements TrackingHost {
     });
   }
 
-  /** Opens the logs for new writes; what a crash left unfinished is read back into them. Returns a loss when that is impossible. */
+  /**
+   * Opens the logs for new writes; what a crash left unfinished is read back into them. Returns a loss when that is
+   * impossible.
+   */
   async #continueLogs(crashed: boolean, base: Partial<TrackingRecord>): Promise<TrackingLoss | null> {
     if (!crashed) {
       await this.#openNextEpoch(base);

@@ -64,7 +64,10 @@ export class WriteLease {
     return left > 0 && left <= LEASE_MS ? null : this.#renewing;
   }
 
-  /** Records that nothing is being written and how the disks look. The caller starts no write before this resolves, or covers first. */
+  /**
+   * Records that nothing is being written and how the disks look. The caller starts no write before this resolves, or covers
+   * first.
+   */
   async quiet(seals: Record<string, SealRecord>): Promise<void> {
     if (this.#broken) return;
     this.#until = 0;

@@ -7,7 +7,7 @@ const MIB = 2 ** 20;
 
 /** Random writes, each block with its own checksum, read back and verified. */
 function verifyArgs(rig: NbdRig, job: { name: string; offsetMib: number; sizeMib: number }): string[] {
-  return [`--name=${job.name}`, '--ioengine=nbd', `--uri=${rig.uri}`, '--rw=randwrite', '--bsrange=512-128k', '--blockalign=512', '--iodepth=16',
+  return [`--name=${job.name}`, '--thread', '--ioengine=nbd', `--uri=${rig.uri}`, '--rw=randwrite', '--bsrange=512-128k', '--blockalign=512', '--iodepth=16',
     `--offset=${job.offsetMib}m`, `--size=${job.sizeMib}m`, '--verify=crc32c', '--do_verify=1', '--verify_fatal=1', '--output-format=json', '--randrepeat=0'];
 }
 

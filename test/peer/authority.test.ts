@@ -1,5 +1,5 @@
 /** Hosts that believe a certificate authority instead of single fingerprints. */
-import '../../src/peer/reflect-metadata.ts';
+import 'reflect-metadata';
 import assert from 'node:assert/strict';
 import { webcrypto } from 'node:crypto';
 import { test } from 'node:test';

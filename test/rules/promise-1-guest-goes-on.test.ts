@@ -1,7 +1,9 @@
 /**
  * Promise 1: guest I/O never fails because of replication, and waits for it at most a bounded moment; then trigger 3.
- * Seen to fail: in tracked-disk.ts `#watch` never started; the rejection handler of `#append` without `loggingFailed`; `stopLogging`
- * leaving its pending operations; in write-lease.ts `#bounded` waiting for the write alone; in tracked-vm.ts `stopLogging`, the record
+ * Seen to fail: in tracked-disk.ts `#watch` never started; the rejection handler of `#append` without `loggingFailed`;
+ * `stopLogging`
+ * leaving its pending operations; in write-lease.ts `#bounded` waiting for the write alone; in tracked-vm.ts `stopLogging`,
+ * the record
  * put after the disks have gone on; `LogWriter.distrust` not called (the restart then believes the log).
  */
 import assert from 'node:assert/strict';

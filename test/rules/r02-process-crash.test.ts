@@ -1,8 +1,10 @@
 /**
- * R2: after a process crash nothing is replayed into the guest's disk. What was unfinished is read back and logged, after proof that
+ * R2: after a process crash nothing is replayed into the guest's disk. What was unfinished is read back and logged, after
+ * proof that
  * nobody else wrote.
  * Seen to fail: in epoch-logs.ts `readBackInto`, the call of `readBack` left out; the record's own bytes logged again in place of
- * the disk's; in continuity.ts `afterProcessCrash`, the comparison of `latest` with the lease left out, and `kind === 'quiet'` taken
+ * the disk's; in continuity.ts `afterProcessCrash`, the comparison of `latest` with the lease left out, and `kind ===
+ * 'quiet'` taken
  * for proven.
  */
 import assert from 'node:assert/strict';

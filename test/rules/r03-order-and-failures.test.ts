@@ -1,5 +1,6 @@
 /**
- * R3: overlapping writes have one order in log and disk. A failed disk write is EIO to the guest and is read back and logged. After
+ * R3: overlapping writes have one order in log and disk. A failed disk write is EIO to the guest and is read back and
+ * logged. After
  * a failed flush the logs are no longer believed, and it is never repeated as if it had worked.
  * Seen to fail: in tracked-disk.ts `#start`, `blockers` not counted; `#logWhatIsThere` not called; its `loggingFailed` left out;
  * `loggingFailed` in `flush` left out; in tracked-vm.ts `close`, the disk flushed past its tracking.

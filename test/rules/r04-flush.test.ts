@@ -1,6 +1,7 @@
 /**
  * R4: a FLUSH makes the disk durable, and does not wait for the log.
- * Seen to fail: in tracked-disk.ts `flush`, `await this.#log?.persistFinished()` put before the disk's flush; the disk's flush left out.
+ * Seen to fail: in tracked-disk.ts `flush`, `await this.#log?.persistFinished()` put before the disk's flush; the disk's
+ * flush left out.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

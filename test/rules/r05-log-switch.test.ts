@@ -1,5 +1,6 @@
 /**
- * R5: a log switch is one record for all disks of the VM. New writes go to the new logs at once; the old ones count as closed when
+ * R5: a log switch is one record for all disks of the VM. New writes go to the new logs at once; the old ones count as
+ * closed when
  * their writes have finished on disk. A crash half-way completes or undoes the set.
  * Seen to fail: in tracked-vm.ts `#switchNow`, `await this.clock.sleep(1)` between the disks' `setLog`; the epochs put by two
  * transactions around it; in epoch-logs.ts `closeEpoch`, `allFinished` left out.

@@ -1,7 +1,8 @@
 /**
  * R6: zeroing and discards are one compact record each. What is logged as zeroes reads as zeroes; a discard that cannot promise
  * that is neither logged nor done.
- * Seen to fail: in tracked-disk.ts `discard`, `discardReadsZero` taken for true; `recordOf` given a write of zeroes for a zeroing;
+ * Seen to fail: in tracked-disk.ts `discard`, `discardReadsZero` taken for true; `recordOf` given a write of zeroes for a
+ * zeroing;
  * `#perform` with `zero` left out.
  */
 import assert from 'node:assert/strict';

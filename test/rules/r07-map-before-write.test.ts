@@ -1,7 +1,9 @@
 /**
- * R7: a region's bit is durable before the first write to it in an epoch reaches the disk. Hot regions keep their bit across epochs, so
+ * R7: a region's bit is durable before the first write to it in an epoch reaches the disk. Hot regions keep their bit across
+ * epochs, so
  * that steady writing costs no extra flush.
- * Seen to fail: in change-map.ts `mark`, `waits = true` left out; `#noteDurable` called before the `datasync`; `mark` satisfied with a bit
+ * Seen to fail: in change-map.ts `mark`, `waits = true` left out; `#noteDurable` called before the `datasync`; `mark`
+ * satisfied with a bit
  * that is set in memory (`if (this.#getBit(region)) continue` moved up); `#hot` of size 0 (second test).
  */
 import assert from 'node:assert/strict';

@@ -1,7 +1,9 @@
 /**
- * R8: an epoch's bits drop only when its writes have finished, the disk was flushed after them, and the replica has reported it applied
+ * R8: an epoch's bits drop only when its writes have finished, the disk was flushed after them, and the replica has reported
+ * it applied
  * and durable; received is not enough. The logs stay as long (R12).
- * Seen to fail: in tracked-vm.ts `release`, the flush left out, and put after the drop; in primary-vm.ts `#news`, the newest received
+ * Seen to fail: in tracked-vm.ts `release`, the flush left out, and put after the drop; in primary-vm.ts `#news`, the newest
+ * received
  * epoch taken for the applied one; in change-map.ts `release`, `lastEpoch <= epoch` left out.
  */
 import assert from 'node:assert/strict';

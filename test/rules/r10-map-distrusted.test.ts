@@ -1,7 +1,9 @@
 /**
- * R10: when a bit cannot be made durable within the bounded wait the guest goes on, the map is marked distrusted (in the catalog and
+ * R10: when a bit cannot be made durable within the bounded wait the guest goes on, the map is marked distrusted (in the
+ * catalog and
  * on the replica), and the next repair is a full compare.
- * Seen to fail: in tracked-disk.ts `#boundedMark`, `mapFailed` left out; the wait without its bound; in report.ts the relationship's
+ * Seen to fail: in tracked-disk.ts `#boundedMark`, `mapFailed` left out; the wait without its bound; in report.ts the
+ * relationship's
  * own `mapTrusted` reported; in tracked-vm.ts `begin`, a map that has failed kept.
  */
 import assert from 'node:assert/strict';

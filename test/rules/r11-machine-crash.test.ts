@@ -1,6 +1,7 @@
 /**
  * R11: after a machine crash all logs of the boot are dropped and the map decides (trigger 4).
- * Seen to fail: in continuity.ts, the comparison of the boot ids left out; in tracked-vm.ts `#adopt`, `dropEpochs` left out, and the
+ * Seen to fail: in continuity.ts, the comparison of the boot ids left out; in tracked-vm.ts `#adopt`, `dropEpochs` left out,
+ * and the
  * tracking record put before the loss is on record (the crash in the middle of the restart).
  */
 import assert from 'node:assert/strict';

@@ -1,8 +1,11 @@
 /**
- * R12: a log is acknowledged when durable in the replica's inbox with its digest checked. A repeat is success. What is lost or rots
+ * R12: a log is acknowledged when durable in the replica's inbox with its digest checked. A repeat is success. What is lost
+ * or rots
  * in the inbox is sent again while the primary has it; only a link that nobody can supply is trigger 6.
- * Seen to fail: in inbox.ts `commit`, `datasync` left out, `syncFolder` left out, the comparison of digests left out; in replica-vm.ts
- * `commit`, the early return for a known epoch left out; in outbox.ts `resend`, the sets left `received`; in primary-vm.ts `#news`, log
+ * Seen to fail: in inbox.ts `commit`, `datasync` left out, `syncFolder` left out, the comparison of digests left out; in
+ * replica-vm.ts
+ * `commit`, the early return for a known epoch left out; in outbox.ts `resend`, the sets left `received`; in primary-vm.ts
+ * `#news`, log
  * files removed when received.
  */
 import assert from 'node:assert/strict';

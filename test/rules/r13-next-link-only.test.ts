@@ -1,7 +1,9 @@
 /**
- * R13: only the next link of the chain is applied. Applying is redo: the log is verified whole before its first write, and applying it
+ * R13: only the next link of the chain is applied. Applying is redo: the log is verified whole before its first write, and
+ * applying it
  * again from the start gives the same disk, whatever stopped it.
- * Seen to fail: in apply.ts `defectOf`, the comparison of the ids left out (a swapped log is applied); `reader.verify()` left out; in
+ * Seen to fail: in apply.ts `defectOf`, the comparison of the ids left out (a swapped log is applied); `reader.verify()`
+ * left out; in
  * replica-vm.ts `#next`, the epoch not compared with `lastAppliedEpoch + 1`; `applying` cleared before the set is applied.
  */
 import assert from 'node:assert/strict';

@@ -1,6 +1,8 @@
 /**
- * R15: an open overlay pins the base: apply waits at a log boundary; receiving goes on; the inbox has a bound and shows its growth.
- * Seen to fail: in replica-vm.ts `#next`, `#pins` not looked at; `pin` not awaiting `#applying`; in inbox.ts `#checkSpace` left out;
+ * R15: an open overlay pins the base: apply waits at a log boundary; receiving goes on; the inbox has a bound and shows its
+ * growth.
+ * Seen to fail: in replica-vm.ts `#next`, `#pins` not looked at; `pin` not awaiting `#applying`; in inbox.ts `#checkSpace`
+ * left out;
  * `bytes` counting nothing.
  */
 import assert from 'node:assert/strict';

@@ -1,4 +1,7 @@
-/** Files that write down what is asked of them and when it is done, and that may never answer. For tests of order and of promise 1. */
+/**
+ * Files that write down what is asked of them and when it is done, and that may never answer. For tests of order and of
+ * promise 1.
+ */
 import type { Files, OpenFile } from '../../src/model/ports.ts';
 
 export type Operation = 'open' | 'read' | 'write' | 'datasync' | 'truncate' | 'remove' | 'rename' | 'syncFolder';

@@ -1,5 +1,6 @@
 /**
- * The oracle: everything a guest ever asked of its disks, with the instants of asking and of being answered. Knows whether a state
+ * The oracle: everything a guest ever asked of its disks, with the instants of asking and of being answered. Knows whether a
+ * state
  * of all disks together is one past instant (promise 2).
  *
  * A sector's content names the write that put it there. That write explains the sector at every instant from its asking until the

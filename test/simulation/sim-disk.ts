@@ -5,7 +5,8 @@ import type { SimVolume } from './sim-files.ts';
 
 export function simDisk(volume: SimVolume, file: OpenFile, size: number): VirtualDisk {
   const disk: VirtualDisk = {
-    location: file.path, format: 'raw', variant: 'fixed', virtualSize: size, logicalSectorSize: 512, physicalSectorSize: 512,
+    // No path of the real file system: nothing may go and look there.
+    location: `simulated:${file.path}`, format: 'raw', variant: 'fixed', virtualSize: size, logicalSectorSize: 512, physicalSectorSize: 512,
     geometry: null, readOnly: false, discardReadsZero: true,
     async read(into, offset) {
       assertInside(disk, offset, into.length);

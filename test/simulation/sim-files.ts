@@ -1,5 +1,6 @@
 /**
- * A simulated volume. The page cache survives a process crash; a machine crash keeps, loses or tears every 512-byte sector that was
+ * A simulated volume. The page cache survives a process crash; a machine crash keeps, loses or tears every 512-byte sector
+ * that was
  * not synced, and forgets creations, renames and removals that no folder sync has made durable.
  */
 import type { Files, FileStat, OpenFile } from '../../src/model/ports.ts';

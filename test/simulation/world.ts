@@ -156,7 +156,10 @@ export class World {
     assert.equal(this.history.contradiction(this.replicaDisks()), null);
   }
 
-  /** Rung 1 is safe: whatever differs between the disks lies in a region whose bit is set, or in a log that is still under way. */
+  /**
+   * Rung 1 is safe: whatever differs between the disks lies in a region whose bit is set, or in a log that is still under
+   * way.
+   */
   checkChangeMap(): void {
     const suspects = this.tracked?.suspects();
     if (suspects === null || suspects === undefined) return;

@@ -34,7 +34,10 @@ export interface PairOptions {
   add?: string[];
 }
 
-/** A pair that replicates and never resynchronizes by itself. The command line runs inside this process: it is asked very often. */
+/**
+ * A pair that replicates and never resynchronizes by itself. The command line runs inside this process: it is asked very
+ * often.
+ */
 export async function replicatingPair(t: Pick<TestContext, 'after'>, options: PairOptions = {}): Promise<Pair> {
   const pair = new Pair(await temporaryFolder(t), 'vm1', options.env ?? {});
   t.after(() => pair.kill());

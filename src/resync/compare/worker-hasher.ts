@@ -143,7 +143,9 @@ export class WorkerHasher implements LeafHasher {
  * A thread for raw files and block devices, else the calling thread. With `read` handed in every byte goes through it.
  */
 export async function hasherFor(disk: VirtualDisk, options: HasherOptions): Promise<LeafHasher> {
-  const readable = disk.format === 'raw' && options.read === undefined && disk.location.startsWith('/');
+  // A diff disk is raw too, but its file holds only what differs from its base.
+  const whole = disk.format === 'raw';
+  const readable = whole && options.read === undefined && disk.location.startsWith('/');
   const found = readable ? await stat(disk.location).catch(() => null) : null;
   if (found !== null && (found.isBlockDevice() || (found.isFile() && found.size >= disk.virtualSize))) {
     return new WorkerHasher(disk, options);

@@ -3,6 +3,7 @@ import { UnderstudyError } from '../../model/errors.ts';
 import type { HostOperations } from '../api/contract.ts';
 import type { Host } from '../host.ts';
 import { failoverOperations } from './failover-operations.ts';
+import { importOperation } from './import-operation.ts';
 import { monitoringOperations } from './monitoring-operations.ts';
 import { pairingOperations } from './pairing-operations.ts';
 import { replicationOperations } from './replication-operations.ts';
@@ -15,7 +16,7 @@ export function hostOperations(host: Host): HostOperations {
   };
   return {
     ...pairingOperations(host), ...vmOperations(host), ...replicationOperations(host), ...monitoringOperations(host), ...resyncOperations(host),
-    'import': missing,
+    ...importOperation(host),
     ...failoverOperations(host),
   };
 }

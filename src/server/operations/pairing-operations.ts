@@ -30,6 +30,7 @@ export function pairingOperations(host: Host): Operations {
         throw new UnderstudyError('usage', 'AUTHORIZATION_NOT_FOUND', `there is no authorisation of ${key}`, 'See: understudy authorizations');
       }
       catalog.transaction(() => catalog.authorizations.remove(key));
+      host.peer.disconnect(key);
       return shape(entry);
     },
     'authorizations': async () => catalog.authorizations.list().map(shape),

@@ -7,6 +7,8 @@ import { settingsError } from '../../model/settings.ts';
 import { newStatistics } from '../../model/statistics.ts';
 import { normaliseFingerprint } from './pairing-operations.ts';
 import { announcementOf } from '../../replication/announcement.ts';
+import { exportFolderOf } from '../../replication/export-folder.ts';
+import { prepareExportFolder } from '../../replication/export-writer.ts';
 import { enableMessage } from '../../replication/messages.ts';
 import type { HostOperations, Params, Status } from '../api/contract.ts';
 import type { Host } from '../host.ts';
@@ -25,11 +27,12 @@ export function replicationOperations(host: Host): Operations {
       return status(params.name);
     },
     'start': async (params) => {
-      start(host, params);
+      await start(host, params);
       return status(params.name);
     },
     'stop-initial': async ({ name }) => {
       const vm = host.vm(name);
+      refuseAfterExport(host, vm);
       relationships.perform(vm.vmId, 'stop-initial', { initial: null, error: null });
       host.primary(vm.vmId).interrupt('initial replication was stopped');
       return status(name);
@@ -100,8 +103,21 @@ function withoutExcluded(vm: VmRecord, excluded: string[]): VmRecord {
   throw new UnderstudyError('usage', 'NO_DISKS_LEFT', `all disks of VM '${vm.name}' are excluded`, 'Leave at least one disk.');
 }
 
-function start(host: Host, { name, at, exportTo, useExisting }: Params<'start'>): void {
+/** The copy may be on its way: only an error that has made it worthless ends the run. */
+function refuseAfterExport(host: Host, { vmId, name }: VmRecord): void {
+  const relationship = host.relationships.find(vmId);
+  if (relationship?.initial?.method !== 'export' || !relationship.initial.copied || relationship.state === 'Error') return;
+  throw new UnderstudyError('state', 'EXPORT_FINISHED',
+    `VM '${name}' is exported to ${exportFolderOf({ vmId, name }, relationship.initial.folder!)} and waits for its import: the export cannot be stopped any more`,
+    `Import it on the replica (understudy import '${name}' --from DIR), or end replication: understudy remove '${name}'`);
+}
+
+async function start(host: Host, { name, at, exportTo, useExisting }: Params<'start'>): Promise<void> {
   const vm = host.vm(name);
+  if (exportTo !== undefined) {
+    host.relationships.check(vm.vmId, 'start-initial', at === undefined ? {} : { startAt: at });
+    await prepareExportFolder(host.parts, vm, exportTo, null);
+  }
   const startAt = at === undefined ? null : Date.parse(at);
   const method = exportTo !== undefined ? 'export' : useExisting === true ? 'existing' : 'network';
   host.relationships.perform(vm.vmId, 'start-initial', {

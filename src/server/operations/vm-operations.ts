@@ -70,7 +70,10 @@ export function primaryOnly(host: Host, name: string, operation: string): VmReco
     `Run it on ${there}.`);
 }
 
-/** Opens every disk once, so that one that is missing, in use, read-only or of a strange format is refused before anything changes. */
+/**
+ * Opens every disk once, so that one that is missing, in use, read-only or of a strange format is refused before anything
+ * changes.
+ */
 async function probeDisks(host: Host, locations: string[]): Promise<DiskRecord[]> {
   const records: DiskRecord[] = [];
   for (const [index, path] of locations.entries()) {

@@ -64,7 +64,10 @@ export class Machine {
     this.#child.stdin!.write(`${text}\n`);
   }
 
-  /** Waits for the first answer other than null; rejects, with the end of what was said, when the machine ends or time is over first. */
+  /**
+   * Waits for the first answer other than null; rejects, with the end of what was said, when the machine ends or time is
+   * over first.
+   */
   async until<T>(answer: () => T | null, what: string, timeoutMs = 60_000): Promise<T> {
     const end = performance.now() + timeoutMs;
     for (;;) {

@@ -39,7 +39,8 @@ export function guestMissing(): string | null {
 }
 
 /**
- * For node:test's `skip`: the reason, or false where guests can run. In CI (CI=true) nothing is skipped: what is missing there is an
+ * For node:test's `skip`: the reason, or false where guests can run. In CI (CI=true) nothing is skipped: what is missing
+ * there is an
  * error of the machine's set-up.
  */
 export function guestSkip(): string | false {
@@ -59,7 +60,10 @@ export async function prepareGuest(): Promise<Guest> {
 
 const keptKernel = (): string | null => globSync(join(STATE, 'kernel-*')).sort().at(-1) ?? null;
 
-/** Downloads the kernel package and those it needs, and keeps the kernel and the few modules; the folder's name is its version. */
+/**
+ * Downloads the kernel package and those it needs, and keeps the kernel and the few modules; the folder's name is its
+ * version.
+ */
 async function fetchKernel(): Promise<string> {
   const work = await mkdtemp(join(STATE, 'fetch-'));
   try {

@@ -1,7 +1,8 @@
 /**
  * The records the guest writes, and the judgement of a set of them. Pure.
  *
- * Record n is one line of fixed length. The guest does these steps for n = 1, 2, 3 …, each durable (fsync) before the next begins:
+ * Record n is one line of fixed length. The guest does these steps for n = 1, 2, 3 …, each durable (fsync) before the next
+ * begins:
  *   1. append the line to lane n % LANES, which lies on disk lane % disks
  *   2. rewrite slot n % SLOTS in place, which lies on disk (slot + 1) % disks: with two disks, on the other one
  *   3. for each 16th record: write a new file and rename it over `renamed` on disk 0
@@ -78,7 +79,10 @@ function longestRun(counts: number[]): number {
   return n;
 }
 
-/** Each slot holds its newest record; only the slot of the last one may be a round behind, where step 3 has not been done either. */
+/**
+ * Each slot holds its newest record; only the slot of the last one may be a round behind, where step 3 has not been done
+ * either.
+ */
 function judgeSlots({ slots, renamed }: Found, records: number, problems: string[]): void {
   for (let slot = 0; slot < SLOTS; slot++) {
     const newest = records - ((((records - slot) % SLOTS) + SLOTS) % SLOTS);
