@@ -13,7 +13,8 @@ const disk = await openRawDisk(path, { readOnly: false, lock: false });
 const served = diskExport('', disk, { promptWrites: hostClock });
 const say = (fields: object, message: string) => console.error(message, JSON.stringify(fields));
 const log = { debug: () => undefined, info: () => undefined, warn: say, error: say };
-const server = new NbdServer({ exports: (name) => (name === '' ? served : undefined), list: () => [''], clock: hostClock, log });
+const exports = (name: string) => (name === '' ? served : undefined);
+const server = new NbdServer({ exports, list: () => [''], clock: hostClock, log });
 await server.listenUnix(socket);
 process.once('SIGTERM', () => {
   void server.close().then(() => disk.close());

@@ -46,7 +46,10 @@ const contenders: Contender[] = [
     start: (socket) => spawn('qemu-nbd', ['-f', 'raw', '-t', '-e', '8', '-x', '', '--cache=writeback', '-k', socket, image],
       { stdio: 'inherit' }),
   },
-  { name: 'understudy', start: (socket) => spawn(process.execPath, [ours, image, socket], { stdio: ['ignore', 'ignore', 'inherit'] }) },
+  {
+    name: 'understudy',
+    start: (socket) => spawn(process.execPath, [ours, image, socket], { stdio: ['ignore', 'ignore', 'inherit'] }),
+  },
 ];
 
 async function measure(contender: Contender, args: string[]): Promise<number> {
@@ -62,7 +65,9 @@ async function measure(contender: Contender, args: string[]): Promise<number> {
   rmSync(socket, { force: true });
   const [job] = (JSON.parse(fio.stdout.slice(fio.stdout.indexOf('{'))) as { jobs: FioJob[] }).jobs;
   const total = job!.read.total_ios + job!.write.total_ios;
-  if (total === 0 || job!.error !== 0) throw new Error(`${contender.name}: fio did ${total} requests, error ${job!.error}\n${fio.stderr}`);
+  if (total === 0 || job!.error !== 0) {
+    throw new Error(`${contender.name}: fio did ${total} requests, error ${job!.error}\n${fio.stderr}`);
+  }
   return job!.read.iops + job!.write.iops;
 }
 interface FioJob {
@@ -76,7 +81,8 @@ const median = (numbers: number[]) => numbers.toSorted((a, b) => a - b)[Math.flo
 try {
   const piece = Buffer.alloc(1024 * 1024, 0x5a);
   for (let i = 0; i < SIZE_MIB; i += 1) writeFileSync(image, piece, { flag: 'a' });
-  console.log(`requests per second (median of ${values.rounds} rounds of ${values.seconds} s) and the ratio to nbdkit, in ${values.folder}`);
+  console.log(`in ${values.folder}: requests per second and their ratio to nbdkit,`
+    + ` median of ${values.rounds} rounds of ${values.seconds} s`);
   for (const [name, args] of Object.entries(CASES)) {
     if (values.only !== undefined && !values.only.split(',').includes(name)) continue;
     const results = new Map<string, number[]>(contenders.map((contender) => [contender.name, []]));

@@ -6,7 +6,7 @@
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { mebibytes, proven, say, seconds, step } from './demo/narrator.ts';
-import { completePath, makeFileSystem, mustBeClean, mustBeIdentical, randomWrites, steadyWrites } from './demo/outside-programs.ts';
+import { completePath, makeFileSystem, mustBeClean, mustBeIdentical, randomWrites, SteadyWrites } from './demo/outside-programs.ts';
 import { DISK_BYTES, TwoHosts, VM } from './demo/two-hosts.ts';
 import { guestMissing } from '../test/rig/guest/prepare.ts';
 import { verifyGuest } from '../test/rig/guest/verify.ts';
@@ -91,18 +91,20 @@ async function deltasByThemselves(hosts: TwoHosts, guest: Writer | null): Promis
 
 async function killUnderLoad(hosts: TwoHosts, guest: Writer | null): Promise<void> {
   step('The primary server is killed under load');
-  let enough = false;
-  const load = steadyWrites(hosts.uris[1]!, FILE_SYSTEM_BYTES, () => enough);
-  // A failed load is told after the story's own steps; until then it must not count as unhandled.
-  load.catch(() => undefined);
-  say('QEMU’s block layer writes to disk 2, flush after flush' + (guest === null ? '.' : '; the guest goes on with its records.'));
+  say('QEMU’s block layer writes to disk 2, flush after flush' + (guest === null ? ' …' : '; the guest goes on with its records …'));
+  const load = new SteadyWrites(hosts.uris[1]!, FILE_SYSTEM_BYTES);
+  await load.batch();
   await guest?.untilAcked(guest.acked() + 5);
+  // Into the middle of the next batch.
+  await new Promise((resolve) => setTimeout(resolve, 150));
   const died = seconds();
   await hosts.restartPrimary(() => say('kill -9 alpha. Its clients wait, as their reconnect-delay tells them.'));
   say(`alpha is started again and serves ${(seconds() - died).toFixed(1)} s after the kill.`);
   await guest?.untilAcked(guest.acked() + 5);
-  enough = true;
-  const written = await load;
+  // The batch that the kill interrupted, and one that began after it.
+  await load.batch();
+  await load.batch();
+  const written = await load.stop();
   proven(`${mebibytes(written)} written through the kill, no I/O error`);
   if (guest !== null) proven(`the guest has ${guest.acked()} records and saw no I/O error`);
 }

@@ -29,22 +29,43 @@ export async function randomWrites(uri: string, offset: number, bytes: number, c
     '--iodepth=8', `--offset=${offset}`, `--size=${bytes}`, `--io_size=${bytes}`, '--fsync=64', '--minimal'], { cwd });
 }
 
-/**
- * Small flushed writes through QEMU's block layer, batch after batch until told to stop; any I/O error of the disk is an error.
- * Returns the bytes written.
- */
-export async function steadyWrites(uri: string, offset: number, enough: () => boolean): Promise<number> {
-  const [, name, socket] = /^nbd\+unix:\/\/\/([^?]*)\?socket=(.+)$/.exec(uri)!;
-  const disk = `driver=raw,file.driver=nbd,file.server.type=unix,file.server.path=${socket},file.export=${decodeURIComponent(name!)},` +
-    `file.reconnect-delay=${RECONNECT_SEC},file.open-timeout=${RECONNECT_SEC}`;
-  const [count, size] = [400, 4096];
-  let written = 0;
-  for (let pattern = 1; !enough(); pattern = (pattern % 255) + 1) {
-    await outside('qemu-img', 'bench', '-w', '-q', '-c', String(count), '-s', String(size), '-d', '4', '--flush-interval=4', '--no-drain',
-      '-o', String(offset), `--pattern=${pattern}`, '--image-opts', disk);
-    written += count * size;
+/** Small flushed writes through QEMU's block layer, batch after batch until told to stop. Any I/O error of the disk is an error. */
+export class SteadyWrites {
+  static readonly #BATCH = { count: 400, size: 4096 };
+  #batches = 0;
+  #enough = false;
+  #wake = (): void => undefined;
+  readonly #ended: Promise<void>;
+
+  constructor(uri: string, offset: number) {
+    const [, name, socket] = /^nbd\+unix:\/\/\/([^?]*)\?socket=(.+)$/.exec(uri)!;
+    this.#ended = this.#write(`driver=raw,file.driver=nbd,file.server.type=unix,file.server.path=${socket},file.export=${
+      decodeURIComponent(name!)},file.reconnect-delay=${RECONNECT_SEC},file.open-timeout=${RECONNECT_SEC}`, offset);
+    // It is told to whoever waits for a batch or for the end; until then it must not count as unhandled.
+    this.#ended.catch(() => undefined);
   }
-  return written;
+
+  async #write(disk: string, offset: number): Promise<void> {
+    const { count, size } = SteadyWrites.#BATCH;
+    while (!this.#enough) {
+      await outside('qemu-img', 'bench', '-w', '-q', '-c', String(count), '-s', String(size), '-d', '4', '--flush-interval=4',
+        '--no-drain', '-o', String(offset), `--pattern=${(this.#batches % 255) + 1}`, '--image-opts', disk);
+      this.#batches++;
+      this.#wake();
+    }
+  }
+
+  /** Resolves when one more batch is done. */
+  async batch(): Promise<void> {
+    await Promise.race([this.#ended, new Promise<void>((resolve) => (this.#wake = resolve))]);
+  }
+
+  /** Ends after the batch that runs; the bytes written in all. */
+  async stop(): Promise<number> {
+    this.#enough = true;
+    await this.#ended;
+    return this.#batches * SteadyWrites.#BATCH.count * SteadyWrites.#BATCH.size;
+  }
 }
 
 /** Byte for byte; the disks must not be changing. */

@@ -42,6 +42,8 @@ function mainFields(status: Status, zone: string): Row {
     ['Last applied log', time(status.lastAppliedLogTime, zone)],
     ['Pending', bytes(status.pendingBytes)],
     ['Auto resync', autoResync(status)],
+    ...(status.exportFolder === undefined ? []
+      : [[status.exportFinished === true ? 'Exported, to be imported' : 'Exporting to', status.exportFolder] as const]),
     ...(status.resynchronizeStartTime === null
       ? []
       : [['Resync starts', time(status.resynchronizeStartTime, zone)] as const]),

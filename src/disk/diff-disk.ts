@@ -203,7 +203,7 @@ class PlainDiffDisk implements DiffDisk {
   }
 
   async #mixPage(page: number, from: Uint8Array, offset: number): Promise<void> {
-    if (this.#isHeld(page)) return await this.#pages.write([from], offset);
+    if (this.#isHeld(page)) return this.#pages.write([from], offset);
     const start = page * PAGE_BYTES;
     const whole = new Uint8Array(Math.min(PAGE_BYTES, this.virtualSize - start));
     await this.#base.read(whole, start);

@@ -15,7 +15,8 @@ function disk(...runs: [kind: Extent['kind'], length: number][]) {
 }
 
 test('zeroes are holes, data has no flags', async () => {
-  assert.deepEqual(await statusExtents(disk(['data', 5], ['zero', 7]), 0, 12, false), [{ length: 5, flags: 0 }, { length: 7, flags: 3 }]);
+  assert.deepEqual(await statusExtents(disk(['data', 5], ['zero', 7]), 0, 12, false),
+    [{ length: 5, flags: 0 }, { length: 7, flags: 3 }]);
 });
 
 test('neighbours of one kind merge', async () => {

@@ -9,7 +9,8 @@
  */
 import type { Socket } from 'node:net';
 import {
-  NBD_CLIENT_FLAGS_BYTES, NBD_HANDSHAKE_FLAG, NBD_OPTION_BYTES, NBD_REP, decodeOptionHeader, encodeGreeting, encodeOptionError, isMalformed,
+  NBD_CLIENT_FLAGS_BYTES, NBD_HANDSHAKE_FLAG, NBD_OPTION_BYTES, NBD_REP, decodeOptionHeader, encodeGreeting,
+  encodeOptionError, isMalformed,
 } from '../disk/nbd/protocol.ts';
 import { UnderstudyError, messageOf } from '../model/errors.ts';
 import type { Logger } from '../model/ports.ts';
@@ -179,7 +180,8 @@ export class Connection {
     }
     const whole = NBD_OPTION_BYTES + length;
     if (inbox.available < whole) return !inbox.makeRoom(whole);
-    const step = this.#haggling.option(option, inbox.slab.bytes.subarray(inbox.parsed + NBD_OPTION_BYTES, inbox.parsed + whole));
+    const data = inbox.slab.bytes.subarray(inbox.parsed + NBD_OPTION_BYTES, inbox.parsed + whole);
+    const step = this.#haggling.option(option, data);
     inbox.consume(whole);
     if (step.kind === 'attach') this.#attach(step.attach);
     else if (step.replies.length > 0) this.#socket.write(Buffer.concat(step.replies));
@@ -193,7 +195,8 @@ export class Connection {
       target.clientConnected(this.client);
     } catch (error) {
       log.warn({ client: this.client, export: target.name, error: messageOf(error) }, 'the export refused an NBD client');
-      const message = error instanceof UnderstudyError ? `${error.message}. ${error.remedy}` : 'the export cannot be attached now';
+      const isExpected = error instanceof UnderstudyError;
+      const message = isExpected ? `${error.message}. ${error.remedy}` : 'the export cannot be attached now';
       if (refused === null) this.end('the export refused the client', { isFault: true });
       else this.#socket.write(refused(message));
       return;
@@ -288,7 +291,8 @@ export class Connection {
     const target = this.#target;
     this.#target = null;
     const { requests = 0, refused = 0 } = this.#transmission ?? {};
-    const fields = { client: this.client, export: target?.name, reason: this.#reason, requests, refused, failures: this.#failures };
+    const counts = { requests, refused, failures: this.#failures };
+    const fields = { client: this.client, export: target?.name, reason: this.#reason, ...counts };
     if (this.#isFault) this.#ports.log.warn(fields, 'an NBD connection was closed');
     else this.#ports.log.info(fields, 'an NBD connection ended');
     target?.clientGone(this.client);

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
-  NBD_CLIENT_FLAG, NBD_FLAG, NBD_INFO, NBD_OPT, NBD_OPTION_REPLY_BYTES, NBD_REP, decodeInfo, decodeOptionReplyHeader, decodeServerEntry,
-  encodeInfoRequest, encodeMetaRequest, isMalformed,
+  NBD_CLIENT_FLAG, NBD_FLAG, NBD_INFO, NBD_OPT, NBD_OPTION_REPLY_BYTES, NBD_REP, decodeInfo, decodeOptionReplyHeader,
+  decodeServerEntry, encodeInfoRequest, encodeMetaRequest, isMalformed,
 } from '../disk/nbd/protocol.ts';
 import { MemoryDisk } from '../disk/memory-disk.ts';
 import { diskExport } from './export.ts';
@@ -14,7 +14,8 @@ const readOnly = diskExport('ro', new MemoryDisk(MIB), { readOnly: true });
 
 function haggling(flags = NBD_CLIENT_FLAG.FIXED_NEWSTYLE | NBD_CLIENT_FLAG.NO_ZEROES): Haggling {
   const exports = [plain, readOnly];
-  const catalogue = { find: (name: string) => exports.find((each) => each.name === name), list: () => exports.map(({ name }) => name) };
+  const find = (name: string) => exports.find((each) => each.name === name);
+  const catalogue = { find, list: () => exports.map(({ name }) => name) };
   const result = new Haggling(catalogue, { options: 10, payloadBytes: 32 * MIB });
   assert.equal(result.clientFlags(flags), null);
   return result;
@@ -130,7 +131,9 @@ test('a later selection replaces an earlier one, even when it fails', () => {
 });
 
 test('contexts are listed by namespace, by name, or all', () => {
-  const rows: [Buffer, number][] = [[meta('ro'), 1], [meta('ro', 'base:'), 1], [meta('ro', 'base:allocation'), 1], [meta('ro', 'qemu:'), 0]];
+  const rows: [Buffer, number][] = [
+    [meta('ro'), 1], [meta('ro', 'base:'), 1], [meta('ro', 'base:allocation'), 1], [meta('ro', 'qemu:'), 0],
+  ];
   for (const [request, count] of rows) {
     const session = haggling();
     session.option(NBD_OPT.STRUCTURED_REPLY, Buffer.alloc(0));
@@ -148,7 +151,8 @@ const malformed: [name: string, option: number, data: Buffer, type: number][] = 
   ['GO with a name that runs past the end is invalid', NBD_OPT.GO, Buffer.from([0, 0, 0, 9, 0x61]), NBD_REP.ERR_INVALID],
   ['GO with a name of 5000 bytes is invalid', NBD_OPT.GO, go('x'.repeat(5000)), NBD_REP.ERR_INVALID],
   ['GO with bytes to spare is invalid', NBD_OPT.GO, Buffer.concat([go('ro'), Buffer.alloc(1)]), NBD_REP.ERR_INVALID],
-  ['contexts before structured replies are invalid', NBD_OPT.SET_META_CONTEXT, meta('ro', 'base:allocation'), NBD_REP.ERR_INVALID],
+  ['contexts before structured replies are invalid', NBD_OPT.SET_META_CONTEXT, meta('ro', 'base:allocation'),
+    NBD_REP.ERR_INVALID],
 ];
 for (const [name, option, data, type] of malformed) {
   test(`${name}, and the handshake goes on`, () => {

@@ -35,13 +35,15 @@ function goodSessions(): Buffer[] {
   const modern = [
     encodeClientFlags(3), encodeOption(NBD_OPT.STRUCTURED_REPLY), encodeOption(NBD_OPT.LIST),
     encodeOption(NBD_OPT.LIST_META_CONTEXT, encodeMetaRequest({ name: NAME, queries: [] })),
-    encodeOption(NBD_OPT.SET_META_CONTEXT, encodeMetaRequest({ name: NAME, queries: ['qemu:dirty-bitmap:b', 'base:allocation'] })),
+    encodeOption(NBD_OPT.SET_META_CONTEXT,
+      encodeMetaRequest({ name: NAME, queries: ['qemu:dirty-bitmap:b', 'base:allocation'] })),
     encodeOption(NBD_OPT.INFO, encodeInfoRequest({ name: NAME, infos: [] })), go,
   ];
   const old = [encodeClientFlags(0), encodeOption(NBD_OPT.EXPORT_NAME, Buffer.from(NAME))];
   const plain = [encodeClientFlags(3), encodeOption(NBD_OPT.STARTTLS), go];
   const aborted = [encodeClientFlags(1), encodeOption(NBD_OPT.LIST), encodeOption(NBD_OPT.ABORT)];
-  return [...[modern, old, plain].map((handshake) => Buffer.concat([...handshake, goodRequests(handshake === modern)])), Buffer.concat(aborted)];
+  const whole = [modern, old, plain].map((handshake) => Buffer.concat([...handshake, goodRequests(handshake === modern)]));
+  return [...whole, Buffer.concat(aborted)];
 }
 
 function goodRequests(structured: boolean): Buffer {
@@ -67,15 +69,18 @@ function headersOf(good: Buffer): number[] {
 /** Half of the mutations hit a header. */
 function mutate(good: Buffer, headers: number[], roll: (below: number) => number): Buffer {
   let bytes = Buffer.from(good);
+  const splice = (at: number, dropped: number, added: Buffer) => {
+    bytes = Buffer.concat([bytes.subarray(0, at), added, bytes.subarray(at + dropped)]);
+  };
   for (let left = 1 + roll(3); left > 0 && bytes.length > 0; left -= 1) {
     const at = Math.min(roll(2) === 0 ? headers[roll(headers.length)]! : roll(bytes.length), bytes.length - 1);
     switch (roll(7)) {
       case 0: bytes[at]! ^= 1 << roll(8); break;
       case 1: bytes[at] = roll(256); break;
       case 2: bytes = bytes.subarray(0, at); break;
-      case 3: bytes = Buffer.concat([bytes.subarray(0, at), bytes.subarray(at + 1 + roll(40))]); break;
-      case 4: bytes = Buffer.concat([bytes.subarray(0, at), Buffer.from(Array.from({ length: 1 + roll(8) }, () => roll(256))), bytes.subarray(at)]); break;
-      case 5: bytes = Buffer.concat([bytes.subarray(0, at), bytes.subarray(at, at + 28), bytes.subarray(at)]); break;
+      case 3: splice(at, 1 + roll(40), Buffer.alloc(0)); break;
+      case 4: splice(at, 0, Buffer.from(Array.from({ length: 1 + roll(8) }, () => roll(256)))); break;
+      case 5: splice(at, 0, bytes.subarray(at, at + 28)); break;
       default: bytes.fill(roll(2) === 0 ? 0xff : 0, at, Math.min(at + [1, 2, 4, 8][roll(4)]!, bytes.length)); break;
     }
   }
@@ -151,10 +156,11 @@ async function usedBytes(): Promise<number> {
   return heapUsed + external;
 }
 
-test(`${SESSIONS} mutated sessions are refused or served as the protocol says, and leave nothing behind (SEED=${SEED})`, async () => {
+test(`${SESSIONS} mutated sessions are served or refused as the protocol says, and leave nothing (SEED=${SEED})`, async () => {
   const current = { disk: new MemoryDisk(DISK_BYTES) };
   const target = (): NbdExport => diskExport(NAME, current.disk);
-  await using nbd = await rig([{ ...target(), name: 'placeholder' }], { exportOf: (name) => (name === NAME ? target() : undefined) });
+  const exportOf = (name: string) => (name === NAME ? target() : undefined);
+  await using nbd = await rig([{ ...target(), name: 'placeholder' }], { exportOf });
   const good = goodSessions();
   for (const bytes of good) assert.ok((await session(nbd, current, bytes)).isClean);
 
@@ -173,7 +179,8 @@ test(`${SESSIONS} mutated sessions are refused or served as the protocol says, a
     seen.unattached += outcome.attached === null ? 1 : 0;
     if (i === SESSIONS / 4) settled = await usedBytes();
   }
-  assert.ok(Math.min(...Object.values(seen)) > SESSIONS / 20, `the mutations reach every kind of ending: ${JSON.stringify(seen)}`);
+  const rarest = Math.min(...Object.values(seen));
+  assert.ok(rarest > SESSIONS / 20, `the mutations reach every kind of ending: ${JSON.stringify(seen)}`);
   assert.equal(nbd.server.memoryBytes, 0);
   const growth = (await usedBytes()) - settled;
   assert.ok(growth < 2 * 2 ** 20, `${growth} bytes more are in use than after a quarter of the sessions`);

@@ -21,12 +21,15 @@ const REST_MS_MAX = 60_000;
 /** So many quick writes in a row end a bad spell. */
 const QUICK_WRITES = 10_000;
 
-export function promptWrites(disk: PromptDisk, clock: Pick<Clock, 'monotonic'>): (from: Uint8Array, offset: number) => Done {
+export function promptWrites(
+  disk: PromptDisk, clock: Pick<Clock, 'monotonic'>,
+): (from: Uint8Array, offset: number) => Done {
   let restMs = REST_MS_MIN;
   let restUntil = -Infinity;
   let quick = 0;
   return (from, offset) => {
-    if (from.length > PROMPT_BYTES_MAX || offset % PAGE_BYTES !== 0 || from.length % PAGE_BYTES !== 0) return disk.write(from, offset);
+    const isAligned = offset % PAGE_BYTES === 0 && from.length % PAGE_BYTES === 0;
+    if (from.length > PROMPT_BYTES_MAX || !isAligned) return disk.write(from, offset);
     const start = clock.monotonic();
     if (start < restUntil) return disk.write(from, offset);
     disk.writeNow(from, offset);

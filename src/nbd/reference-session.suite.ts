@@ -17,7 +17,8 @@ const MIB = 2 ** 20;
 const OPTION_MAGIC = 0x49484156454f5054n;
 
 export function referenceSession(sent: Buffer, exportName: string, diskBytes: number): SessionOutcome {
-  const outcome: SessionOutcome = { disk: Buffer.alloc(diskBytes), attached: null, structured: false, answers: [], isClean: false };
+  const disk = Buffer.alloc(diskBytes);
+  const outcome: SessionOutcome = { disk, attached: null, structured: false, answers: [], isClean: false };
   if (sent.length < 4) return outcome;
   const flags = sent.readUInt32BE(0);
   if (flags > 3) return outcome;

@@ -96,7 +96,9 @@ export class ScriptedClient {
     return this;
   }
 
-  request(command: number, offset: number, length: number, rest: { flags?: number; cookie?: bigint; payload?: Buffer } = {}): void {
+  request(
+    command: number, offset: number, length: number, rest: { flags?: number; cookie?: bigint; payload?: Buffer } = {},
+  ): void {
     const header = encodeRequest({ command, offset, length, flags: rest.flags ?? 0, cookie: rest.cookie ?? 7n });
     this.send(header, rest.payload ?? Buffer.alloc(0));
   }
@@ -138,7 +140,8 @@ export interface Rig {
 
 /** A server on a Unix socket in a folder of its own. */
 export async function rig(
-  exports: NbdExport[], options: { limits?: Partial<NbdLimits>; clock?: Clock; exportOf?: (name: string) => NbdExport | undefined } = {},
+  exports: NbdExport[],
+  options: { limits?: Partial<NbdLimits>; clock?: Clock; exportOf?: (name: string) => NbdExport | undefined } = {},
 ): Promise<Rig> {
   const folder = mkdtempSync(join(tmpdir(), 'nbd-test-'));
   const path = join(folder, 'nbd.sock');

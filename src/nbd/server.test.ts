@@ -152,7 +152,8 @@ const wrongHandshakes: [name: string, bytes: Buffer, reason: RegExp][] = [
   ['unknown client flags', Buffer.from('ffffffff', 'hex'), /^unknown client flags 0xfffffffc$/],
   ['a wrong option magic', Buffer.concat([Buffer.from('00000003', 'hex'), Buffer.alloc(16)]), /^option magic 0x0, expected/],
   ['an HTTP request', Buffer.from('GET / HTTP/1.1\r\n\r\n'), /^unknown client flags/],
-  ['an option of 1 GiB', Buffer.concat([Buffer.from('00000003', 'hex'), encodeOption(3).subarray(0, 12), Buffer.from('40000000', 'hex')]),
+  ['an option of 1 GiB',
+    Buffer.concat([Buffer.from('00000003', 'hex'), encodeOption(3).subarray(0, 12), Buffer.from('40000000', 'hex')]),
     /^option 3 with 1073741824 bytes of data, at most 65536$/],
 ];
 for (const [name, bytes, reason] of wrongHandshakes) {
@@ -278,7 +279,9 @@ test('who holds memory and does not move is cut when others wait for it, not bef
   assert.equal((await eager.reply()).payload.length, 8 + 2 * MIB);
   await Promise.all(stuck.map((client) => client.closed));
   await until(() => endings(nbd).length === 2);
-  for (const ending of endings(nbd)) assert.match(String(ending.fields['reason']), /no byte moved for 30000 ms while others wait/);
+  for (const { fields } of endings(nbd)) {
+    assert.match(String(fields['reason']), /no byte moved for 30000 ms while others wait/);
+  }
   slow!.send(Buffer.alloc(MIB - 1));
   assert.equal((await slow!.reply()).kind, 'simple');
 });
@@ -415,7 +418,8 @@ test('a TCP listener serves the same exports and knows its clients by address', 
 });
 
 test('URIs escape what has a meaning in them', () => {
-  assert.equal(nbdUri({ kind: 'unix', path: '/run/a b&c.sock' }, 'vm 1/disk?'), 'nbd+unix:///vm%201%2Fdisk%3F?socket=/run/a%20b%26c.sock');
+  assert.equal(nbdUri({ kind: 'unix', path: '/run/a b&c.sock' }, 'vm 1/disk?'),
+    'nbd+unix:///vm%201%2Fdisk%3F?socket=/run/a%20b%26c.sock');
   assert.equal(nbdUri({ kind: 'tcp', host: '::1', port: 10809 }, 'x'), 'nbd://[::1]:10809/x');
 });
 

@@ -124,7 +124,9 @@ export class NbdServer {
   #listening(server: Server, address: NbdAddress): void {
     this.#servers.set(server, address);
     // Accept fails when the process runs out of files: clients in the queue are tried again with the next one.
-    server.on('error', (error) => this.#options.log.error({ address, error: error.message }, 'the NBD server cannot accept a client'));
+    server.on('error', ({ message }) => {
+      this.#options.log.error({ address, error: message }, 'the NBD server cannot accept a client');
+    });
   }
 
   #accept(socket: Socket): void {

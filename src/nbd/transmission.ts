@@ -22,7 +22,10 @@ import type { Slab, SlabPool } from './slab-pool.ts';
 import { commandName, refusal, type Refusal, type Session } from './validate-request.ts';
 
 /** Why `pump` stopped: for more bytes, until something ends or memory is free, or for good. */
-export type Pause = { kind: 'more' } | { kind: 'wait'; memoryBytes: number } | { kind: 'end'; reason: string; isFault: boolean };
+export type Pause =
+  | { kind: 'more' }
+  | { kind: 'wait'; memoryBytes: number }
+  | { kind: 'end'; reason: string; isFault: boolean };
 
 const MORE: Pause = { kind: 'more' };
 const WAIT_FOR_END: Pause = { kind: 'wait', memoryBytes: 0 };

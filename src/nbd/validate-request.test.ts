@@ -10,7 +10,9 @@ const { FUA, NO_HOLE, DF, REQ_ONE, FAST_ZERO, PAYLOAD_LEN } = NBD_CMD_FLAG;
 
 type Row = [name: string, command: number, flags: number, offset: number, length: number, errno: string | undefined];
 
-function table(title: string, rows: Row[], target: { readOnly?: boolean; canTrim?: boolean; block?: number } = {}, structured = true): void {
+function table(
+  title: string, rows: Row[], target: { readOnly?: boolean; canTrim?: boolean; block?: number } = {}, structured = true,
+): void {
   const { readOnly = false, canTrim = true, block = 1 } = target;
   const session = { structuredReplies: structured, blockStatus: structured };
   for (const [name, command, flags, offset, length, errno] of rows) {

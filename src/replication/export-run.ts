@@ -6,6 +6,7 @@
 import { messageOf } from '../model/errors.ts';
 import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
 import { replicatedDisks, type InitialReplication } from '../model/records.ts';
+import { vmUnknownToPeer } from '../peer/authorisation.ts';
 import { exportFolderOf } from './export-folder.ts';
 import { finishExport, writeExport } from './export-writer.ts';
 import { initialBeginMessage } from './messages.ts';
@@ -83,7 +84,8 @@ function isOld({ ports, vm, vmId, relationship }: PrimaryVm): boolean {
 export async function awaitImport(primary: PrimaryVm, initial: InitialReplication, signal: AbortSignal): Promise<void> {
   const { ports, vmId } = primary;
   await shipOnce(primary, signal);
-  const { baselineId } = await primary.report(signal);
+  const { known, baselineId } = await primary.report(signal);
+  if (!known) throw vmUnknownToPeer(vmId);
   if (primary.relationship.error !== null) ports.relationships.update(vmId, { error: null });
   if (baselineId === initial.token) return primary.initialFinished(initial.consistentFrom!);
   await primary.watchLogs(IMPORT_POLL_MS, signal);

@@ -13,7 +13,6 @@ import {
   exportFolderOf, ImageDigest, isZero, onMedium, piecesOf, readManifest, type ExportedImage, type ExportManifest,
 } from './export-folder.ts';
 import { incomingPath } from './initial-receiver.ts';
-import { storageFull } from './replica-failures.ts';
 import type { ReplicaVm } from './replica-vm.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
 
@@ -115,8 +114,7 @@ async function checkSpace(ports: ReplicationPorts, vm: ReplicaVm, images: { reco
   const needed = images.reduce((sum, { record, image }) => sum + (cursors[record.diskId] === record.virtualSize ? 0 : image.bytes), 0);
   const free = await ports.files.freeBytes(folder);
   if (free >= needed) return;
-  throw new UnderstudyError('io', 'REPLICA_STORAGE_FULL', `${folder} has ${free} bytes free, the import needs ${needed}`,
-    'Free space there, then import again.');
+  throw storageFull(`${folder} has ${free} bytes free, the import needs ${needed}`, null);
 }
 
 /** Copied whole, checked and durable by an import that was interrupted later. */
@@ -177,6 +175,9 @@ const folderOf = (path: string): string => path.slice(0, path.lastIndexOf('/'));
 const damaged = (path: string, why: string): UnderstudyError =>
   new UnderstudyError('usage', 'EXPORT_DAMAGED', `${path} cannot be used: ${why}`,
     'Copy the folder again from where it was exported, or export again.');
+
+const storageFull = (message: string, cause: unknown): UnderstudyError =>
+  new UnderstudyError('io', 'REPLICA_STORAGE_FULL', message, 'Free space there, then import again.', { cause });
 
 const sizeDiffers = (what: string, size: number, record: DiskRecord): UnderstudyError =>
   new UnderstudyError('usage', 'DISK_SIZE_MISMATCH', `${what} is of a disk of ${size} bytes, replica disk ${record.path} has ${record.virtualSize}`,

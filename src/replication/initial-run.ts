@@ -18,7 +18,7 @@ export async function runInitial(primary: PrimaryVm, signal: AbortSignal): Promi
   const exported = primary.relationship.initial;
   // Nothing is read from the disks any more: whether they stay open is the guest's affair.
   if (exported?.method === 'export' && exported.copied && primary.vm.tracking?.mode === 'logging') {
-    return await awaitImport(primary, exported, signal);
+    return awaitImport(primary, exported, signal);
   }
   const tracked = await primary.hold('initial');
   try {

@@ -264,14 +264,14 @@ export class PrimaryVm {
       case 'InitialReplicationInProgress':
         if (retryAt !== null) await this.watchLogs(retryAt - this.ports.clock.now(), signal);
         if (signal.aborted) return;
-        return await runInitial(this, signal);
+        return runInitial(this, signal);
       case 'Replicating':
-        return await this.#replicate(relationship, signal);
+        return this.#replicate(relationship, signal);
       case 'WaitingForStartResynchronize': case 'Resynchronizing':
-        if (this.resync !== null) return await this.resync.step(this, signal);
-        return await this.idle(signal);
+        if (this.resync !== null) return this.resync.step(this, signal);
+        return this.idle(signal);
       default:
-        return await this.idle(signal);
+        return this.idle(signal);
     }
   }
 
@@ -301,7 +301,7 @@ export class PrimaryVm {
     const behind = retryAt !== null || this.outbox.undelivered().length > 0;
     // What is behind goes as soon as it may be tried again; meanwhile the cycles that pass are counted as missed.
     const waitMs = behind ? Math.min(untilRetry, untilDue) : due ? 0 : untilDue;
-    if (waitMs > 0) return await this.watchLogs(waitMs, signal);
+    if (waitMs > 0) return this.watchLogs(waitMs, signal);
     const before = this.#cycle;
     if (before !== null) return void (await before.catch(() => undefined));
     this.#cycle = this.#deliver(signal);
@@ -390,7 +390,7 @@ export class PrimaryVm {
   }
 
   #succeeded(): void {
-    if (this.ports.relationships.find(this.vmId)?.error != null) this.ports.relationships.update(this.vmId, { error: null });
+    if ((this.ports.relationships.find(this.vmId)?.error ?? null) !== null) this.ports.relationships.update(this.vmId, { error: null });
   }
 
   /** Retries by itself when the cause may pass, else stops with an error that says what to do (design §8, facts of back-off). */

@@ -222,7 +222,7 @@ export class ReplicaVm {
   async #applyOne(record: InboxRecord): Promise<void> {
     const { relationships } = this.#ports;
     const defect = await defectOf(this.#ports, record, this.relationship, this.vm.disks);
-    if (defect !== null) return await this.#refuseSet(record, defect);
+    if (defect !== null) return this.#refuseSet(record, defect);
     const lost = this.relationship.applying === null ? await this.#changedBehindOurBack() : null;
     if (lost !== null) return this.#lose(7, lost);
     relationships.update(this.vmId, { applying: record.epoch });

@@ -9,7 +9,9 @@ import { reportMessage, type AnsweredVm, type ReportedVm } from './messages.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
 
 export interface ReplicaNews {
-  /** Of the replica; null before it has one, or when it knows no such VM. */
+  /** False when the replica host knows no such VM of ours. */
+  known: boolean;
+  /** Of the replica; null before it has one. */
   baselineId: string | null;
   appliedEpoch: number;
   wantedAgain: number | null;
@@ -29,7 +31,7 @@ export async function reportOf(
   };
   const { result } = await ports.link(remote).call(reportMessage, { vms: [line] }, undefined, { signal });
   const answer = result.vms.find((vm) => vm.vmId === vmId);
-  return answer === undefined ? { baselineId: null, appliedEpoch: lastAppliedEpoch, wantedAgain: null, loss: null } : takeAnswer(ports, vmId, answer);
+  return answer === undefined ? { known: false, baselineId: null, appliedEpoch: lastAppliedEpoch, wantedAgain: null, loss: null } : takeAnswer(ports, vmId, answer);
 }
 
 /** Puts the replica's answer on record and decides what it means. */
@@ -48,7 +50,8 @@ export function takeAnswer(ports: ReplicationPorts, vmId: string, answer: Answer
       });
     }
   }
-  return { baselineId: answer.baselineId, appliedEpoch: answer.appliedEpoch, wantedAgain: answer.wantedAgain, loss };
+  const { known, baselineId, appliedEpoch, wantedAgain } = answer;
+  return { known, baselineId, appliedEpoch, wantedAgain, loss };
 }
 
 /** Compares generations: who is older than the other remembers (triggers 5 and 7), or has said that it is lost (6 and 7). */

@@ -54,7 +54,7 @@ export class PrimaryResync implements ResyncDriver {
   async step(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
     const { state, error } = primary.relationship;
     await this.#dropAbandoned(primary, signal);
-    if (state === 'WaitingForStartResynchronize') return await this.#awaitStart(primary, signal);
+    if (state === 'WaitingForStartResynchronize') return this.#awaitStart(primary, signal);
     const retryAt = error?.retryAt ?? null;
     if (retryAt !== null && retryAt > primary.ports.clock.now()) {
       await primary.watchLogs(retryAt - primary.ports.clock.now(), signal);
@@ -310,8 +310,8 @@ export class PrimaryResync implements ResyncDriver {
 
   /** A run that was cancelled or became void: its diff disks on the replica go as soon as the replica can be reached. */
   async #dropAbandoned(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
-    const { abandoned } = primary.relationship;
-    if (abandoned == null) return;
+    const abandoned = primary.relationship.abandoned ?? null;
+    if (abandoned === null) return;
     try {
       await primary.link().call(resyncCancelMessage, { vmId: primary.vmId, token: abandoned }, undefined, { signal });
       primary.ports.relationships.update(primary.vmId, { abandoned: null });

@@ -3,6 +3,7 @@ import { healthOf } from '../model/health.ts';
 import type { RelationshipRecord, VmRecord } from '../model/records.ts';
 import { HEALTH_NUMBERS, MODE_NUMBERS, REPLICATION_STATES } from '../model/replication-state.ts';
 import { averageBytes, averageLatencyMs } from '../model/statistics.ts';
+import { exportFolderOf } from '../replication/export-folder.ts';
 import { logBytesOf, logLimitOf } from '../replication/log-limit.ts';
 import { hasBaseline } from '../replication/relationships.ts';
 import type { Health, Statistics, Status, Vm } from './api/contract.ts';
@@ -11,7 +12,7 @@ import type { Host } from './host.ts';
 const isoOrNull = (time: number | null): string | null => (time === null ? null : new Date(time).toISOString());
 
 export function vmShape(host: Host, vm: VmRecord): Vm {
-  const attached = vm.side === 'primary' && host.primaries.get(vm.vmId)?.tracked != null && vm.attach === 'attached';
+  const attached = vm.side === 'primary' && (host.primaries.get(vm.vmId)?.tracked ?? null) !== null && vm.attach === 'attached';
   return {
     vmId: vm.vmId, name: vm.name, attached, side: vm.side, guests: host.guests(vm.vmId), logDir: vm.logFolder,
     disks: vm.disks.map((disk, index) => ({
@@ -108,6 +109,8 @@ function replicated(host: Host, vm: VmRecord, relationship: RelationshipRecord):
     initialReplication: progress === null ? null : {
       doneBytes: progress.doneBytes, totalBytes: progress.totalBytes, sentBytes: progress.sentBytes,
       percent: progress.totalBytes === 0 ? 100 : Math.floor((progress.doneBytes / progress.totalBytes) * 100) },
+    ...(side === 'primary' && initial?.method === 'export' && initial.folder !== null
+      ? { exportFolder: exportFolderOf(vm, initial.folder), exportFinished: initial.copied } : {}),
     disks: vm.disks.map((disk, index) => ({
       path: disk.path, format: disk.format, virtualSize: disk.virtualSize,
       uri: (side === 'primary' && vm.attach !== 'stopped') || host.failover.isServed(vm.vmId) ? host.uri(vm, index) : null })),

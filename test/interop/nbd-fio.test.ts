@@ -7,8 +7,11 @@ const MIB = 2 ** 20;
 
 /** Random writes, each block with its own checksum, read back and verified. */
 function verifyArgs(rig: NbdRig, job: { name: string; offsetMib: number; sizeMib: number }): string[] {
-  return [`--name=${job.name}`, '--thread', '--ioengine=nbd', `--uri=${rig.uri}`, '--rw=randwrite', '--bsrange=512-128k', '--blockalign=512', '--iodepth=16',
-    `--offset=${job.offsetMib}m`, `--size=${job.sizeMib}m`, '--verify=crc32c', '--do_verify=1', '--verify_fatal=1', '--output-format=json', '--randrepeat=0'];
+  return [
+    `--name=${job.name}`, '--thread', '--ioengine=nbd', `--uri=${rig.uri}`, '--rw=randwrite', '--bsrange=512-128k',
+    '--blockalign=512', '--iodepth=16', `--offset=${job.offsetMib}m`, `--size=${job.sizeMib}m`, '--verify=crc32c',
+    '--do_verify=1', '--verify_fatal=1', '--output-format=json', '--randrepeat=0',
+  ];
 }
 
 /** Fails unless the job wrote, read back all it wrote, and found no error. */
@@ -26,7 +29,8 @@ interface Ios {
 }
 
 for (const prompt of [true, false]) {
-  test(`fio verifies random writes of any size, ${prompt ? 'prompt' : 'by the thread pool'}`, { skip: missing('fio') }, async () => {
+  const how = prompt ? 'prompt' : 'by the thread pool';
+  test(`fio verifies random writes of any size, ${how}`, { skip: missing('fio') }, async () => {
     await using rig = await nbdRig(64 * MIB, { prompt });
     checkFio(await run('fio', ...verifyArgs(rig, { name: 'one', offsetMib: 0, sizeMib: 64 })));
     assert.deepEqual(rig.complaints, []);
@@ -36,7 +40,7 @@ for (const prompt of [true, false]) {
   });
 }
 
-test('two clients at once each verify their half, while a third is killed again and again', { skip: missing('fio') }, async () => {
+test('two clients each verify their half, while a third is killed again and again', { skip: missing('fio') }, async () => {
   await using rig = await nbdRig(96 * MIB, { prompt: true });
   const good = [0, 32].map((offsetMib) => run('fio', ...verifyArgs(rig, { name: 'good', offsetMib, sizeMib: 32 })));
   let isOver = false;
@@ -44,7 +48,8 @@ test('two clients at once each verify their half, while a third is killed again 
   let killed = 0;
   while (!isOver) {
     const before = rig.server.connectionCount;
-    const victim = start('fio', [...verifyArgs(rig, { name: 'victim', offsetMib: 64, sizeMib: 32 }), '--loops=1000', '--do_verify=0']);
+    const job = verifyArgs(rig, { name: 'victim', offsetMib: 64, sizeMib: 32 });
+    const victim = start('fio', [...job, '--loops=1000', '--do_verify=0']);
     while (!isOver && rig.server.connectionCount <= before && victim.process.exitCode === null) await hostClock.sleep(1);
     await hostClock.sleep(20);
     victim.process.kill('SIGKILL');

@@ -59,18 +59,22 @@ export interface NbdRig {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-export async function nbdRig(size: number, options: { prompt?: boolean; exportOf?: (plain: NbdExport) => NbdExport } = {}): Promise<NbdRig> {
+export async function nbdRig(
+  size: number, options: { prompt?: boolean; exportOf?: (plain: NbdExport) => NbdExport } = {},
+): Promise<NbdRig> {
   const folder = mkdtempSync(join(tmpdir(), 'nbd-interop-'));
   const image = join(folder, 'served.raw');
   const socket = join(folder, 'nbd.sock');
   const disk = await createRawDisk(image, size);
-  const plain = diskExport('vm/disk 0', disk, { description: 'a test disk', ...(options.prompt === true ? { promptWrites: hostClock } : {}) });
+  const promptly = options.prompt === true ? { promptWrites: hostClock } : {};
+  const plain = diskExport('vm/disk 0', disk, { description: 'a test disk', ...promptly });
   const served = options.exportOf?.(plain) ?? plain;
   const complaints: string[] = [];
   const complain = (fields: object, message: string) => void complaints.push(`${message} ${JSON.stringify(fields)}`);
   const log = { debug: () => undefined, info: () => undefined, warn: complain, error: complain };
   const listen = async () => {
-    const server = new NbdServer({ exports: (name) => (name === served.name ? served : undefined), list: () => [served.name], clock: hostClock, log });
+    const exports = (name: string) => (name === served.name ? served : undefined);
+    const server = new NbdServer({ exports, list: () => [served.name], clock: hostClock, log });
     await server.listenUnix(socket);
     return server;
   };

@@ -144,15 +144,16 @@ export class TrackingRig {
     return this.catalog.epochs.list(VM_ID);
   }
 
+  /** Does to the bytes what a closed log says. */
+  applyLog(disk: Uint8Array, path: string): Promise<void> {
+    return this.during(applyTo(disk, this.volume.mount({ alive: true }), path));
+  }
+
   /** What the closed logs of the epochs make of disks of zeroes. */
   async replay(epochs: EpochRecord[]): Promise<Record<string, Uint8Array>> {
-    const files = this.volume.mount({ alive: true });
     const disks: Record<string, Uint8Array> = {};
     for (const diskId of DISK_IDS) disks[diskId] = new Uint8Array(DISK_BYTES);
-    const apply = async () => {
-      for (const { disks: logs } of epochs) for (const { diskId, path } of logs) await applyTo(disks[diskId]!, files, path);
-    };
-    await this.during(apply());
+    for (const { disks: logs } of epochs) for (const { diskId, path } of logs) await this.applyLog(disks[diskId]!, path);
     return disks;
   }
 

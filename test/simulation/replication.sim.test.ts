@@ -33,11 +33,11 @@ async function disturb(world: World): Promise<void> {
     case 1: case 2:
       host.crash('process');
       await world.scheduler.pass(dice.between(0, 3000));
-      return await world.restart(host);
+      return world.restart(host);
     case 3:
       // The primary's machine crash ends in a resync: machine-crash.sim.test.ts.
       world.replica.crash('machine');
-      return await world.restart(world.replica);
+      return world.restart(world.replica);
     default:
       return;
   }

@@ -35,10 +35,10 @@ async function disturb(world: World): Promise<void> {
     case 1: case 2:
       host.crash('process');
       await world.scheduler.pass(dice.between(0, 3000));
-      return await world.restart(host);
+      return world.restart(host);
     case 3: case 4:
       world.powerLoss(host);
-      return await world.restart(host);
+      return world.restart(host);
     default:
       return;
   }

@@ -92,7 +92,7 @@ export class World {
     const marked = work.finally(() => (done = true));
     marked.catch(() => undefined);
     assert.ok(await this.scheduler.until(() => done, 600_000), 'the work does not end');
-    return await marked;
+    return marked;
   }
 
   runGuest(): void {

@@ -144,7 +144,7 @@ export class WorkerHasher implements LeafHasher {
  */
 export async function hasherFor(disk: VirtualDisk, options: HasherOptions): Promise<LeafHasher> {
   // A diff disk is raw too, but its file holds only what differs from its base.
-  const whole = disk.format === 'raw';
+  const whole = disk.format === 'raw' && disk.variant === 'fixed';
   const readable = whole && options.read === undefined && disk.location.startsWith('/');
   const found = readable ? await stat(disk.location).catch(() => null) : null;
   if (found !== null && (found.isBlockDevice() || (found.isFile() && found.size >= disk.virtualSize))) {

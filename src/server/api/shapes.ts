@@ -164,6 +164,8 @@ export const status = z.looseObject({
   logLimitBytes: bytes.optional().describe('beyond it a resynchronization is required'),
   secondsToLogLimit: seconds.nullable().optional().describe('forecast at the present rate; null = not in sight'),
   excludedDisks: z.array(z.string()).optional(),
+  exportFolder: z.string().optional().describe('of an initial copy that travels by other means'),
+  exportFinished: z.boolean().optional().describe('the folder may be carried to the replica and imported'),
   disks: z
     .array(z.looseObject({ path: z.string(), uri: z.string().nullable() }))
     .optional()

@@ -1,5 +1,4 @@
 /** Everything a host can be asked, from its parts. */
-import { UnderstudyError } from '../../model/errors.ts';
 import type { HostOperations } from '../api/contract.ts';
 import type { Host } from '../host.ts';
 import { failoverOperations } from './failover-operations.ts';
@@ -11,9 +10,6 @@ import { resyncOperations } from './resync-operations.ts';
 import { vmOperations } from './vm-operations.ts';
 
 export function hostOperations(host: Host): HostOperations {
-  const missing = async (): Promise<never> => {
-    throw new UnderstudyError('state', 'NOT_AVAILABLE', 'this version cannot do that yet', 'See the README for what is not done yet.');
-  };
   return {
     ...pairingOperations(host), ...vmOperations(host), ...replicationOperations(host), ...monitoringOperations(host), ...resyncOperations(host),
     ...importOperation(host),

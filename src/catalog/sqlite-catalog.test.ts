@@ -1,0 +1,157 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { DatabaseSync } from 'node:sqlite';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import type { EpochRecord, EventRecord, VmRecord } from '../model/records.ts';
+import { MIGRATIONS } from './migrations.ts';
+import { SqliteCatalog } from './sqlite-catalog.ts';
+
+const vm = (vmId: string, name: string): VmRecord => (
+  { vmId, name, createdAt: 1, side: 'primary', disks: [], logFolder: null, attach: 'attached', trustDisk: false, tracking: null });
+const epoch = (vmId: string, number: number): EpochRecord => (
+  { vmId, epoch: number, status: 'open', openedAt: 1, closedAt: null, disks: [] });
+const event = (vmName: string | null, message: string): EventRecord => (
+  { time: 5, id: 'Test', level: 'Information', vmId: null, vmName, message, data: { a: [1] } });
+
+function fileFor(t: TestContext): string {
+  const folder = mkdtempSync(join(tmpdir(), 'understudy-catalog-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  return join(folder, 'catalog.db');
+}
+
+test('rows come back as they were put, in key order, below a first key part', () => {
+  const catalog = SqliteCatalog.open(':memory:');
+  for (const number of [10, 2, 1]) catalog.epochs.put(epoch('a', number));
+  catalog.epochs.put(epoch('b', 3));
+  assert.deepEqual(catalog.epochs.list('a').map((row) => row.epoch), [1, 2, 10]);
+  assert.equal(catalog.epochs.list().length, 4);
+  assert.deepEqual(catalog.epochs.get('b', 3), epoch('b', 3));
+  catalog.epochs.put({ ...epoch('b', 3), status: 'closed' });
+  assert.equal(catalog.epochs.get('b', 3)?.status, 'closed');
+  catalog.epochs.remove('b', 3);
+  assert.equal(catalog.epochs.get('b', 3), undefined);
+});
+
+test('a transaction that throws leaves nothing, also of what was nested in it', () => {
+  const catalog = SqliteCatalog.open(':memory:');
+  catalog.vms.put(vm('1', 'kept'));
+  assert.throws(() => catalog.transaction(() => {
+    catalog.vms.put(vm('2', 'lost'));
+    catalog.transaction(() => catalog.epochs.put(epoch('2', 1)));
+    catalog.addEvent(event('lost', 'lost'));
+    throw new Error('half-way');
+  }), /half-way/);
+  assert.deepEqual(catalog.vms.list().map(({ name }) => name), ['kept']);
+  assert.deepEqual(catalog.epochs.list(), []);
+  assert.deepEqual(catalog.events({}), []);
+  // The next one works as if nothing had been.
+  catalog.transaction(() => catalog.vms.put(vm('3', 'later')));
+  assert.equal(catalog.vmByName('later')?.vmId, '3');
+});
+
+test('a nested failure that is caught inside does not end the outer transaction', () => {
+  const catalog = SqliteCatalog.open(':memory:');
+  catalog.transaction(() => {
+    catalog.vms.put(vm('1', 'one'));
+    assert.throws(() => catalog.transaction(() => {
+      throw new Error('inner');
+    }));
+    catalog.vms.put(vm('2', 'two'));
+  });
+  assert.equal(catalog.vms.list().length, 2);
+});
+
+test('a transaction returns what its work returns', () => {
+  assert.equal(SqliteCatalog.open(':memory:').transaction(() => 42), 42);
+});
+
+test('two VMs cannot have one name, and the failure undoes the whole transaction', () => {
+  const catalog = SqliteCatalog.open(':memory:');
+  catalog.vms.put(vm('1', 'same'));
+  assert.throws(() => catalog.transaction(() => {
+    catalog.epochs.put(epoch('2', 1));
+    catalog.vms.put(vm('2', 'same'));
+  }), /UNIQUE/);
+  assert.deepEqual(catalog.epochs.list(), []);
+});
+
+test('what was committed is there after the file was opened again, without a clean close', (t) => {
+  const path = fileFor(t);
+  const catalog = SqliteCatalog.open(path);
+  catalog.transaction(() => catalog.vms.put(vm('1', 'one')));
+  catalog.setValue('settings', { a: 1 });
+  const again = SqliteCatalog.open(path);
+  assert.deepEqual(again.vms.get('1'), vm('1', 'one'));
+  assert.deepEqual(again.value('settings'), { a: 1 });
+  again.close();
+  catalog.close();
+});
+
+test('commits are durable: write-ahead log with synchronous FULL', (t) => {
+  const path = fileFor(t);
+  SqliteCatalog.open(path).close();
+  const source = readFileSync(new URL('./sqlite-catalog.ts', import.meta.url), 'utf8');
+  assert.match(source, /PRAGMA synchronous = FULL/);
+  const db = new DatabaseSync(path);
+  assert.equal(db.prepare('PRAGMA journal_mode').get()!.journal_mode, 'wal');
+  db.close();
+});
+
+test('every migration step brings the file of the step before it up to date, keeping its rows', (t) => {
+  for (let from = 0; from <= MIGRATIONS.length; from++) {
+    const path = fileFor(t);
+    const db = new DatabaseSync(path);
+    for (const step of MIGRATIONS.slice(0, from)) db.exec(step);
+    db.exec(`PRAGMA user_version = ${from}`);
+    if (from > 0) db.prepare('INSERT INTO vms (vm_id, name, body) VALUES (?, ?, ?)').run('1', 'old', JSON.stringify(vm('1', 'old')));
+    db.close();
+    const catalog = SqliteCatalog.open(path);
+    assert.equal(catalog.vmByName('old')?.vmId, from > 0 ? '1' : undefined);
+    catalog.vms.put(vm('2', 'new'));
+    catalog.close();
+    const after = new DatabaseSync(path);
+    assert.equal(after.prepare('PRAGMA user_version').get()!.user_version, MIGRATIONS.length);
+    after.close();
+  }
+});
+
+test('a catalog of a newer program is refused and left as it is', (t) => {
+  const path = fileFor(t);
+  SqliteCatalog.open(path).close();
+  const db = new DatabaseSync(path);
+  db.exec('PRAGMA user_version = 999');
+  db.close();
+  assert.throws(() => SqliteCatalog.open(path), { code: 'CATALOG_TOO_NEW', message: new RegExp(`has schema 999, this program knows up to ${MIGRATIONS.length}`) });
+  const after = new DatabaseSync(path);
+  assert.equal(after.prepare('PRAGMA user_version').get()!.user_version, 999);
+  after.close();
+});
+
+test('a file that is no catalog is refused with a remedy', (t) => {
+  const path = fileFor(t);
+  writeFileSync(path, 'this is no database, however long it may be'.repeat(100));
+  assert.throws(() => SqliteCatalog.open(path), { code: 'CATALOG_UNREADABLE', kind: 'io' });
+  assert.throws(() => SqliteCatalog.open(join(path, 'below-a-file')), { code: 'CATALOG_UNREADABLE' });
+});
+
+test('events come oldest first: the newest ones that match, after a sequence number', () => {
+  const catalog = SqliteCatalog.open(':memory:');
+  for (let number = 1; number <= 6; number++) catalog.addEvent(event(number % 2 === 0 ? 'even' : 'odd', `event ${number}`));
+  assert.deepEqual(catalog.events({ limit: 2 }).map(({ message }) => message), ['event 5', 'event 6']);
+  assert.deepEqual(catalog.events({ vmName: 'even' }).map(({ message }) => message), ['event 2', 'event 4', 'event 6']);
+  const [, second] = catalog.events({});
+  assert.deepEqual(catalog.events({ after: second!.sequence, vmName: 'odd' }).map(({ message }) => message), ['event 3', 'event 5']);
+  assert.deepEqual(catalog.events({ limit: 1 })[0]!.data, { a: [1] });
+});
+
+test('old events are dropped, so that the file has a bound', () => {
+  const catalog = SqliteCatalog.open(':memory:');
+  catalog.transaction(() => {
+    for (let number = 0; number < 101_000; number++) catalog.addEvent(event(null, `${number}`));
+  });
+  const all = catalog.events({ limit: 200_000 });
+  assert.equal(all.length, 100_000);
+  assert.equal(all.at(-1)!.message, '100999');
+});

@@ -1,0 +1,137 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { MemoryFiles } from '../hrl/memory-files.ts';
+import { ChangeMap } from './change-map.ts';
+
+const PATH = '/data/d0.map';
+const REGION = 1 << 20;
+const options = { diskSize: 100 * REGION + 512, regionBytes: REGION, hotRegionsMax: 0 };
+
+const regions = (map: ChangeMap): number[] =>
+  map.suspects().flatMap(({ offset, length }) => Array.from({ length: Math.ceil(length / REGION) }, (_, index) => offset / REGION + index));
+
+async function marked(files: MemoryFiles, ...list: number[]): Promise<ChangeMap> {
+  const map = await ChangeMap.create(files, PATH, options);
+  for (const region of list) await map.mark(region * REGION, 512, 1);
+  return map;
+}
+
+const syncs = (files: MemoryFiles): number => files.asked.filter((line) => line.startsWith('datasync')).length;
+
+test('a new map suspects nothing, one for everything suspects the whole disk to its last byte', async () => {
+  const files = new MemoryFiles();
+  assert.deepEqual((await ChangeMap.create(files, PATH, options)).suspects(), []);
+  const all = await ChangeMap.create(files, PATH, { ...options, everything: true });
+  assert.deepEqual(all.suspects(), [{ offset: 0, length: options.diskSize }]);
+});
+
+test('regions that touch are one range, and the last one ends with the disk', async () => {
+  const map = await marked(new MemoryFiles(), 3, 4, 9, 100);
+  assert.deepEqual(map.suspects(), [
+    { offset: 3 * REGION, length: 2 * REGION }, { offset: 9 * REGION, length: REGION }, { offset: 100 * REGION, length: 512 },
+  ]);
+});
+
+test('a write over a border marks both regions, and one of no bytes none', async () => {
+  const map = await marked(new MemoryFiles());
+  await map.mark(5 * REGION - 1, 2, 1);
+  assert.deepEqual(regions(map), [4, 5]);
+  assert.equal(map.mark(50 * REGION, 0, 1), null);
+});
+
+test('marks that come while a flush runs share the next one', async () => {
+  const files = new MemoryFiles();
+  const map = await marked(files);
+  const before = syncs(files);
+  await Promise.all(Array.from({ length: 50 }, (_, region) => map.mark(region * REGION, 512, 1)));
+  assert.equal(syncs(files) - before, 2);
+  assert.equal(map.mark(7 * REGION, 512, 2), null);
+});
+
+test('the map opened again holds what was marked, as written in the current epoch', async () => {
+  const files = new MemoryFiles();
+  await (await marked(files, 1, 2, 50)).close();
+  const map = await ChangeMap.open(files, PATH, { ...options, currentEpoch: 7 });
+  assert.deepEqual(regions(map), [1, 2, 50]);
+  map.release(6);
+  assert.deepEqual(regions(map), [1, 2, 50]);
+  map.release(7);
+  assert.deepEqual(regions(map), []);
+});
+
+test('a bit that dropped is gone from the file with the next flush, and durable anew before it counts again', async () => {
+  const files = new MemoryFiles();
+  const map = await marked(files, 1);
+  map.release(1);
+  const waiting = map.mark(1 * REGION, 512, 2);
+  assert.notEqual(waiting, null);
+  await waiting;
+  map.release(2);
+  await map.mark(60 * REGION, 512, 3);
+  const again = await ChangeMap.open(files, PATH, { ...options, currentEpoch: 9 });
+  assert.deepEqual(regions(again), [60]);
+});
+
+test('with hot regions, the coldest one leaves first, and drops when its epoch was released long ago', async () => {
+  const map = await ChangeMap.create(new MemoryFiles(), PATH, { ...options, hotRegionsMax: 2 });
+  for (const region of [1, 2]) await map.mark(region * REGION, 512, 1);
+  map.release(1);
+  assert.deepEqual(regions(map), [1, 2]);
+  await map.mark(2 * REGION, 512, 2);
+  await map.mark(3 * REGION, 512, 2);
+  assert.deepEqual(regions(map), [2, 3]);
+});
+
+test('the number of regions set follows every change', async () => {
+  const map = await marked(new MemoryFiles(), 1, 2, 2, 3);
+  assert.equal(map.regionsSet, 3);
+  map.release(1);
+  assert.equal(map.regionsSet, 0);
+});
+
+for (const [what, spoil, reason] of [
+  ['is missing', (files: MemoryFiles) => files.inodes.delete(PATH), /the file is missing/],
+  ['was cut', (files: MemoryFiles) => files.put(PATH, files.get(PATH).subarray(0, 5000)), /too short/],
+  ['has another magic', (files: MemoryFiles) => change(files, 0), /no change-map header/],
+  ['has a damaged header', (files: MemoryFiles) => change(files, 17), /checksum/],
+] as const) {
+  test(`a map that ${what} is refused with the reason`, async () => {
+    const files = new MemoryFiles();
+    await (await marked(files, 1)).close();
+    spoil(files);
+    await assert.rejects(ChangeMap.open(files, PATH, { ...options, currentEpoch: 1 }), { code: 'CHANGE_MAP_DAMAGED', message: reason });
+    assert.equal(files.openFiles, 0);
+  });
+}
+
+function change(files: MemoryFiles, position: number): void {
+  const bytes = files.get(PATH);
+  bytes[position]! ^= 1;
+  files.put(PATH, bytes);
+}
+
+test('a map made for another disk or another region size is refused with both values', async () => {
+  const files = new MemoryFiles();
+  await (await marked(files, 1)).close();
+  await assert.rejects(ChangeMap.open(files, PATH, { ...options, diskSize: options.diskSize + 512, currentEpoch: 1 }),
+    { message: new RegExp(`made for a disk of ${options.diskSize} bytes, the disk has ${options.diskSize + 512}`) });
+  await assert.rejects(ChangeMap.open(files, PATH, { ...options, regionBytes: 2 * REGION, currentEpoch: 1 }),
+    { message: /regions of 1048576 bytes, expected 2097152/ });
+});
+
+test('the file is allocated when it is made: later marks need no space', async () => {
+  const files = new MemoryFiles();
+  const map = await marked(files);
+  const size = files.get(PATH).length;
+  await Promise.all(Array.from({ length: 101 }, (_, region) => map.mark(Math.min(region * REGION, options.diskSize - 512), 512, 1)));
+  assert.equal(files.get(PATH).length, size);
+});
+
+test('a map that cannot be made leaves the old one as it was', async () => {
+  const files = new MemoryFiles();
+  await (await marked(files, 4)).close();
+  files.errors.set(`datasync ${PATH}.new`, 'EIO');
+  await assert.rejects(ChangeMap.create(files, PATH, options), { code: 'EIO' });
+  assert.deepEqual(regions(await ChangeMap.open(files, PATH, { ...options, currentEpoch: 1 })), [4]);
+  assert.ok(!files.inodes.has(`${PATH}.new`));
+});

@@ -1,0 +1,156 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { MemoryFiles } from '../hrl/memory-files.ts';
+import type { Clock, OpenFile } from '../model/ports.ts';
+import type { SealRecord } from '../model/records.ts';
+import { LEASE_MS, readLease, WriteLease } from './write-lease.ts';
+
+const PATH = '/data/lease';
+const WAIT_MS = 2000;
+const seals: Record<string, SealRecord> = { d0: { kind: 'file', size: 512, mtimeNs: '1', ctimeNs: '1', inode: '3', device: '4' } };
+
+/** Time that goes on only when told to. */
+class HandClock implements Clock {
+  time = 1_000_000;
+  #sleepers: { at: number; wake: () => void }[] = [];
+
+  now(): number {
+    return this.time;
+  }
+
+  monotonic(): number {
+    return this.time;
+  }
+
+  sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#sleepers.push({ at: this.time + ms, wake: resolve });
+      signal?.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+    });
+  }
+
+  async pass(ms: number): Promise<void> {
+    this.time += ms;
+    for (const { at, wake } of this.#sleepers) if (at <= this.time) wake();
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+async function leaseOf(files: MemoryFiles, clock: HandClock): Promise<{ lease: WriteLease; file: OpenFile }> {
+  const file = await files.open(PATH, files.inodes.has(PATH) ? 'write' : 'create');
+  const { sequence } = await readLease(file);
+  return { lease: new WriteLease(file, clock, sequence, () => WAIT_MS), file };
+}
+
+test('a write is covered by a record on file before it may start, and the next ones cost nothing', async () => {
+  const [files, clock] = [new MemoryFiles(), new HandClock()];
+  const { lease, file } = await leaseOf(files, clock);
+  const covered = lease.cover();
+  assert.notEqual(covered, null);
+  await covered;
+  assert.deepEqual((await readLease(file)).record, { kind: 'active', until: clock.time + LEASE_MS });
+  const writes = files.writes;
+  assert.equal(lease.cover(), null);
+  assert.equal(files.writes, writes);
+});
+
+test('it is renewed beside the writes while some of it is left, and waited for when nothing is', async () => {
+  const [files, clock] = [new MemoryFiles(), new HandClock()];
+  const { lease, file } = await leaseOf(files, clock);
+  await lease.cover();
+  await clock.pass(LEASE_MS - 100);
+  assert.equal(lease.cover(), null);
+  await clock.pass(0);
+  assert.deepEqual((await readLease(file)).record, { kind: 'active', until: clock.time + LEASE_MS });
+  await clock.pass(LEASE_MS + 1);
+  assert.notEqual(lease.cover(), null);
+});
+
+test('after a quiet record the first write waits for an active one', async () => {
+  const [files, clock] = [new MemoryFiles(), new HandClock()];
+  const { lease, file } = await leaseOf(files, clock);
+  await lease.cover();
+  await lease.quiet(seals);
+  assert.deepEqual((await readLease(file)).record, { kind: 'quiet', seals });
+  const covered = lease.cover();
+  assert.notEqual(covered, null);
+  await covered;
+  assert.equal((await readLease(file)).record?.kind, 'active');
+});
+
+test('a quiet record that is ordered while a renewal is under way stays the newer one, and ends the cover', async () => {
+  const [files, clock] = [new MemoryFiles(), new HandClock()];
+  const { lease, file } = await leaseOf(files, clock);
+  const renewal = lease.cover();
+  const quiet = lease.quiet(seals);
+  await Promise.all([renewal, quiet]);
+  assert.equal((await readLease(file)).record?.kind, 'quiet');
+  assert.notEqual(lease.cover(), null, 'a write would start under a quiet record');
+});
+
+test('a clock that was set back does not stretch the cover', async () => {
+  const [files, clock] = [new MemoryFiles(), new HandClock()];
+  const { lease, file } = await leaseOf(files, clock);
+  await lease.cover();
+  clock.time -= 3_600_000;
+  await lease.cover();
+  assert.deepEqual((await readLease(file)).record, { kind: 'active', until: clock.time + LEASE_MS });
+});
+
+for (const fate of ['hang', 'EIO'] as const) {
+  test(`a record that cannot be written (${fate}) lets the guest go on after the bounded wait, and is not tried again`, async () => {
+    const [files, clock] = [new MemoryFiles(), new HandClock()];
+    const { lease } = await leaseOf(files, clock);
+    files.fate = () => ({ bytes: 0, then: fate });
+    let went = false;
+    void lease.cover()!.then(() => (went = true));
+    await clock.pass(WAIT_MS - 1);
+    assert.equal(went, fate === 'EIO');
+    await clock.pass(1);
+    assert.equal(went, true);
+    const writes = files.writes;
+    assert.equal(lease.cover(), null);
+    await lease.quiet(seals);
+    assert.equal(files.writes, writes);
+  });
+}
+
+test('a record that was cut by a crash leaves the one before it', async () => {
+  for (const bytes of [0, 8, 15, 20, 40]) {
+    const [files, clock] = [new MemoryFiles(), new HandClock()];
+    const { lease } = await leaseOf(files, clock);
+    await lease.quiet(seals);
+    files.fate = () => ({ bytes, then: 'EIO' });
+    await lease.cover();
+    files.fate = () => undefined;
+    const { file } = await leaseOf(files, clock);
+    assert.deepEqual((await readLease(file)).record, { kind: 'quiet', seals }, `cut after ${bytes} bytes`);
+  }
+});
+
+test('the sequence goes on over a restart, so that an old record never wins', async () => {
+  const [files, clock] = [new MemoryFiles(), new HandClock()];
+  for (let life = 0; life < 5; life++) {
+    const { lease, file } = await leaseOf(files, clock);
+    await lease.quiet(seals);
+    await clock.pass(1000);
+    await lease.cover();
+    assert.deepEqual((await readLease(file)).record, { kind: 'active', until: clock.time + LEASE_MS }, `life ${life}`);
+    await lease.close();
+  }
+});
+
+test('an empty, short or strange file holds no record', async () => {
+  for (const bytes of [new Uint8Array(0), new Uint8Array(100), new Uint8Array(8192), new Uint8Array(8192).fill(0xff)]) {
+    const files = new MemoryFiles();
+    files.put(PATH, bytes);
+    assert.deepEqual(await readLease(await files.open(PATH, 'read')), { record: null, sequence: 0 });
+  }
+});
+
+test('seals that do not fit leave a record that proves nothing', async () => {
+  const [files, clock] = [new MemoryFiles(), new HandClock()];
+  const { lease, file } = await leaseOf(files, clock);
+  await lease.quiet(Object.fromEntries(Array.from({ length: 64 }, (_, index) => [`d${index}`, { ...seals.d0!, path: 'x'.repeat(200) }])));
+  assert.deepEqual((await readLease(file)).record, { kind: 'quiet', seals: {} });
+});
