@@ -18,7 +18,6 @@ export class RawDisk implements VirtualDisk {
   readonly location: string;
   readonly format = 'raw';
   readonly variant = 'fixed';
-  readonly virtualSize: number;
   readonly logicalSectorSize = 512;
   readonly physicalSectorSize = 4096;
   readonly geometry = null;
@@ -27,16 +26,21 @@ export class RawDisk implements VirtualDisk {
   /** False when locks were not wanted, or this host or file system has none: then nobody can prove who wrote (R2). */
   readonly lockHeld: boolean;
   readonly #file: Descriptor;
+  #virtualSize: number;
   readonly #libc: Libc;
 
   /** Takes the file over and closes it with the disk. Use `openRawDisk`. */
   constructor(file: Descriptor, facts: { virtualSize: number; readOnly: boolean; lockHeld: boolean; libc: Libc }) {
     this.location = file.path;
     this.#file = file;
-    this.virtualSize = facts.virtualSize;
+    this.#virtualSize = facts.virtualSize;
     this.readOnly = facts.readOnly;
     this.lockHeld = facts.lockHeld;
     this.#libc = facts.libc;
+  }
+
+  get virtualSize(): number {
+    return this.#virtualSize;
   }
 
   async read(into: Uint8Array, offset: number): Promise<void> {
@@ -79,6 +83,15 @@ export class RawDisk implements VirtualDisk {
       inode: String(stat.ino),
       device: fileSystem === null ? String(stat.dev) : `fsid:${fileSystem}`,
     };
+  }
+
+  async grow(size: number): Promise<void> {
+    this.#assertWritable(0, 0);
+    assertWholeSectors(this.location, size);
+    if (size < this.#virtualSize) throw new RangeError(`${this.location}: ${size} is less than its ${this.#virtualSize} bytes`);
+    await this.#file.truncate(size);
+    await this.#file.sync();
+    this.#virtualSize = size;
   }
 
   /** Waits for operations under way; the locks end with it. */

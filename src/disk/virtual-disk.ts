@@ -64,6 +64,11 @@ export interface VirtualDisk {
   /** Extents that cover the range from start to end without gaps or overlaps, in order. `data` where it cannot be known. */
   extents(offset: number, length: number): AsyncIterable<Extent>;
   seal(): Promise<Seal>;
+  /**
+   * The disk has this size from now on, durable when it resolves; what is new reads as zeroes (R26). Never makes it smaller. Absent:
+   * a disk of this kind cannot be grown in place.
+   */
+  grow?(size: number): Promise<void>;
   close(): Promise<void>;
 }
 

@@ -16,8 +16,8 @@ export interface SessionOutcome {
 const MIB = 2 ** 20;
 const OPTION_MAGIC = 0x49484156454f5054n;
 
-export function referenceSession(sent: Buffer, exportName: string, diskBytes: number): SessionOutcome {
-  const disk = Buffer.alloc(diskBytes);
+/** `disk` holds zeroes, and afterwards what the session wrote. */
+export function referenceSession(sent: Buffer, exportName: string, disk: Buffer): SessionOutcome {
   const outcome: SessionOutcome = { disk, attached: null, structured: false, answers: [], isClean: false };
   if (sent.length < 4) return outcome;
   const flags = sent.readUInt32BE(0);

@@ -24,6 +24,7 @@ import { logBytesOf, logLimitOf } from './log-limit.ts';
 import { Outbox } from './outbox.ts';
 import { reportOf, takeAnswer, type ReplicaNews } from './report.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
+import { requiredAfter } from './required-resync.ts';
 
 /** How often the size of the logs is looked at between cycles. */
 const LOG_WATCH_MS = 1000;
@@ -229,13 +230,10 @@ export class PrimaryVm {
   #recordLoss(loss: TrackingLoss): void {
     const { relationships } = this.ports;
     const mapTrusted = this.vm.tracking?.mapTrusted ?? false;
-    const byMap = (loss.trigger === 2 || loss.trigger === 3 || loss.trigger === 4) && mapTrusted;
-    const resync = relationships.find(this.vmId)?.resync ?? null;
+    const { resync = null, required = null } = relationships.find(this.vmId) ?? {};
     relationships.happened(this.vmId, { kind: 'resync-required', trigger: loss.trigger, reason: loss.reason }, {
       ...(resync === null ? {} : { resync: null, abandoned: resync.token }),
-      required: { trigger: loss.trigger, reason: loss.reason, rung: byMap ? 'suspect-regions' : 'full-compare',
-        since: this.ports.clock.now(), startAt: null },
-      mapTrusted,
+      required: requiredAfter(required, loss, mapTrusted, this.ports.clock.now()), mapTrusted,
     });
     this.interrupt(loss.reason);
   }

@@ -291,7 +291,8 @@ export class ReplicaVm {
   async #checkSeals(): Promise<void> {
     const relationship = this.#ports.relationships.find(this.vmId);
     if (relationship === undefined || relationship.baselineId === '' || relationship.lost !== null) return;
-    if (relationship.initial !== null || relationship.applying !== null) return;
+    // Half-way through an apply or a merge the disks are as nobody has recorded them; both are redone.
+    if (relationship.initial !== null || relationship.applying !== null || relationship.resync?.phase === 'merging') return;
     const reason = await this.#changedBehindOurBack();
     if (reason !== null) this.#lose(7, reason);
   }

@@ -37,9 +37,9 @@ export async function shipSet(
 ): Promise<Shipped> {
   const { signal } = options;
   const sizes = new Map(vm.disks.map(({ diskId, virtualSize }) => [diskId, virtualSize]));
-  const disks = set.disks.map(({ diskId, uniqueId, previousUniqueId, size, digest, entries }) => {
+  const disks = set.disks.map(({ diskId, uniqueId, previousUniqueId, size, digest, entries, diskSize }) => {
     if (size === null || digest === null || entries === null) throw new Error(`epoch ${set.epoch} is not closed`);
-    return { diskId, uniqueId, previousUniqueId, size, digest, entries, diskSize: sizes.get(diskId)! };
+    return { diskId, uniqueId, previousUniqueId, size, digest, entries, diskSize: diskSize ?? sizes.get(diskId)! };
   });
   const offer = { vmId: vm.vmId, baselineId, epoch: set.epoch, closedAt: set.closedAt!, disks };
   const { result } = await link.call(logOfferMessage, offer, undefined, { signal });

@@ -159,6 +159,7 @@ export class PrimaryResync implements ResyncDriver {
       if (signal.aborted || primary.relationship.state !== 'Resynchronizing') throw error;
       const known = error instanceof UnderstudyError ? error : new UnderstudyError('io', 'RESYNC_FAILED', messageOf(error), 'See the log.', { cause: error });
       const failures = (primary.relationship.error?.failures ?? 0) + 1;
+      if (known.code === 'REPLICA_CHANGED') return primary.require({ trigger: 7, reason: known.message });
       const now = ports.clock.now();
       const change = (retryAt: number | null) => ({ error: { code: known.code, message: known.message, remedy: known.remedy,
         since: primary.relationship.error?.since ?? now, retryAt, failures } });

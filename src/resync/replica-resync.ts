@@ -123,6 +123,8 @@ export class ReplicaResync {
     }
     this.#ports.relationships.update(vm.vmId, { resync: null });
     for (const disk of replicatedDisks(vm.vm)) await removeDiffDisk(this.#ports.files, diffPath(disk, resync.token));
+    // The logs of step 2 belong to the diff disks; over the base they would make a mixture.
+    await vm.inbox.clear();
     vm.wake();
   }
 
@@ -152,7 +154,9 @@ export class ReplicaResync {
   async #begin(vm: ReplicaVm, params: Pick<ResyncRecord, 'token' | 'rung' | 'reason' | 'firstEpoch'>): Promise<void> {
     const { relationships, files } = this.#ports;
     const before = vm.relationship.resync;
-    if (before?.token === params.token) return;
+    if (before?.token === params.token) return refuseChanged(vm);
+    // Regions of the primary's map say nothing of what was changed here.
+    if (params.rung === 'suspect-regions') refuseChanged(vm);
     if (before?.phase === 'merging') throw busy('the merge of the resynchronization before this one is still under way');
     if (before !== null) await this.cancel(vm, null);
     if (vm.relationship.lost === null) await vm.drain();
@@ -165,6 +169,8 @@ export class ReplicaResync {
     }
     relationships.update(vm.vmId, {
       lastReceivedEpoch: params.firstEpoch - 1, wantedAgain: null, applying: null, initial: null,
+      // Everything is compared from here on; a base that is changed after this is seen at the next start.
+      lost: null, appliedSeals: await vm.seals(),
       resync: { ...params, phase: 'comparing', trigger: 8, startedAt: this.#ports.clock.now(), throughEpoch: null, disks: {} },
     });
   }
@@ -321,13 +327,23 @@ export class ReplicaResync {
   /** The run must still be the one, and comparing; an earlier message changes nothing. */
   #require(vm: ReplicaVm, token: string): ResyncRecord {
     const { resync } = vm.relationship;
-    if (resync !== null && resync.token === token && resync.phase === 'comparing') return resync;
+    if (resync !== null && resync.token === token && resync.phase === 'comparing') {
+      refuseChanged(vm);
+      return resync;
+    }
     throw new UnderstudyError('state', 'STALE_TOKEN', 'this resynchronization was cancelled or replaced by a newer one', 'Start it again.');
   }
 
   async #overlay(disk: DiskRecord, token: string): Promise<VirtualDisk> {
     return openDiffDisk(this.#ports.files, diffPath(disk, token), await this.#ports.openDiskForReading(disk));
   }
+}
+
+/** What was compared with the base as it was no longer counts. */
+function refuseChanged(vm: ReplicaVm): void {
+  const { lost } = vm.relationship;
+  if (lost === null) return;
+  throw new UnderstudyError('state', 'REPLICA_CHANGED', lost.reason, 'Resynchronize the VM from the start.');
 }
 
 const busy = (why: string): UnderstudyError =>

@@ -1,10 +1,10 @@
 /** A running server: the host, its API on the Unix socket, and what it answers over TCP. */
-import { Registry } from 'prom-client';
 import { listenOnSocket, type Listener } from './api/http.ts';
 import { listenPublic } from './api/public-http.ts';
 import { socketPath } from './api/socket-path.ts';
 import type { HostParts } from './host-parts.ts';
 import { Host, type HostOptions } from './host.ts';
+import { metricsOf } from './metrics.ts';
 import { hostOperations } from './operations/index.ts';
 
 export interface ServeOptions extends HostOptions {
@@ -27,7 +27,7 @@ export async function serve(parts: HostParts, options: ServeOptions, version: st
   try {
     const api = await listenOnSocket(socketPath(options.dataFolder), { operations: hostOperations(host), log: parts.log, version });
     opened.push(api);
-    const http = await listenPublic({ ...options.http, registry: new Registry() });
+    const http = await listenPublic({ ...options.http, registry: metricsOf(host) });
     opened.push(http);
     const { address, port, family } = host.peer.address;
     return {

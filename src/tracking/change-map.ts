@@ -93,17 +93,22 @@ export class ChangeMap {
 
   /**
    * Opens the map after a restart. Which epoch set a bit is not kept, so every bit counts as written in `currentEpoch`.
+   * `orSize`: the other size that it may have been made for, when a crash has interrupted a resize.
    * @throws UnderstudyError CHANGE_MAP_DAMAGED when it is missing, cut, or made for another size: the map is distrusted then.
    */
-  static async open(files: Files, path: string, options: ChangeMapOptions & { currentEpoch: number }): Promise<ChangeMap> {
+  static async open(
+    files: Files, path: string, options: ChangeMapOptions & { currentEpoch: number; orSize?: number | undefined },
+  ): Promise<ChangeMap> {
     const full = withDefaults(options);
     const damaged = (what: string) => new UnderstudyError('io', 'CHANGE_MAP_DAMAGED', `change map ${path}: ${what}`,
       'Resynchronize the VM; a full compare makes a new map.');
     if ((await files.stat(path)) === null) throw damaged('the file is missing');
     const file = await files.open(path, 'write');
     const header = new Uint8Array(PAGE_BYTES);
+    const hasHeader = (await file.read(header, 0)) === PAGE_BYTES;
+    if (options.orSize !== undefined && hasHeader && sizeIn(header) === options.orSize) full.diskSize = options.orSize;
     const bits = new Uint8Array(bitmapBytes(full.diskSize, full.regionBytes));
-    const complete = (await file.read(header, 0)) === PAGE_BYTES && (await file.read(bits, PAGE_BYTES)) === bits.length;
+    const complete = hasHeader && (await file.read(bits, PAGE_BYTES)) === bits.length;
     const reason = complete ? headerDefect(header, full) : 'the file is too short';
     if (reason !== null) {
       await file.close();
@@ -208,6 +213,52 @@ export class ChangeMap {
     this.#failure ??= reason;
   }
 
+  /**
+   * For a disk of another size: a new file with the bits as they are takes the place of the old one, durably (R26). Marks of the
+   * meantime wait, as for a flush, and go to the new file. After a rejection the map is the old one, or distrusted.
+   */
+  async resize(files: Files, path: string, diskSize: number): Promise<void> {
+    if (diskSize === this.diskSize) return;
+    while (this.#flushing !== null) await this.#flushing;
+    const replaced = this.#replaceFile(files, path, diskSize);
+    this.#flushing = replaced.catch(() => undefined).then(() => this.#flushNext());
+    await replaced;
+  }
+
+  async #replaceFile(files: Files, path: string, diskSize: number): Promise<void> {
+    const temporary = `${path}.new`;
+    await files.remove(temporary);
+    const file = await files.open(temporary, 'create');
+    try {
+      await file.write([encodeHeader(diskSize, this.regionBytes), resized(this.#bits, bitmapBytes(diskSize, this.regionBytes))], 0);
+      await file.datasync();
+    } catch (cause) {
+      await file.close();
+      await files.remove(temporary);
+      throw cause;
+    }
+    try {
+      await files.rename(temporary, path);
+      await files.syncFolder(path.slice(0, path.lastIndexOf('/')));
+    } catch (cause) {
+      // Nobody knows which of the two files a crash would leave.
+      this.distrust(cause instanceof Error ? cause : new Error(String(cause)));
+      await file.close();
+      throw cause;
+    }
+    const old = this.#file;
+    const regions = regionCount(diskSize, this.regionBytes);
+    this.#file = file;
+    this.diskSize = diskSize;
+    this.#bits = resized(this.#bits, bitmapBytes(diskSize, this.regionBytes));
+    if (this.#pinned !== null) this.#pinned = resized(this.#pinned, this.#bits.length);
+    this.#durable = resized(this.#durable, regions);
+    const lastEpoch = new Float64Array(regions);
+    lastEpoch.set(this.#lastEpoch.subarray(0, regions));
+    this.#lastEpoch = lastEpoch;
+    await old.close();
+  }
+
   async close(): Promise<void> {
     if (this.#failure === null && this.#dirtyPages.size > 0) await this.#flush();
     await this.#file.close();
@@ -267,6 +318,10 @@ export class ChangeMap {
       this.distrust(cause instanceof Error ? cause : new Error(String(cause)));
     }
     if (this.#failure === null) for (const { page, image } of written) this.#noteDurable(page, image);
+    this.#flushNext();
+  }
+
+  #flushNext(): void {
     const next = this.#next;
     this.#next = null;
     this.#flushing = next === null ? null : this.#writeDirtyPages().then(next.resolve);
@@ -309,6 +364,12 @@ function setFirst(bits: Uint8Array, count: number): void {
   for (let region = 0; region < count; region++) bits[region >> 3]! |= 1 << (region & 7);
 }
 
+function resized(bytes: Uint8Array, length: number): Uint8Array<ArrayBuffer> {
+  const copy = new Uint8Array(length);
+  copy.set(bytes.subarray(0, length));
+  return copy;
+}
+
 const regionCount = (diskSize: number, regionBytes: number) => Math.ceil(diskSize / regionBytes);
 /** Whole pages, so that every page write has one size. */
 const bitmapBytes = (diskSize: number, regionBytes: number) =>
@@ -323,6 +384,9 @@ function encodeHeader(diskSize: number, regionBytes: number): Uint8Array {
   header.writeUInt32LE(crc32(header.subarray(0, 24)), 24);
   return header;
 }
+
+const sizeIn = (header: Uint8Array): number =>
+  Number(Buffer.from(header.buffer, header.byteOffset, header.byteLength).readBigUInt64LE(16));
 
 function headerDefect(bytes: Uint8Array, expected: Required<ChangeMapOptions>): string | null {
   const header = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);

@@ -11,14 +11,15 @@
  */
 import type { LogWriter } from '../hrl/log-writer.ts';
 import { messageOf, UnderstudyError } from '../model/errors.ts';
-import type { OpenFile } from '../model/ports.ts';
+import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
 import {
   replicatedDisks, type DiskRecord, type EpochRecord, type SealRecord, type TrackingRecord, type VmRecord,
 } from '../model/records.ts';
 import type { TriggerNumber } from '../model/resync-trigger.ts';
-import { ChangeMap, type Range } from './change-map.ts';
+import type { ChangeMap, Range } from './change-map.ts';
 import { decideContinuity, type Continuity } from './continuity.ts';
 import { closeEpoch, createLogs, dropEpochs, readBackInto, recoverEpochs } from './epoch-logs.ts';
+import { freshMap, openChecked, openMaps, openOrCreate, resizedDisks } from './open-disks.ts';
 import { TrackedDisk, type TrackingHost } from './tracked-disk.ts';
 import { leasePath, mapPath, vmFolder, type TrackingPorts } from './tracking-ports.ts';
 import { readLease, WriteLease } from './write-lease.ts';
@@ -51,6 +52,7 @@ export class TrackedVm implements TrackingHost {
   #switching: Promise<unknown> = Promise.resolve();
   #activity = 0;
   #sealing = false;
+  #growing = false;
   #closed = false;
 
   private constructor(ports: TrackingPorts, vm: VmRecord, hooks: TrackedVmHooks) {
@@ -71,6 +73,7 @@ export class TrackedVm implements TrackingHost {
         opened.#disks.set(disk.diskId, new TrackedDisk(await openChecked(ports, disk), null, opened));
       }
       const loss = vm.tracking === null ? null : await opened.#resume(vm.tracking);
+      await opened.#endResizes();
       return { vm: opened, loss };
     } catch (error) {
       for (const disk of opened.#disks.values()) await disk.disk.close();
@@ -174,7 +177,7 @@ export class TrackedVm implements TrackingHost {
       const before = this.disk(disk.diskId).map;
       // A map that has failed marks nothing any more (R10): one that suspects everything takes its place.
       const kept = options.keepMap && before?.distrusted === null ? before : null;
-      maps.set(disk.diskId, kept ?? await this.#freshMap(disk, options.keepMap));
+      maps.set(disk.diskId, kept ?? await freshMap(this.#ports, this.#vm, disk, options.keepMap));
     }
     const logs = await createLogs(this.#ports, this.#vm, epoch, () => null);
     await this.#openLease();
@@ -211,6 +214,16 @@ export class TrackedVm implements TrackingHost {
    */
   switchLog(): Promise<EpochRecord> {
     const result = this.#switching.then(() => this.#switchNow());
+    this.#switching = result.catch(() => undefined);
+    return result;
+  }
+
+  /**
+   * Grows a disk at an epoch boundary (R26): map, then disk, then the size in the catalog, in the transaction that opens the
+   * next epoch. The size of the file decides, after a crash, whether the resize is completed or undone. One switch at a time.
+   */
+  grow(diskId: string, size: number): Promise<void> {
+    const result = this.#switching.then(() => this.#growNow(diskId, size));
     this.#switching = result.catch(() => undefined);
     return result;
   }
@@ -306,14 +319,68 @@ export class TrackedVm implements TrackingHost {
     await closeEpoch(this.#ports, ended, logs);
   }
 
-  async #switchNow(): Promise<EpochRecord> {
+  async #growNow(diskId: string, size: number): Promise<void> {
+    const disk = this.disk(diskId);
+    this.#growing = true;
+    try {
+      this.#recordDisk(diskId, { growTo: size });
+      try {
+        await disk.map?.resize(this.#ports.files, mapPath(this.#ports, this.#vm.vmId, diskId), size);
+        // As for a write: its time stamps must lie in a lease, or a crash would look like somebody else's work.
+        this.activity();
+        await this.#lease?.cover();
+        await disk.disk.grow!(size);
+      } finally {
+        if (disk.map?.distrusted != null) this.mapFailed(disk.map.distrusted);
+      }
+    } finally {
+      await this.#endResizes();
+      this.#growing = false;
+      this.activity();
+    }
+  }
+
+  /** Completes or undoes resizes, as the disks are: after each one, and after a crash in one. */
+  async #endResizes(): Promise<void> {
+    for (const { diskId, growTo } of this.#vm.disks) {
+      if (growTo === undefined) continue;
+      const { disk, map } = this.disk(diskId);
+      await map?.resize(this.#ports.files, mapPath(this.#ports, this.#vm.vmId, diskId), disk.virtualSize);
+      const size = { diskId, virtualSize: disk.virtualSize };
+      // Twice: the epoch in between holds nothing but the new size, and is on its way to the replica at once.
+      for (const switched of [size, null]) if (this.logging && map !== null) await this.#switchNow(switched).catch(this.#unlessStopped);
+      this.#recordDisk(diskId, size);
+    }
+  }
+
+  /** Tracking has ended meanwhile: then the size goes without an epoch. */
+  #unlessStopped = (error: unknown): void => {
+    if (this.logging) throw error;
+  };
+
+  /** `virtualSize`: the resize is over, and this is the size from now on. */
+  #recordDisk(diskId: string, change: { growTo: number } | { virtualSize: number }): void {
+    const { catalog } = this.#ports;
+    const before = this.#vm.disks.find((disk) => disk.diskId === diskId)!;
+    const disks = resizedDisks(this.#vm.disks, diskId, change);
+    catalog.transaction(() => {
+      catalog.vms.put({ ...catalog.vms.get(this.#vm.vmId)!, disks });
+      if ('growTo' in change || change.virtualSize === before.virtualSize) return;
+      const sizes = { path: before.path, beforeBytes: before.virtualSize, afterBytes: change.virtualSize };
+      catalog.addEvent({ ...makeEvent(ACTIVITY_EVENTS.diskResized, this.#vm.name, sizes), time: this.clock.now(), vmId: this.#vm.vmId });
+    });
+    this.#vm.disks = disks;
+  }
+
+  async #switchNow(resized: { diskId: string; virtualSize: number } | null = null): Promise<EpochRecord> {
     await this.#closing;
     if (!this.logging || this.#closed) {
       throw new UnderstudyError('state', 'NOT_TRACKING', `VM '${this.#vm.name}' keeps no tracking log now`, 'See its status.');
     }
     const next = this.epoch() + 1;
     const chain = this.#vm.tracking!.chain;
-    const logs = await createLogs(this.#ports, this.#vm, next, (diskId) => chain[diskId] ?? null);
+    const vm = resized === null ? this.#vm : { ...this.#vm, disks: resizedDisks(this.#vm.disks, resized.diskId, resized) };
+    const logs = await createLogs(this.#ports, vm, next, (diskId) => chain[diskId] ?? null);
     if (!this.logging) {
       for (const log of logs.values()) await log.abandon();
       throw new UnderstudyError('state', 'NOT_TRACKING', `VM '${this.#vm.name}' stopped tracking meanwhile`, 'See its status.');
@@ -325,6 +392,7 @@ export class TrackedVm implements TrackingHost {
     this.#ports.catalog.transaction(() => {
       this.#ports.catalog.epochs.put(ended);
       this.#putEpoch(next, logs);
+      if (resized !== null) this.#recordDisk(resized.diskId, resized);
       this.#record({ epoch: next, chain: chainOf(logs) });
     });
     const old = new Map<string, LogWriter>();
@@ -358,7 +426,7 @@ export class TrackedVm implements TrackingHost {
     const { bootId, hostId } = this.#ports;
     const before = this.#vm.tracking!;
     let loss: TrackingLoss | null = continuity.kind === 'lost' ? continuity : null;
-    const mapsWhole = await this.#openMaps(before.epoch);
+    const mapsWhole = await openMaps(this.#ports, this.#vm, (diskId) => this.disk(diskId));
     let mapTrusted = before.mapTrusted && mapsWhole;
     if (continuity.kind === 'lost' && !continuity.mapHolds) mapTrusted = false;
     const base = { running: true, bootId, hostId, mapTrusted };
@@ -415,31 +483,6 @@ export class TrackedVm implements TrackingHost {
     for (const [diskId, log] of logs) this.disk(diskId).setLog(log);
   }
 
-  /** False when a map was damaged; it is replaced by one that suspects everything. */
-  async #openMaps(currentEpoch: number): Promise<boolean> {
-    let whole = true;
-    for (const disk of replicatedDisks(this.#vm)) {
-      const path = mapPath(this.#ports, this.#vm.vmId, disk.diskId);
-      let map: ChangeMap;
-      try {
-        map = await ChangeMap.open(this.#ports.files, path, { ...this.#ports.changeMap, diskSize: disk.virtualSize, currentEpoch });
-      } catch (error) {
-        this.#ports.log.error({ vm: this.#vm.name, error: messageOf(error) }, 'the change map is damaged: everything is suspect');
-        whole = false;
-        map = await this.#freshMap(disk, true);
-      }
-      // Without logs nothing but a resync explains the bits.
-      if (this.#vm.tracking!.mode === 'map-only') map.pin();
-      this.disk(disk.diskId).setMap(map);
-    }
-    return whole;
-  }
-
-  #freshMap(disk: DiskRecord, everything: boolean): Promise<ChangeMap> {
-    const path = mapPath(this.#ports, this.#vm.vmId, disk.diskId);
-    return ChangeMap.create(this.#ports.files, path, { ...this.#ports.changeMap, diskSize: disk.virtualSize, everything });
-  }
-
   async #openLease(): Promise<void> {
     if (this.#lease !== null) return;
     const file = await openOrCreate(this.#ports, leasePath(this.#ports, this.#vm.vmId));
@@ -463,7 +506,7 @@ export class TrackedVm implements TrackingHost {
   }
 
   #busy(): boolean {
-    return [...this.#disks.values()].some((disk) => disk.openOperations > 0);
+    return this.#growing || [...this.#disks.values()].some((disk) => disk.openOperations > 0);
   }
 
   async #seals(): Promise<Record<string, SealRecord>> {
@@ -488,6 +531,7 @@ export class TrackedVm implements TrackingHost {
       vmId: this.#vm.vmId, epoch, status: 'open', openedAt: this.clock.now(), closedAt: null,
       disks: [...logs].map(([diskId, log]) => ({
         diskId, uniqueId: log.uniqueId, previousUniqueId: log.previousUniqueId, path: log.path, size: null, digest: null, entries: null,
+        diskSize: log.diskSize,
       })),
     });
   }
@@ -504,18 +548,3 @@ export async function forgetTracking(ports: TrackingPorts, vm: VmRecord): Promis
 
 const chainOf = (logs: Map<string, LogWriter>): Record<string, string> =>
   Object.fromEntries([...logs].map(([diskId, log]) => [diskId, log.uniqueId]));
-
-async function openChecked(ports: TrackingPorts, record: DiskRecord) {
-  const disk = await ports.openDisk(record);
-  if (disk.virtualSize === record.virtualSize) return disk;
-  const size = disk.virtualSize;
-  await disk.close();
-  throw new UnderstudyError('usage', 'DISK_SIZE_CHANGED',
-    `disk ${record.path} has ${size} bytes, it was added with ${record.virtualSize}`,
-    'Bring it back to its size, or remove the VM and add it again.');
-}
-
-async function openOrCreate(ports: TrackingPorts, path: string): Promise<OpenFile> {
-  await ports.files.makeFolder(path.slice(0, path.lastIndexOf('/')));
-  return (await ports.files.stat(path)) === null ? ports.files.open(path, 'create') : ports.files.open(path, 'write');
-}

@@ -1,0 +1,25 @@
+/** What is on record as required after another loss: the repair never gets smaller than the first loss asks for. Pure. */
+import type { RequiredResync } from '../model/records.ts';
+import { RESYNC_TRIGGERS, type TriggerNumber } from '../model/resync-trigger.ts';
+
+export interface Loss {
+  trigger: TriggerNumber;
+  reason: string;
+}
+
+/**
+ * A change map explains triggers 2, 3 and 4 only. Whatever was lost before and no map has seen is still to be repaired: a log
+ * limit or a crash in the middle of that repair must neither shrink it to the map's regions nor let it start by itself (R21).
+ */
+export function requiredAfter(before: RequiredResync | null, loss: Loss, mapTrusted: boolean, now: number): RequiredResync {
+  if (before !== null && gravity(before.trigger) > gravity(loss.trigger)) {
+    return { ...before, rung: 'full-compare', startAt: null, held: false };
+  }
+  const byMap = gravity(loss.trigger) === 0 && mapTrusted;
+  return { ...loss, rung: byMap ? 'suspect-regions' : 'full-compare', since: now, startAt: null };
+}
+
+function gravity(trigger: TriggerNumber): number {
+  if (RESYNC_TRIGGERS[trigger].needsExplicitStart) return 2;
+  return trigger === 2 || trigger === 3 || trigger === 4 ? 0 : 1;
+}

@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Clock } from '../model/ports.ts';
+import { Pacer } from './pacer.ts';
+
+const MIB = 1 << 20;
+
+/** A clock that jumps to where a sleep ends. */
+function jumpingClock() {
+  const clock = { time: 0, slept: [] as number[] };
+  const port: Clock = {
+    now: () => clock.time, monotonic: () => clock.time,
+    sleep: async (ms, signal) => {
+      signal?.throwIfAborted();
+      clock.slept.push(ms);
+      clock.time += ms;
+    },
+  };
+  return { clock, port };
+}
+
+async function make(share: { diskBytesPerSec: number | null; linkBytesPerSec: number | null }, guest = () => 0) {
+  const { clock, port } = jumpingClock();
+  return { clock, pacer: new Pacer(port, share, guest, new AbortController().signal) };
+}
+
+test('without a share and with a guest at rest nothing waits', async () => {
+  const { clock, pacer } = await make({ diskBytesPerSec: null, linkBytesPerSec: null });
+  for (let count = 0; count < 100; count++) {
+    await pacer.read(MIB);
+    await pacer.sent(MIB);
+  }
+  assert.deepEqual(clock.slept, []);
+});
+
+test('reading keeps to its bytes per second, in steps of any size', async () => {
+  for (const step of [4096, MIB, 7 * MIB]) {
+    const { clock, pacer } = await make({ diskBytesPerSec: 10 * MIB, linkBytesPerSec: null });
+    for (let done = 0; done < 50 * MIB; done += step) await pacer.read(step);
+    assert.ok(Math.abs(clock.time - 5000) < 1000, `${clock.time} ms for 5 s in steps of ${step}`);
+  }
+});
+
+test('sending keeps to its own, and neither counts for the other', async () => {
+  const { clock, pacer } = await make({ diskBytesPerSec: null, linkBytesPerSec: MIB });
+  for (let done = 0; done < 3; done++) await pacer.sent(MIB);
+  await pacer.read(100 * MIB);
+  assert.equal(clock.time, 3000);
+});
+
+test('time in which nothing was read is not saved up', async () => {
+  const { clock, pacer } = await make({ diskBytesPerSec: MIB, linkBytesPerSec: null });
+  clock.time = 100_000;
+  await pacer.read(MIB);
+  assert.equal(clock.time, 101_000);
+});
+
+test('while the guest has requests under way it yields 4 ms for each MiB, and stops yielding with them', async () => {
+  let requests = 1;
+  const { clock, pacer } = await make({ diskBytesPerSec: null, linkBytesPerSec: null }, () => requests);
+  await pacer.read(10 * MIB);
+  assert.equal(clock.time, 40);
+  requests = 0;
+  await pacer.read(100 * MIB);
+  assert.equal(clock.time, 40);
+});
+
+test('a wait ends with the signal', async () => {
+  const stop = new AbortController();
+  const { port } = jumpingClock();
+  const pacer = new Pacer(port, { diskBytesPerSec: 1, linkBytesPerSec: null }, () => 0, stop.signal);
+  stop.abort(new Error('cancelled'));
+  await assert.rejects(async () => pacer.read(MIB), /cancelled/);
+});
