@@ -48,6 +48,30 @@ test('marks that come while a flush runs share the next one', async () => {
   assert.equal(map.mark(7 * REGION, 512, 2), null);
 });
 
+test('a bit counts as durable only when its sync is done, for whoever asks meanwhile too', async () => {
+  const files = new MemoryFiles();
+  const open = files.open.bind(files);
+  const gate = Promise.withResolvers<void>();
+  let gated = false;
+  files.open = async (path, mode) => {
+    const file = await open(path, mode);
+    const datasync = file.datasync.bind(file);
+    return Object.assign(file, { datasync: async () => {
+      if (gated) await gate.promise;
+      await datasync();
+    } });
+  };
+  const map = await ChangeMap.create(files, PATH, options);
+  gated = true;
+  const first = map.mark(3 * REGION, 512, 1);
+  for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+  const second = map.mark(3 * REGION, 512, 1);
+  assert.notEqual(second, null, 'written, not synced, and taken for durable');
+  gate.resolve();
+  await Promise.all([first, second]);
+  assert.equal(map.mark(3 * REGION, 512, 1), null);
+});
+
 test('the map opened again holds what was marked, as written in the current epoch', async () => {
   const files = new MemoryFiles();
   await (await marked(files, 1, 2, 50)).close();

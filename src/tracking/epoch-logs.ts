@@ -3,7 +3,7 @@ import type { VirtualDisk } from '../disk/virtual-disk.ts';
 import { recoverLog, type UnfinishedRecord } from '../hrl/log-recovery.ts';
 import { LogWriter, type ClosedLog } from '../hrl/log-writer.ts';
 import { replicatedDisks, type EpochRecord, type VmRecord } from '../model/records.ts';
-import { logPath, type TrackingPorts } from './tracking-ports.ts';
+import { leasePath, logPath, mapPath, type TrackingPorts } from './tracking-ports.ts';
 
 /** How much of a disk is read back at once. */
 const READ_BACK_BYTES = 1 << 20;
@@ -148,6 +148,15 @@ export async function dropEpochs(ports: TrackingPorts, vm: VmRecord): Promise<vo
     for (const { vmId, epoch } of records) ports.catalog.epochs.remove(vmId, epoch);
   });
   for (const record of records) await removeEpochFiles(ports, record);
+}
+
+/** Removes logs, maps and record of tracking; for a VM whose disks are not open here. */
+export async function forgetTracking(ports: TrackingPorts, vm: VmRecord): Promise<void> {
+  await dropEpochs(ports, vm);
+  for (const { diskId } of vm.disks) await ports.files.remove(mapPath(ports, vm.vmId, diskId));
+  await ports.files.remove(leasePath(ports, vm.vmId));
+  const { catalog } = ports;
+  catalog.transaction(() => catalog.vms.put({ ...catalog.vms.get(vm.vmId)!, tracking: null }));
 }
 
 export async function removeEpochFiles(ports: TrackingPorts, record: EpochRecord): Promise<void> {

@@ -11,17 +11,17 @@
  */
 import type { LogWriter } from '../hrl/log-writer.ts';
 import { messageOf, UnderstudyError } from '../model/errors.ts';
-import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
 import {
-  replicatedDisks, type DiskRecord, type EpochRecord, type SealRecord, type TrackingRecord, type VmRecord,
+  replicatedDisks, type EpochRecord, type SealRecord, type TrackingRecord, type VmRecord,
 } from '../model/records.ts';
 import type { TriggerNumber } from '../model/resync-trigger.ts';
 import type { ChangeMap, Range } from './change-map.ts';
 import { decideContinuity, type Continuity } from './continuity.ts';
-import { closeEpoch, createLogs, dropEpochs, readBackInto, recoverEpochs } from './epoch-logs.ts';
+import { closeEpoch, createLogs, dropEpochs, forgetTracking, readBackInto, recoverEpochs } from './epoch-logs.ts';
 import { freshMap, openChecked, openMaps, openOrCreate, resizedDisks } from './open-disks.ts';
+import { endResizes, growDisk, recordSize, type ResizeHost } from './resize.ts';
 import { TrackedDisk, type TrackingHost } from './tracked-disk.ts';
-import { leasePath, mapPath, vmFolder, type TrackingPorts } from './tracking-ports.ts';
+import { leasePath, vmFolder, type TrackingPorts } from './tracking-ports.ts';
 import { readLease, WriteLease } from './write-lease.ts';
 
 /** No write for this long: the disks are sealed where they are, so that a crash later proves them untouched exactly. */
@@ -73,7 +73,7 @@ export class TrackedVm implements TrackingHost {
         opened.#disks.set(disk.diskId, new TrackedDisk(await openChecked(ports, disk), null, opened));
       }
       const loss = vm.tracking === null ? null : await opened.#resume(vm.tracking);
-      await opened.#endResizes();
+      await endResizes(opened.#resizing());
       return { vm: opened, loss };
     } catch (error) {
       for (const disk of opened.#disks.values()) await disk.disk.close();
@@ -223,7 +223,7 @@ export class TrackedVm implements TrackingHost {
    * next epoch. The size of the file decides, after a crash, whether the resize is completed or undone. One switch at a time.
    */
   grow(diskId: string, size: number): Promise<void> {
-    const result = this.#switching.then(() => this.#growNow(diskId, size));
+    const result = this.#switching.then(() => growDisk(this.#resizing(), diskId, size));
     this.#switching = result.catch(() => undefined);
     return result;
   }
@@ -319,57 +319,23 @@ export class TrackedVm implements TrackingHost {
     await closeEpoch(this.#ports, ended, logs);
   }
 
-  async #growNow(diskId: string, size: number): Promise<void> {
-    const disk = this.disk(diskId);
-    this.#growing = true;
-    try {
-      this.#recordDisk(diskId, { growTo: size });
-      try {
-        await disk.map?.resize(this.#ports.files, mapPath(this.#ports, this.#vm.vmId, diskId), size);
-        // As for a write: its time stamps must lie in a lease, or a crash would look like somebody else's work.
-        this.activity();
-        await this.#lease?.cover();
-        await disk.disk.grow!(size);
-      } finally {
-        if (disk.map?.distrusted != null) this.mapFailed(disk.map.distrusted);
-      }
-    } finally {
-      await this.#endResizes();
-      this.#growing = false;
-      this.activity();
-    }
-  }
-
-  /** Completes or undoes resizes, as the disks are: after each one, and after a crash in one. */
-  async #endResizes(): Promise<void> {
-    for (const { diskId, growTo } of this.#vm.disks) {
-      if (growTo === undefined) continue;
-      const { disk, map } = this.disk(diskId);
-      await map?.resize(this.#ports.files, mapPath(this.#ports, this.#vm.vmId, diskId), disk.virtualSize);
-      const size = { diskId, virtualSize: disk.virtualSize };
-      // Twice: the epoch in between holds nothing but the new size, and is on its way to the replica at once.
-      for (const switched of [size, null]) if (this.logging && map !== null) await this.#switchNow(switched).catch(this.#unlessStopped);
-      this.#recordDisk(diskId, size);
-    }
-  }
-
-  /** Tracking has ended meanwhile: then the size goes without an epoch. */
-  #unlessStopped = (error: unknown): void => {
-    if (this.logging) throw error;
-  };
-
-  /** `virtualSize`: the resize is over, and this is the size from now on. */
-  #recordDisk(diskId: string, change: { growTo: number } | { virtualSize: number }): void {
-    const { catalog } = this.#ports;
-    const before = this.#vm.disks.find((disk) => disk.diskId === diskId)!;
-    const disks = resizedDisks(this.#vm.disks, diskId, change);
-    catalog.transaction(() => {
-      catalog.vms.put({ ...catalog.vms.get(this.#vm.vmId)!, disks });
-      if ('growTo' in change || change.virtualSize === before.virtualSize) return;
-      const sizes = { path: before.path, beforeBytes: before.virtualSize, afterBytes: change.virtualSize };
-      catalog.addEvent({ ...makeEvent(ACTIVITY_EVENTS.diskResized, this.#vm.name, sizes), time: this.clock.now(), vmId: this.#vm.vmId });
-    });
-    this.#vm.disks = disks;
+  #resizing(): ResizeHost {
+    return {
+      ports: this.#ports, vm: this.#vm, disk: (diskId) => this.disk(diskId), logging: () => this.logging,
+      switchLog: (resized) => this.#switchNow(resized), mapFailed: (reason) => this.mapFailed(reason),
+      // As for a write: its time stamps must lie in a lease, or a crash would look like somebody else's work.
+      changing: async (work) => {
+        this.#growing = true;
+        try {
+          this.activity();
+          await this.#lease?.cover();
+          await work();
+        } finally {
+          this.#growing = false;
+          this.activity();
+        }
+      },
+    };
   }
 
   async #switchNow(resized: { diskId: string; virtualSize: number } | null = null): Promise<EpochRecord> {
@@ -392,7 +358,7 @@ export class TrackedVm implements TrackingHost {
     this.#ports.catalog.transaction(() => {
       this.#ports.catalog.epochs.put(ended);
       this.#putEpoch(next, logs);
-      if (resized !== null) this.#recordDisk(resized.diskId, resized);
+      if (resized !== null) recordSize(this.#ports, this.#vm, resized.diskId, resized);
       this.#record({ epoch: next, chain: chainOf(logs) });
     });
     const old = new Map<string, LogWriter>();
@@ -535,15 +501,6 @@ export class TrackedVm implements TrackingHost {
       })),
     });
   }
-}
-
-/** Removes logs, maps and record of tracking; for a VM whose disks are not open here. */
-export async function forgetTracking(ports: TrackingPorts, vm: VmRecord): Promise<void> {
-  await dropEpochs(ports, vm);
-  for (const { diskId } of vm.disks) await ports.files.remove(mapPath(ports, vm.vmId, diskId));
-  await ports.files.remove(leasePath(ports, vm.vmId));
-  const { catalog } = ports;
-  catalog.transaction(() => catalog.vms.put({ ...catalog.vms.get(vm.vmId)!, tracking: null }));
 }
 
 const chainOf = (logs: Map<string, LogWriter>): Record<string, string> =>

@@ -184,7 +184,10 @@ export class TrackingRig {
       random: { uuid: () => dice.uuid(), bytes: (count) => dice.bytes(count) },
       log: { debug: silent, info: silent, warn: silent, error: silent },
       bootId: this.bootId, hostId: this.hostId, dataFolder: '/data', changeMap: { regionBytes: REGION_BYTES, hotRegionsMax: 2 },
-      openDisk: async ({ path, virtualSize }) => this.asDisk(simDisk(this.volume, await files.open(path, 'write'), virtualSize)),
+      openDisk: async ({ path }) => {
+        const file = await files.open(path, 'write');
+        return this.asDisk(simDisk(this.volume, file, await file.size()));
+      },
     };
   }
 

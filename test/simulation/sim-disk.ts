@@ -6,7 +6,10 @@ import type { SimVolume } from './sim-files.ts';
 export function simDisk(volume: SimVolume, file: OpenFile, size: number): VirtualDisk {
   const disk: VirtualDisk = {
     // No path of the real file system: nothing may go and look there.
-    location: `simulated:${file.path}`, format: 'raw', variant: 'fixed', virtualSize: size, logicalSectorSize: 512, physicalSectorSize: 512,
+    location: `simulated:${file.path}`, format: 'raw', variant: 'fixed', logicalSectorSize: 512, physicalSectorSize: 512,
+    get virtualSize() {
+      return size;
+    },
     geometry: null, readOnly: false, discardReadsZero: true,
     async read(into, offset) {
       assertInside(disk, offset, into.length);
@@ -27,6 +30,11 @@ export function simDisk(volume: SimVolume, file: OpenFile, size: number): Virtua
       const stat = volume.statOf(file.path)!;
       return { kind: 'file', size: stat.size, mtimeNs: String(stat.mtimeNs), ctimeNs: String(stat.ctimeNs),
         inode: String(stat.inode), device: String(stat.device) };
+    },
+    async grow(larger) {
+      await file.truncate(larger);
+      await file.datasync();
+      size = larger;
     },
     close: () => file.close(),
   };

@@ -1,0 +1,148 @@
+import assert from 'node:assert/strict';
+import { cp, open, readdir, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, test, type TestContext } from 'node:test';
+import type { Pair } from '../rig/pair.ts';
+import { assertEqual, assertRequired, events, guestWrites, holdImage, repair, replicatingPair } from './resync-rig.ts';
+
+describe('triggers of the replica, each by its real cause', () => {
+  const cleanups: (() => unknown)[] = [];
+  const t = { after: (cleanup: () => unknown) => void cleanups.push(cleanup) } as Pick<TestContext, 'after'>;
+  let pair: Pair;
+
+  before(async () => {
+    pair = await replicatingPair(t);
+    await guestWrites(pair, 0, [{ at: '0', length: '4M', byte: 1 }]);
+    await assertEqual(pair);
+  });
+  after(async () => {
+    for (const cleanup of cleanups.reverse()) await cleanup();
+  });
+
+  async function logsIn(folder: string): Promise<string[]> {
+    const names = await readdir(folder, { recursive: true });
+    return names.filter((name) => name.endsWith('.hrl')).map((name) => join(folder, name));
+  }
+
+  /** A set that has arrived and cannot be applied, as its disk is in somebody's hands; returns what lets it go. */
+  async function withheld(at: string): Promise<() => Promise<void>> {
+    const letGo = await holdImage(t, pair.replicaPath(0));
+    await guestWrites(pair, 0, [{ at, length: '256k', byte: 3 }]);
+    const done = await pair.primary.cli('sync-now', pair.vm);
+    assert.notEqual(done.status, 0, 'the set could be applied');
+    assert.equal((await logsIn(pair.replica.data)).length, 2);
+    return letGo;
+  }
+
+  async function damage(path: string): Promise<void> {
+    const file = await open(path, 'r+');
+    await file.write(Buffer.alloc(512, 0xee), 0, 512, Math.floor((await file.stat()).size / 2));
+    await file.close();
+  }
+
+  test('no trigger: a log that rots in the inbox is sent again while the primary has it', async () => {
+    const letGo = await withheld('5M');
+    await pair.replica.kill9();
+    for (const path of await logsIn(pair.replica.data)) await damage(path);
+    await letGo();
+    await pair.replica.start();
+    await pair.primary.until<Awaited<ReturnType<Pair['status']>>>(['status', pair.vm], ({ state }) => state === 'Replicating');
+    await syncUntilDone();
+    await pair.compare();
+    const seen = await events(pair.primary, pair);
+    assert.ok(!seen.some(({ id }) => id === 'ResynchronizationRequired'), JSON.stringify(seen.at(-1)));
+  });
+
+  test('6: a log that rots in the inbox and that the primary has no more', async () => {
+    const letGo = await withheld('6M');
+    await Promise.all([pair.replica.kill9(), pair.primary.kill9()]);
+    for (const path of await logsIn(pair.replica.data)) await damage(path);
+    // The primary's logs lie beside its disks.
+    const ours = (await readdir(pair.folder)).filter((name) => name.endsWith('.hrl'));
+    assert.ok(ours.length >= 2, ours.join());
+    for (const name of ours) await damage(join(pair.folder, name));
+    await letGo();
+    await Promise.all([pair.replica.start(), pair.primary.start()]);
+    for (let left = 20; left > 0 && (await pair.status()).state === 'Replicating'; left--) await pair.primary.cli('sync-now', pair.vm);
+    await assertRequired(pair, { trigger: 6, rung: 'full-compare', reason: /./ });
+    await repair(pair);
+  });
+
+  test('7: the replica disk was restored from an older copy: nothing starts by itself, whatever the settings', async () => {
+    const older = `${pair.replicaPath(0)}.older`;
+    await cp(pair.replicaPath(0), older, { preserveTimestamps: true });
+    await guestWrites(pair, 0, [{ at: '9M', length: '1M', byte: 4 }]);
+    await assertEqual(pair);
+    await pair.replica.kill9();
+    await rename(older, pair.replicaPath(0));
+    await pair.replica.start();
+    await pair.primary.json('set', pair.vm, '--auto-resync', 'on');
+    await pair.primary.cli('sync-now', pair.vm);
+    await assertRequired(pair, { trigger: 7, rung: 'full-compare', reason: /disk0\.raw was changed, replaced or restored behind our back/ });
+    assert.equal((await pair.replica.json<{ state: string }>('status', pair.vm)).state, 'WaitingForStartResynchronize');
+    await pair.primary.json('set', pair.vm, '--auto-resync', 'off');
+    await repair(pair, '--resynchronize');
+  });
+
+  test('7: the whole data folder of the replica was restored: it is behind what it had reported', async () => {
+    await pair.replica.stop();
+    const older = `${pair.replica.data}.older`;
+    await cp(pair.replica.data, older, { recursive: true, preserveTimestamps: true, filter: (path) => !path.endsWith('.sock') });
+    await pair.replica.start();
+    await guestWrites(pair, 0, [{ at: '11M', length: '64k', byte: 5 }]);
+    await assertEqual(pair);
+    await pair.replica.kill9();
+    await rm(pair.replica.data, { recursive: true });
+    await rename(older, pair.replica.data);
+    await pair.replica.start();
+    await pair.primary.cli('sync-now', pair.vm);
+    await assertRequired(pair, { trigger: 7, rung: 'full-compare', reason: /./ });
+    await repair(pair, '--resynchronize');
+  });
+
+  test('a loss of the primary on top of one of the replica does not make the repair smaller', async () => {
+    console.error('STEP 1', performance.now());
+    const older = `${pair.replicaPath(0)}.older`;
+    console.error('STEP 2', performance.now());
+    await cp(pair.replicaPath(0), older, { preserveTimestamps: true });
+    console.error('STEP 3', performance.now());
+    await guestWrites(pair, 0, [{ at: '13M', length: '1M', byte: 6 }]);
+    console.error('STEP 4', performance.now());
+    await assertEqual(pair);
+    console.error('STEP 5', performance.now());
+    await pair.replica.kill9();
+    console.error('STEP 6', performance.now());
+    await rename(older, pair.replicaPath(0));
+    console.error('STEP 7', performance.now());
+    await pair.replica.start();
+    console.error('STEP 8', performance.now());
+    await pair.primary.cli('sync-now', pair.vm);
+    console.error('STEP 9', performance.now());
+    await pair.untilState('WaitingForStartResynchronize');
+    console.error('STEP 10', performance.now());
+    await pair.primary.json('set', pair.vm, '--disk-rate', '3M');
+    console.error('STEP 11', performance.now());
+    await pair.primary.json('resume', pair.vm);
+    console.error('STEP 12', performance.now());
+    await pair.untilState('Resynchronizing');
+    console.error('STEP 13', performance.now());
+    await pair.primary.until<{ phase: string }>(['resync', 'status', pair.vm], ({ phase }) => phase === 'comparing');
+    console.error('STEP 14', performance.now());
+    await pair.primary.json('set', pair.vm, '--log-limit', '0.1', '--disk-rate', '0');
+    console.error('STEP 15', performance.now());
+    await guestWrites(pair, 1, [{ at: '0', length: '512k', byte: 7 }]);
+    console.error('STEP 16', performance.now());
+    await pair.untilState('WaitingForStartResynchronize');
+    console.error('STEP 17', performance.now());
+    await assertRequired(pair, { trigger: 7, rung: 'full-compare', reason: /behind our back/ });
+    console.error('STEP 18', performance.now());
+    await pair.primary.json('set', pair.vm, '--log-limit', '50');
+    console.error('STEP 19', performance.now());
+    await repair(pair);
+  });
+
+  async function syncUntilDone(): Promise<void> {
+    for (let left = 20; left > 0; left--) if ((await pair.primary.cli('sync-now', pair.vm)).status === 0) return;
+    assert.fail('sync-now never succeeds');
+  }
+});
