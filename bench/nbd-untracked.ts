@@ -1,11 +1,13 @@
 /**
  * What does our NBD server cost, without tracking, compared with `nbdkit file` and `qemu-nbd` on the same file? Usage:
  * node bench/nbd-untracked.ts [--folder DIR] [--seconds N] [--rounds N] [--only CASE,…]. Needs fio, nbdkit, qemu-nbd.
- * The servers take turns within each round, so that what else the machine does hits all of them; read the ratios.
+ * The servers take turns within each round, so that what else the machine does hits all of them: read the ratios. When
+ * other programs want the processors, a server of many threads gets more of them than a server of one; then read the
+ * processor time per request.
  */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -52,14 +54,28 @@ const contenders: Contender[] = [
   },
 ];
 
-async function measure(contender: Contender, args: string[]): Promise<number> {
+interface Sample {
+  perSecond: number;
+  /** Processor time of the server, all threads, user and system; its start is left out. */
+  microsPerRequest: number;
+}
+
+/** In ticks of 10 ms. */
+function processorTicks(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
+  return Number(fields[11]) + Number(fields[12]);
+}
+
+async function measure(contender: Contender, args: string[]): Promise<Sample> {
   const socket = join(folder, `${contender.name}.sock`);
   const server = contender.start(socket);
   const gone = once(server, 'exit');
   while (!existsSync(socket)) await new Promise((resolve) => setTimeout(resolve, 20));
+  const ticks = processorTicks(server.pid!);
   const fio = spawnSync('fio', ['--name=x', '--ioengine=nbd', `--uri=nbd+unix:///?socket=${socket}`, `--size=${SIZE_MIB}m`,
     '--time_based', `--runtime=${values.seconds}`, '--output-format=json', '--norandommap', '--randrepeat=0', ...args],
   { encoding: 'utf8' });
+  const micros = (processorTicks(server.pid!) - ticks) * 10_000;
   server.kill('SIGTERM');
   await gone;
   rmSync(socket, { force: true });
@@ -68,7 +84,7 @@ async function measure(contender: Contender, args: string[]): Promise<number> {
   if (total === 0 || job!.error !== 0) {
     throw new Error(`${contender.name}: fio did ${total} requests, error ${job!.error}\n${fio.stderr}`);
   }
-  return job!.read.iops + job!.write.iops;
+  return { perSecond: job!.read.iops + job!.write.iops, microsPerRequest: micros / total };
 }
 interface FioJob {
   error: number;
@@ -82,20 +98,22 @@ try {
   const piece = Buffer.alloc(1024 * 1024, 0x5a);
   for (let i = 0; i < SIZE_MIB; i += 1) writeFileSync(image, piece, { flag: 'a' });
   console.log(`in ${values.folder}: requests per second and their ratio to nbdkit,`
-    + ` median of ${values.rounds} rounds of ${values.seconds} s`);
+    + ` processor time of the server per request; median of ${values.rounds} rounds of ${values.seconds} s`);
   for (const [name, args] of Object.entries(CASES)) {
     if (values.only !== undefined && !values.only.split(',').includes(name)) continue;
-    const results = new Map<string, number[]>(contenders.map((contender) => [contender.name, []]));
+    const results = new Map<string, Sample[]>(contenders.map((contender) => [contender.name, []]));
     for (let round = 0; round < Number(values.rounds); round += 1) {
       for (const contender of contenders) results.get(contender.name)!.push(await measure(contender, args));
     }
     const base = results.get('nbdkit')!;
     const columns = contenders.map((contender) => {
       const own = results.get(contender.name)!;
-      const ratio = median(own.map((value, round) => value / base[round]!));
-      return `${contender.name} ${Math.round(median(own)).toLocaleString('en')} (${ratio.toFixed(2)})`;
+      const perSecond = Math.round(median(own.map((sample) => sample.perSecond))).toLocaleString('en');
+      const ratio = median(own.map((sample, round) => sample.perSecond / base[round]!.perSecond)).toFixed(2);
+      const micros = median(own.map((sample) => sample.microsPerRequest)).toFixed(0);
+      return `${contender.name} ${perSecond} (${ratio}) ${micros} us`;
     });
-    console.log(`${name.padEnd(26)} ${columns.map((column) => column.padEnd(26)).join('')}`);
+    console.log(`${name.padEnd(26)} ${columns.map((column) => column.padEnd(34)).join('')}`);
   }
 } finally {
   rmSync(folder, { recursive: true, force: true });

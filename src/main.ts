@@ -20,7 +20,10 @@ function hostParts(): HostParts {
   const format = (record: DiskRecord) => (record.format === 'nbd' ? {} : { format: record.format as 'raw' });
   return {
     clock: hostClock, random: hostRandom, files: hostFiles, compute: hostCompute(), zone, bootIdFile,
-    log: pino({ level: process.env.UNDERSTUDY_LOG_LEVEL ?? 'info', base: null, serializers: { error: pino.stdSerializers.err } }, pino.destination({ fd: 2, sync: false })),
+    log: pino(
+      { level: process.env.UNDERSTUDY_LOG_LEVEL ?? 'info', base: null, serializers: { error: pino.stdSerializers.err } },
+      pino.destination({ fd: 2, sync: false }),
+    ),
     openDisk: (record) => openDisk(record.path, { ...format(record), readOnly: false, bootIdFile, clock: hostClock }),
     openDiskForReading: (record) => openDisk(record.path, { ...format(record), readOnly: true, lock: false, bootIdFile, clock: hostClock }),
     createDisk: async (record) => {

@@ -75,7 +75,8 @@ export class Host {
     this.#links = new LinkPool(identity, clock, (link) => greet(link, { hostName: built.name, bootId: machine.bootId }, clock));
     this.ports = {
       ...parts, ...machine, catalog, relationships: this.relationships, hostName: this.name, dataFolder: options.dataFolder,
-      hostSettings: () => this.settings(), peerPort: () => this.peer.address.port, link: (remote) => this.#links.get(remote), transferSlot: (signal) => transfers.take(signal),
+      hostSettings: () => this.settings(), peerPort: () => this.peer.address.port,
+      link: (remote) => this.#links.get(remote), transferSlot: (signal) => transfers.take(signal),
     };
     this.replicas = new ReplicaHost(this.ports, parts.zone);
     this.replicaResync = new ReplicaResync(this.ports, this.replicas);

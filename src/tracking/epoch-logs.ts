@@ -33,6 +33,19 @@ export async function createLogs(
   return logs;
 }
 
+/** Puts the epoch of new logs on record. */
+export function putOpenEpoch({ catalog, clock }: TrackingPorts, { vmId }: VmRecord, epoch: number, logs: Map<string, LogWriter>): void {
+  catalog.epochs.put({
+    vmId, epoch, status: 'open', openedAt: clock.now(), closedAt: null,
+    disks: [...logs].map(([diskId, { uniqueId, previousUniqueId, path, diskSize }]) => (
+      { diskId, uniqueId, previousUniqueId, path, size: null, digest: null, entries: null, diskSize })),
+  });
+}
+
+/** By disk id, the log that the next one names as its predecessor. */
+export const chainOf = (logs: Map<string, LogWriter>): Record<string, string> =>
+  Object.fromEntries([...logs].map(([diskId, { uniqueId }]) => [diskId, uniqueId]));
+
 /** Waits for the epoch's last disk write, closes its logs durably and records it as closed. */
 export async function closeEpoch(ports: TrackingPorts, epoch: EpochRecord, logs: Map<string, LogWriter>): Promise<EpochRecord> {
   await Promise.all([...logs.values()].map((log) => log.allFinished()));

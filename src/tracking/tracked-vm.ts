@@ -17,7 +17,9 @@ import {
 import type { TriggerNumber } from '../model/resync-trigger.ts';
 import type { ChangeMap, Range } from './change-map.ts';
 import { decideContinuity, type Continuity } from './continuity.ts';
-import { closeEpoch, createLogs, dropEpochs, forgetTracking, readBackInto, recoverEpochs } from './epoch-logs.ts';
+import {
+  chainOf, closeEpoch, createLogs, dropEpochs, forgetTracking, putOpenEpoch, readBackInto, recoverEpochs,
+} from './epoch-logs.ts';
 import { freshMap, openChecked, openMaps, openOrCreate, resizedDisks } from './open-disks.ts';
 import { endResizes, growDisk, recordSize, type ResizeHost } from './resize.ts';
 import { TrackedDisk, type TrackingHost } from './tracked-disk.ts';
@@ -183,7 +185,7 @@ export class TrackedVm implements TrackingHost {
     await this.#openLease();
     await this.#lease!.cover();
     this.#ports.catalog.transaction(() => {
-      this.#putEpoch(epoch, logs);
+      putOpenEpoch(this.#ports, this.#vm, epoch, logs);
       this.#record({
         epoch, mode: 'logging', running: true, bootId: this.#ports.bootId, hostId: this.#ports.hostId, seals: {},
         chain: chainOf(logs), mapTrusted: options.keepMap ? (this.#vm.tracking?.mapTrusted ?? true) : true,
@@ -357,7 +359,7 @@ export class TrackedVm implements TrackingHost {
     // The instant. No await until every disk writes to its new log.
     this.#ports.catalog.transaction(() => {
       this.#ports.catalog.epochs.put(ended);
-      this.#putEpoch(next, logs);
+      putOpenEpoch(this.#ports, this.#vm, next, logs);
       if (resized !== null) recordSize(this.#ports, this.#vm, resized.diskId, resized);
       this.#record({ epoch: next, chain: chainOf(logs) });
     });
@@ -443,7 +445,7 @@ export class TrackedVm implements TrackingHost {
     const { epoch, chain } = this.#vm.tracking!;
     const logs = await createLogs(this.#ports, this.#vm, epoch + 1, (diskId) => chain[diskId] ?? null);
     this.#ports.catalog.transaction(() => {
-      this.#putEpoch(epoch + 1, logs);
+      putOpenEpoch(this.#ports, this.#vm, epoch + 1, logs);
       this.#record({ ...base, epoch: epoch + 1, chain: chainOf(logs) });
     });
     for (const [diskId, log] of logs) this.disk(diskId).setLog(log);
@@ -491,17 +493,4 @@ export class TrackedVm implements TrackingHost {
     catalog.transaction(() => catalog.vms.put({ ...catalog.vms.get(this.#vm.vmId)!, tracking }));
     this.#vm.tracking = tracking;
   }
-
-  #putEpoch(epoch: number, logs: Map<string, LogWriter>): void {
-    this.#ports.catalog.epochs.put({
-      vmId: this.#vm.vmId, epoch, status: 'open', openedAt: this.clock.now(), closedAt: null,
-      disks: [...logs].map(([diskId, log]) => ({
-        diskId, uniqueId: log.uniqueId, previousUniqueId: log.previousUniqueId, path: log.path, size: null, digest: null, entries: null,
-        diskSize: log.diskSize,
-      })),
-    });
-  }
 }
-
-const chainOf = (logs: Map<string, LogWriter>): Record<string, string> =>
-  Object.fromEntries([...logs].map(([diskId, log]) => [diskId, log.uniqueId]));

@@ -4,7 +4,8 @@ import { test } from 'node:test';
 import ts from 'typescript';
 import { MAY_IMPORT, PORT_FILES } from './layers.ts';
 
-const LIMITS = { fileLines: 500, testFileLines: 800, functionLines: 70, columns: 130 };
+/** Lines aim at 120 columns; the ceiling is where a reader must scroll. */
+const LIMITS = { fileLines: 500, testFileLines: 800, functionLines: 70, columns: 165 };
 
 const sources = globSync(['src/**/*.ts', 'test/**/*.ts', 'bench/**/*.ts', 'scripts/**/*.ts']).sort();
 const isTest = (file: string) => file.startsWith('test/') || /\.(test|suite)\.ts$/.test(file);

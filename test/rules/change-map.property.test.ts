@@ -11,7 +11,9 @@ import { DISK_BYTES, DISK_IDS, REGION_BYTES, TrackingRig } from './tracking-rig.
 const RUNS = process.env.UNDERSTUDY_TEST_LONG === '1' ? 600 : 60;
 
 const command = fc.oneof(
-  { weight: 8, arbitrary: fc.record({ do: fc.constant('write' as const), disk: fc.nat(1), region: fc.nat(7), sector: fc.nat(60), sectors: fc.integer({ min: 1, max: 70 }) }) },
+  { weight: 8, arbitrary: fc.record({
+    do: fc.constant('write' as const), disk: fc.nat(1), region: fc.nat(7), sector: fc.nat(60), sectors: fc.integer({ min: 1, max: 70 }),
+  }) },
   { weight: 3, arbitrary: fc.record({ do: fc.constant('pass' as const), ms: fc.integer({ min: 0, max: 12 }) }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constantFrom('flush' as const, 'crash' as const, 'loss' as const, 'stop' as const) }) },
   { weight: 3, arbitrary: fc.record({ do: fc.constantFrom('switch' as const, 'apply' as const, 'resync' as const) }) },

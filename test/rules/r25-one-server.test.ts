@@ -42,7 +42,8 @@ test('R25: a second server on the same folder is refused, and the first one is n
 test('R25: a folder that another host renewed a moment ago is refused, naming that host', async (t) => {
   const folder = await folderFor(t);
   await leaveLease(folder, 29_000, false);
-  await assert.rejects(holdDataFolder(folder, one, clock), { code: 'DATA_FOLDER_IN_USE', message: /host beta \(process 77\) renewed its lease at 2025-12-31T23:59:31/ });
+  await assert.rejects(holdDataFolder(folder, one, clock), { code: 'DATA_FOLDER_IN_USE',
+    message: /host beta \(process 77\) renewed its lease at 2025-12-31T23:59:31/ });
 });
 
 test('R25: a folder that the other host has let go, or has not renewed for long, is taken over', async (t) => {

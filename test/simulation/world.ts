@@ -213,7 +213,8 @@ function newRelationship(frequencySec: 30 | 300, now: number, autoResync: boolea
     vmId: VM_ID, side: 'primary', state: 'ReadyForInitialReplication', createdAt: now, trustGroup: '', baselineId: '',
     remote: { host: 'replica', port: 1, fingerprint: 'replica-fingerprint', name: 'replica' },
     settings: relationshipSettingsSchema.parse({
-      frequencySec, logLimitPercent: 100, autoResync: { enabled: autoResync, intervalStart: '00:00:00', intervalEnd: '23:59:59' } }), initial: null, required: null, resync: null, error: null,
+      frequencySec, logLimitPercent: 100, autoResync: { enabled: autoResync, intervalStart: '00:00:00', intervalEnd: '23:59:59' } }),
+    initial: null, required: null, resync: null, error: null,
     lastReplicationTime: null, lastReceivedEpoch: -1, lastAppliedEpoch: -1, lastAppliedTime: null, lastAppliedLogs: {},
     consistentFrom: 0, appliedSeals: {}, applying: null, wantedAgain: null, lost: null, remoteState: null, mapTrusted: true,
     transferred: { initialBytes: 0, logBytes: 0, wireBytes: 0, resyncBytes: 0 },

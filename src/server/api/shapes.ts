@@ -18,7 +18,7 @@ export const EVENTS_MAX = 10_000;
 const namesOf = <Name extends string>(table: Record<Name, unknown>): [Name, ...Name[]] =>
   Object.keys(table) as [Name, ...Name[]];
 
-// ── What people and programs send ──────────────────────────────────────────────────────────────────────────────────
+// ── What people and programs send ────────────────────────────────────────
 
 export const vmName = vmNameSchema.describe('name of the virtual machine');
 const path = z
@@ -86,7 +86,7 @@ export const settingsChange = z.strictObject({
     .exactOptional(),
 });
 
-// ── What the host answers ──────────────────────────────────────────────────────────────────────────────────────────
+// ── What the host answers ────────────────────────────────────────
 
 const bytes = z.int().min(0);
 const seconds = z.number().min(0);
