@@ -9,6 +9,7 @@ import type { VirtualDisk } from '../disk/virtual-disk.ts';
 import { openLog, type LogEntry, type LogReader } from '../hrl/log-reader.ts';
 import { messageOf, UnderstudyError } from '../model/errors.ts';
 import type { DiskRecord, InboxRecord, RelationshipRecord, SealRecord } from '../model/records.ts';
+import { shrunkDisk } from './replica-resize.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
 
 /** Data of one log held in memory at once; also how much is written between two looks at the abort signal. */
@@ -28,13 +29,15 @@ export interface Applied {
 export async function defectOf(
   ports: Pick<ReplicationPorts, 'files'>, record: InboxRecord, relationship: RelationshipRecord, disks: DiskRecord[],
 ): Promise<{ reason: string; again: boolean; code: string } | null> {
+  const shrunk = shrunkDisk(record, disks);
+  if (shrunk !== null) return { reason: shrunk, again: false, code: 'DISK_SIZE_MISMATCH' };
   for (const log of record.disks) {
     const disk = disks.find(({ diskId }) => diskId === log.diskId);
     if (disk === undefined) return { reason: `log of an unknown disk ${log.diskId}`, again: false, code: 'LOG_INVALID' };
     const expected = relationship.lastAppliedLogs[log.diskId] ?? null;
     let reader: LogReader | null = null;
     try {
-      reader = await openLog(ports.files, log.path, { diskSize: disk.virtualSize });
+      reader = await openLog(ports.files, log.path, { diskSize: log.diskSize });
       const { uniqueId, previousUniqueId } = reader.header;
       if (uniqueId !== log.uniqueId || previousUniqueId !== expected) {
         const reason = `log ${uniqueId} of disk ${disk.path} follows ${previousUniqueId ?? 'none'}, applied last was ${expected ?? 'none'}`;

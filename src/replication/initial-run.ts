@@ -3,8 +3,10 @@
  * baseline.
  */
 import { replicatedDisks, type DiskRecord, type InitialReplication } from '../model/records.ts';
+import { announcementOf } from './announcement.ts';
 import { awaitImport, exportCopy } from './export-run.ts';
 import { sendInitialCopy, type CopyProgress } from './initial-sender.ts';
+import { enableMessage } from './messages.ts';
 import type { PrimaryVm } from './primary-vm.ts';
 
 export interface InitialProgress extends CopyProgress {
@@ -40,6 +42,8 @@ export async function runInitial(primary: PrimaryVm, signal: AbortSignal): Promi
 async function begin(primary: PrimaryVm): Promise<InitialReplication> {
   const { ports, vmId, relationship } = primary;
   const tracked = await primary.hold('initial');
+  // The disks may have grown since replication was enabled.
+  await primary.link().call(enableMessage, announcementOf(ports, primary.vm, relationship.settings));
   const firstEpoch = await tracked.begin({ keepMap: false });
   const initial: InitialReplication = {
     method: relationship.initial?.method ?? 'network', folder: relationship.initial?.folder ?? null, startAt: null,

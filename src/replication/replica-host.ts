@@ -13,6 +13,7 @@ import {
   logCommitMessage, logDataMessage, logOfferMessage, reportMessage, waitAppliedMessage, type AnsweredVm, type OfferedDisk, type ReportedVm,
 } from './messages.ts';
 import { toldToPrimary } from './replica-failures.ts';
+import { hasBaseline } from './relationships.ts';
 import { ReplicaVm } from './replica-vm.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
 
@@ -191,6 +192,13 @@ export class ReplicaHost {
       settings: { ...settings, ...changed },
       remote: { ...remote, host: hostOf(caller.address), port: params.primaryPort, name: params.primaryName },
     });
+    if (hasBaseline(relationships.get(params.vmId))) return;
+    // The placeholder's disks are still to be made: they will be as large as the primary's are now (R26).
+    const { catalog } = this.#ports;
+    const sizes = new Map(params.disks.map(({ diskId, virtualSize }) => [diskId, virtualSize]));
+    const vm = relationships.vm(params.vmId);
+    const disks = vm.disks.map((disk) => ({ ...disk, virtualSize: sizes.get(disk.diskId) ?? disk.virtualSize }));
+    catalog.transaction(() => catalog.vms.put({ ...vm, disks }));
   }
 
   async #checkStorage(folder: string): Promise<void> {

@@ -16,6 +16,7 @@ import { applySet, defectOf } from './apply.ts';
 import { Inbox, type OfferAnswer } from './inbox.ts';
 import { InitialReceiver } from './initial-receiver.ts';
 import type { AnsweredVm, OfferedLog } from './messages.ts';
+import { growForSet } from './replica-resize.ts';
 import type { Change } from './relationships.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
 
@@ -226,6 +227,7 @@ export class ReplicaVm {
     const lost = this.relationship.applying === null ? await this.#changedBehindOurBack() : null;
     if (lost !== null) return this.#lose(7, lost);
     relationships.update(this.vmId, { applying: record.epoch });
+    await growForSet(this.#ports, this, record);
     const applied = await applySet(this.#ports, record, this.vm.disks, this.#stop.signal);
     let removeFiles = async () => {};
     this.#ports.catalog.transaction(() => {

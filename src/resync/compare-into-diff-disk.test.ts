@@ -43,9 +43,11 @@ test('only pages that differ travel, also in the second session of a compare', a
   assert.deepEqual([again.differingBytes, again.sentBytes, again.equal], [0, 0, true]);
 });
 
-test(`whatever differs, base and diff disk together equal the primary, and the base stays as it was (SEED=${SEED})`, async (t) => {
+test(`whatever differs, base and diff disk together equal the primary, and the base stays as it was (SEED=${SEED})`,
+  async (t) => {
   const page = fc.integer({ min: 0, max: SIZE / PAGE - 1 });
-  const fills = fc.array(fc.tuple(page, fc.integer({ min: 1, max: 200 }), fc.constantFrom(0, 0, 1, 2)), { minLength: 1, maxLength: 12 });
+  const fills = fc.array(fc.tuple(page, fc.integer({ min: 1, max: 200 }), fc.constantFrom(0, 0, 1, 2)), { minLength: 1,
+    maxLength: 12 });
   const paint = (runs: [number, number, number][]) => {
     const disk = Buffer.alloc(SIZE);
     for (const [at, count, byte] of runs) disk.fill(byte, at * PAGE, Math.min(SIZE, (at + count) * PAGE));

@@ -50,7 +50,8 @@ test('a merge that is stopped half-way and done again ends the same', async () =
   for (const page of [2, 20, 40]) await disk.write(Buffer.alloc(PAGE, page), page * PAGE);
   const seen = await all(disk);
   const stop = new AbortController();
-  await assert.rejects(disk.merge(contents, { signal: stop.signal, onProgress: () => stop.abort(new Error('stopped')) }), /stopped/);
+  await assert.rejects(disk.merge(contents, { signal: stop.signal, onProgress: () => stop.abort(new Error('stopped')) }),
+    /stopped/);
   assert.ok((await all(disk)).equals(seen), 'base and diff disk together are the same all along');
   await disk.merge(contents, {});
   assert.ok((await all(contents)).equals(seen));
@@ -75,7 +76,8 @@ test('a bit never gets to the map before its page is durable', async () => {
   const disk = await openDiffDisk(files, PATH, new MemoryDisk(SIZE));
   files.asked.length = 0;
   files.fate = ({ path }) => {
-    order.push(path.endsWith('.map') ? `map after ${files.asked.filter((what) => what === `datasync ${PATH}`).length} syncs` : 'page');
+    const syncs = files.asked.filter((what) => what === `datasync ${PATH}`).length;
+    order.push(path.endsWith('.map') ? `map after ${syncs} syncs` : 'page');
     return undefined;
   };
   await disk.write(Buffer.alloc(PAGE, 7), 0);
@@ -122,7 +124,8 @@ test('removed, nothing of it is left, and a new one is empty', async () => {
 
 test(`a crash at any write leaves the last flush or newer, page by page (SEED=${SEED})`, async () => {
   const step = fc.oneof(
-    fc.record({ kind: fc.constant('write' as const), at: fc.nat(SIZE - 1), length: fc.integer({ min: 1, max: 5 * PAGE }), byte: fc.integer({ min: 1, max: 255 }) }),
+    fc.record({ kind: fc.constant('write' as const), at: fc.nat(SIZE - 1), length: fc.integer({ min: 1, max: 5 * PAGE }),
+      byte: fc.integer({ min: 1, max: 255 }) }),
     fc.constant({ kind: 'flush' as const }));
   await fc.assert(fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 12 }), fc.nat(30), async (steps, dieAt) => {
     const files = new MemoryFiles();
@@ -130,7 +133,8 @@ test(`a crash at any write leaves the last flush or newer, page by page (SEED=${
     const model = await all(disk);
     let flushed = Buffer.from(model);
     const first = files.writes;
-    files.fate = ({ count, length }) => (count - first >= dieAt ? { bytes: count - first === dieAt ? length >> 1 : 0, then: 'EIO' } : undefined);
+    files.fate = ({ count, length }) => (count - first >= dieAt ? { bytes: count - first === dieAt ? length >> 1 : 0,
+      then: 'EIO' } : undefined);
     const versions = [Buffer.from(model)];
     try {
       for (const one of steps) {
@@ -157,7 +161,8 @@ test(`a crash at any write leaves the last flush or newer, page by page (SEED=${
 
 async function baseOf(size: number): Promise<MemoryDisk> {
   const disk = new MemoryDisk(size);
-  for (let at = 0; at < size; at += 3 * PAGE) await disk.write(Buffer.alloc(Math.min(2 * PAGE, size - at), 1 + ((at / PAGE) % 200)), at);
+  for (let at = 0; at < size; at += 3 * PAGE) await disk.write(Buffer.alloc(Math.min(2 * PAGE, size - at),
+    1 + ((at / PAGE) % 200)), at);
   return disk;
 }
 

@@ -23,7 +23,8 @@ for (const trigger of triggers) {
     assert.ok(plan.reason.startsWith(RESYNC_TRIGGERS[trigger].because));
   });
 
-  test(`trigger ${trigger} without a trusted map is repaired by a full compare, and without a replica disk by a full copy`, () => {
+  test(`trigger ${trigger} without a trusted map is repaired by a full compare, and without a replica disk by a full copy`,
+    () => {
     assert.equal(planOf({ trigger }, [disk], null, new Set()).rung, 'full-compare');
     const copy = planOf({ trigger }, [disk], suspects, new Set(['d0']));
     assert.equal(copy.rung, 'full-copy');
@@ -39,7 +40,8 @@ test('equal characteristics pass, and a missing file has none', () => {
 const mismatches: [string, Partial<typeof theirs>, RegExp][] = [
   ['SIZE_MISMATCH', { virtualSize: 7 }, /os\.raw has 1073741824 bytes on the primary, its replica \/store\/os\.raw has 7$/],
   ['SECTOR_SIZE_MISMATCH', { logicalSectorSize: 4096 }, /has 512 bytes in a logical sector on the primary.*has 4096$/],
-  ['GEOMETRY_MISMATCH', { geometry: { cylinders: 10, heads: 16, sectorsPerTrack: 17 } }, /has 10\/16\/63 as geometry.*has 10\/16\/17$/],
+  ['GEOMETRY_MISMATCH', { geometry: { cylinders: 10, heads: 16, sectorsPerTrack: 17 } },
+    /has 10\/16\/63 as geometry.*has 10\/16\/17$/],
 ];
 for (const [code, change, message] of mismatches) {
   test(`${code} names both values and is a matter of state`, () => {

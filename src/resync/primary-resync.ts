@@ -181,7 +181,11 @@ export class PrimaryResync implements ResyncDriver {
   }
 
   async #watchLogs(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) await primary.watchLogs(60_000, signal);
+    while (!signal.aborted) {
+      await primary.watchLogs(60_000, signal);
+      // A wake-up stays until the VM's loop looks again, which is after this run: without a pause this would never yield.
+      await primary.ports.clock.sleep(1000, signal).catch(() => undefined);
+    }
   }
 
   async #steps(primary: PrimaryVm, signal: AbortSignal): Promise<void> {

@@ -54,7 +54,7 @@ export class Host {
   readonly failover: ReplicaFailover;
   #lease: DataLease;
   #links: LinkPool;
-  #exports = new Map<string, NbdExport>();
+  #exports = new Map<string, NbdExport & { size: number }>();
   #clients = new Map<string, Set<number>>();
   #failures = new Map<string, UnderstudyError>();
 
@@ -187,6 +187,15 @@ export class Host {
     for (const index of vm.disks.keys()) await this.nbd.disconnect(exportName(vm, index));
   }
 
+  /** Disks may have grown: a guest sees it when it connects again, and may write there at once. */
+  sizesChanged(vmId: string): void {
+    const vm = this.relationships.vm(vmId);
+    for (const [index, { virtualSize }] of vm.disks.entries()) {
+      const served = this.#exports.get(exportName(vm, index));
+      if (served !== undefined) served.size = virtualSize;
+    }
+  }
+
   guests(vmId: string): number {
     return this.#clients.get(vmId)?.size ?? 0;
   }
@@ -201,6 +210,7 @@ export class Host {
       const primary = this.adopt(vm);
       try {
         await primary.start();
+        this.sizesChanged(vm.vmId);
       } catch (error) {
         if (!(error instanceof UnderstudyError)) throw error;
         // One VM whose disk is missing or in use must not keep the others from being protected.
@@ -229,6 +239,7 @@ export class Host {
     const vm = this.relationships.vm(vmId);
     if (vm.attach === 'on-demand') this.catalog.transaction(() => this.catalog.vms.put({ ...vm, attach: 'attached' }));
     const tracked = await this.primary(vmId).hold('guest');
+    this.sizesChanged(vmId);
     this.#failures.delete(vmId);
     return tracked;
   }

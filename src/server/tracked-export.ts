@@ -12,7 +12,7 @@ export interface GuestDoor {
   gone(client: ClientInfo): void;
 }
 
-export function trackedExport(name: string, record: DiskRecord, door: GuestDoor): NbdExport {
+export function trackedExport(name: string, record: DiskRecord, door: GuestDoor): NbdExport & { size: number } {
   // Opened at the first request of a connection at the latest; then the same object serves without waiting.
   let tracked: TrackedDisk | null = null;
   const withDisk = async <T>(work: (disk: TrackedDisk) => Promise<T>): Promise<T> => work(tracked ??= await door.disk());

@@ -43,7 +43,7 @@ test('marks that come while a flush runs share the next one', async () => {
   const files = new MemoryFiles();
   const map = await marked(files);
   const before = syncs(files);
-  await Promise.all(Array.from({ length: 50 }, (_, region) => map.mark(region * REGION, 512, 1)));
+  await Promise.all(Array.from({ length: 50 }, async (_, region) => map.mark(region * REGION, 512, 1)));
   assert.equal(syncs(files) - before, 2);
   assert.equal(map.mark(7 * REGION, 512, 2), null);
 });
@@ -147,7 +147,8 @@ test('the file is allocated when it is made: later marks need no space', async (
   const files = new MemoryFiles();
   const map = await marked(files);
   const size = files.get(PATH).length;
-  await Promise.all(Array.from({ length: 101 }, (_, region) => map.mark(Math.min(region * REGION, options.diskSize - 512), 512, 1)));
+  await Promise.all(Array.from({ length: 101 }, async (_, region) =>
+    map.mark(Math.min(region * REGION, options.diskSize - 512), 512, 1)));
   assert.equal(files.get(PATH).length, size);
 });
 

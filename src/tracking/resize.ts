@@ -36,7 +36,8 @@ export async function growDisk(host: ResizeHost, diskId: string, size: number): 
     await map?.resize(ports.files, mapPath(ports, vm.vmId, diskId), size);
     await host.changing(() => disk.grow!(size));
   } finally {
-    if (map?.distrusted != null) host.mapFailed(map.distrusted);
+    const distrusted = map?.distrusted ?? null;
+    if (distrusted !== null) host.mapFailed(distrusted);
     await endResizes(host);
   }
 }

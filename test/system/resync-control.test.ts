@@ -4,7 +4,8 @@ import { after, before, describe, test, type TestContext } from 'node:test';
 import type { Pair } from '../rig/pair.ts';
 import { mustRun } from '../rig/program.ts';
 import {
-  assertEqual, assertRequired, crash, diffFiles, digestOf, editFile, events, guestWrites, holdImage, repair, replicatingPair, resyncStatus,
+  assertEqual, assertRequired, crash, diffFiles, digestOf, editFile, events, guestWrites, holdImage, repair, replicatingPair,
+    resyncStatus,
 } from './resync-rig.ts';
 
 const MIB = 1 << 20;
@@ -27,7 +28,8 @@ describe('pause, continue, cancel, crash', () => {
   async function underWay(): Promise<void> {
     await pair.primary.json('set', pair.vm, '--disk-rate', '24M');
     await pair.primary.json('vm', 'stop', pair.vm);
-    await mustRun('dd', ['if=/dev/urandom', `of=${pair.disks[0]!}`, 'bs=1M', `count=${DIFFERING}`, 'conv=notrunc', 'status=none']);
+    await mustRun('dd', ['if=/dev/urandom', `of=${pair.disks[0]!}`, 'bs=1M', `count=${DIFFERING}`, 'conv=notrunc',
+      'status=none']);
     await pair.primary.json('vm', 'attach', pair.vm);
     await pair.untilState('WaitingForStartResynchronize');
     await pair.primary.json('resume', pair.vm);
@@ -74,7 +76,8 @@ describe('pause, continue, cancel, crash', () => {
     await repair(pair);
   });
 
-  test('a replica disk that was changed while the resync is paused voids what was compared: required again, from the start', async () => {
+  test('a replica disk that changes while the resync is paused: required again, from the start',
+    async () => {
     await underWay();
     await pair.primary.json('suspend', pair.vm);
     await pair.untilState('ResynchronizeSuspended');
@@ -94,7 +97,8 @@ describe('pause, continue, cancel, crash', () => {
     await underWay();
     const cursor = (await resyncStatus(pair)).disks[0]!.cursor;
     await crash(pair.primary);
-    const again = await pair.primary.until<Awaited<ReturnType<typeof resyncStatus>>>(['resync', 'status', pair.vm], ({ phase }) => phase === 'comparing');
+    const again = await pair.primary.until<Awaited<ReturnType<typeof resyncStatus>>>(['resync', 'status', pair.vm],
+      ({ phase }) => phase === 'comparing');
     assert.ok(again.disks[0]!.cursor >= cursor);
     await faster();
     await crash(pair.replica);
@@ -113,7 +117,8 @@ describe('pause, continue, cancel, crash', () => {
     // The first disk is merged, the second is in somebody's hands: the merge waits half-way.
     const letGo = await holdImage(t, pair.replicaPath(1));
     await pair.primary.json('resume', pair.vm);
-    await pair.primary.until<Awaited<ReturnType<typeof resyncStatus>>>(['resync', 'status', pair.vm], ({ phase }) => phase === 'merging');
+    await pair.primary.until<Awaited<ReturnType<typeof resyncStatus>>>(['resync', 'status', pair.vm],
+      ({ phase }) => phase === 'merging');
     assert.equal((await pair.primary.cli('cancel-resync', pair.vm)).status, 3);
     assert.equal((await pair.primary.cli('suspend', pair.vm)).status, 3);
     await pair.replica.kill9();
@@ -125,7 +130,7 @@ describe('pause, continue, cancel, crash', () => {
     assert.equal((await pair.status()).state, 'Replicating');
   });
 
-  test('logs past the limit during a full compare: required again, the diff disk goes, and the next run is a full compare too', async () => {
+  test('logs past the limit during a full compare: required again, and again a full compare', async () => {
     await underWay();
     await pair.primary.json('set', pair.vm, '--log-limit', '0.1');
     await guestWrites(pair, 1, [{ at: '4M', length: '1M', byte: 3 }]);
@@ -138,7 +143,8 @@ describe('pause, continue, cancel, crash', () => {
     await repair(pair);
   });
 
-  test('a replica disk of another size is refused with both sizes before anything is written, and mended it goes on', async () => {
+  test('a replica disk of another size is refused with both sizes before anything is written',
+    async () => {
     await pair.primary.json('suspend', pair.vm);
     await truncate(pair.replicaPath(1), 12 * MIB);
     const before = await digestOf(pair.replicaPath(0));
@@ -146,7 +152,8 @@ describe('pause, continue, cancel, crash', () => {
     const status = await pair.primary.until<Awaited<ReturnType<Pair['status']>>>(['status', pair.vm],
       ({ healthDetails }) => healthDetails.some((detail) => detail.includes('its replica')));
     assert.equal(status.state, 'WaitingForStartResynchronize');
-    assert.match(status.healthDetails.join('\n'), /disk1\.raw has 16777216 bytes on the primary, its replica .*disk1\.raw has 12582912.*truncate --size=16777216/);
+    assert.match(status.healthDetails.join('\n'),
+      /disk1\.raw has 16777216 bytes on the primary, its replica .*disk1\.raw has 12582912.*truncate --size=16777216/);
     const plan = await pair.primary.cli('resync', 'plan', pair.vm, '--json');
     assert.equal(plan.status, 3);
     assert.match(plan.stdout, /SIZE_MISMATCH/);

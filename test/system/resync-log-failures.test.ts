@@ -37,7 +37,8 @@ test('4: after a crash a 64 GiB disk with 300 dirty regions is compared in those
   const bootIdFile = join(await temporaryFolder(t), 'boot-id');
   await writeFile(bootIdFile, '11111111-1111-4111-8111-111111111111\n');
   const pair = await replicatingPair(t, { sizes: [64 * GIB], env: { UNDERSTUDY_BOOT_ID_FILE: bootIdFile } });
-  await guestWrites(pair, 0, Array.from({ length: 300 }, (_, index) => ({ at: `${index * 217}M`, length: '4k', byte: 1 + (index % 200) })));
+  await guestWrites(pair, 0, Array.from({ length: 300 }, (_, index) => ({ at: `${index * 217}M`, length: '4k',
+    byte: 1 + (index % 200) })));
   await pair.primary.kill9();
   await writeFile(bootIdFile, '22222222-2222-4222-8222-222222222222\n');
   await pair.primary.start();

@@ -29,11 +29,12 @@ describe('triggers of the primary, each by its real cause', () => {
     for (const cleanup of cleanups.reverse()) await cleanup();
   });
 
-  test('1: a disk edited while the VM is off needs a full compare; two blocks differ, two blocks travel', async () => {
+  test('1: a disk edited while the VM is off needs a full compare; what differs travels, no more', async () => {
     await pair.primary.json('vm', 'stop', pair.vm);
     await editFile(pair.disks[0]!, '3M', 0x77);
     await pair.primary.json('vm', 'attach', pair.vm);
-    await assertRequired(pair, { trigger: 1, rung: 'full-compare', reason: /disk0\.raw was modified while the VM was off \(mtimeNs was \d+, is \d+/ });
+    await assertRequired(pair, { trigger: 1, rung: 'full-compare',
+      reason: /disk0\.raw was modified while the VM was off \(mtimeNs was \d+, is \d+/ });
     await repair(pair);
     const started = (await events(pair.primary, pair)).findLast(({ id }) => id === 29242)!;
     assert.deepEqual((started.data['disks'] as object[])[0],
@@ -83,7 +84,8 @@ describe('triggers of the primary, each by its real cause', () => {
     await pair.primary.kill9();
     await writeFile(bootIdFile, `${bootIds[1]}\n`);
     await pair.primary.start();
-    await assertRequired(pair, { trigger: 4, rung: 'suspect-regions', reason: /the machine went down while the tracking log was open/ });
+    await assertRequired(pair, { trigger: 4, rung: 'suspect-regions',
+      reason: /the machine went down while the tracking log was open/ });
     await repair(pair);
   });
 
@@ -99,7 +101,8 @@ describe('triggers of the primary, each by its real cause', () => {
     await repair(pair);
   });
 
-  test('5: a disk file replaced by an older copy never starts by itself, and its full compare takes the replica back', async () => {
+  test('5: a disk file replaced by an older copy never starts by itself, and its full compare takes the replica back',
+    async () => {
     await pair.primary.json('vm', 'stop', pair.vm);
     const older = `${pair.disks[0]}.older`;
     await cp(pair.disks[0]!, older, { preserveTimestamps: true });

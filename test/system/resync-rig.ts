@@ -49,7 +49,8 @@ export async function replicatingPair(t: Pick<TestContext, 'after'>, options: Pa
     await writeFile(pair.disks[index]!, '');
     await truncate(pair.disks[index]!, size);
   }
-  pair.vmId = (await pair.primary.json<VmShape>('vm', 'add', pair.vm, ...pair.disks.flatMap((disk) => ['--disk', disk]), ...(options.add ?? []))).vmId;
+  pair.vmId = (await pair.primary.json<VmShape>('vm', 'add', pair.vm, ...pair.disks.flatMap((disk) => ['--disk', disk]),
+    ...(options.add ?? []))).vmId;
   await pair.enable(30, ['--auto-resync', 'off', ...(options.enable ?? [])]);
   await pair.replicate();
   return pair;
@@ -64,7 +65,8 @@ export function answerInside(server: TestServer): void {
 }
 
 /** One guest write per element, then a flush, over NBD. */
-export async function guestWrites(pair: Pair, disk: number, writes: { at: string; length: string; byte: number }[]): Promise<void> {
+export async function guestWrites(pair: Pair, disk: number,
+  writes: { at: string; length: string; byte: number }[]): Promise<void> {
   const uri = (await pair.uris())[disk]!;
   await qemuIo(uri, writes.map(({ at, length, byte }) => `write -P ${byte} ${at} ${length}`));
 }
@@ -85,7 +87,8 @@ export async function events(server: TestServer, pair: Pair): Promise<EventLine[
 
 /** Required, with everything that must be seen of it: state, health with its message, event, rung and plan. */
 export async function assertRequired(
-  pair: Pair, expected: { trigger: number; rung: 'suspect-regions' | 'full-compare' | 'full-copy'; reason: RegExp; timeoutMs?: number },
+  pair: Pair,
+    expected: { trigger: number; rung: 'suspect-regions' | 'full-compare' | 'full-copy'; reason: RegExp; timeoutMs?: number },
 ): Promise<Status> {
   const status = await pair.untilState('WaitingForStartResynchronize', expected.timeoutMs ?? 20_000);
   assert.equal(status.health, 'Critical');

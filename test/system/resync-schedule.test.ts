@@ -42,7 +42,8 @@ describe('when a resynchronization starts', () => {
     await pair.primary.kill9();
     await pair.primary.start();
     assert.equal((await pair.status()).resynchronizeStartTime, time);
-    assert.ok((await events(pair.primary, pair)).some(({ id, data }) => id === 'ResynchronizationScheduled' && data['at'] === time));
+    assert.ok((await events(pair.primary, pair)).some(({ id,
+      data }) => id === 'ResynchronizationScheduled' && data['at'] === time));
     const dropped = await pair.primary.json<Status>('cancel-resync', pair.vm);
     assert.deepEqual([dropped.state, dropped.resynchronizeStartTime], ['WaitingForStartResynchronize', null]);
     assert.equal((await pair.primary.cli('cancel-resync', pair.vm)).status, 3);
@@ -69,7 +70,8 @@ describe('when a resynchronization starts', () => {
     const ahead = Date.parse(waiting.resynchronizeStartTime!) - Date.now();
     assert.ok(ahead > 118 * MINUTE_MS && ahead <= 120 * MINUTE_MS, `${ahead} ms ahead`);
     assert.equal((await pair.primary.json<Status>('set', pair.vm, '--auto-resync', 'off')).resynchronizeStartTime, null);
-    assert.notEqual((await pair.primary.json<Status>('set', pair.vm, '--auto-resync', `${wall(-60)}-${wall(60)}`)).resynchronizeStartTime, null);
+    assert.notEqual((await pair.primary.json<Status>('set', pair.vm, '--auto-resync',
+      `${wall(-60)}-${wall(60)}`)).resynchronizeStartTime, null);
     await pair.untilState('Replicating');
     await assertEqual(pair);
   });
@@ -84,8 +86,10 @@ describe('when a resynchronization starts', () => {
     await pair.untilState('Resynchronizing');
     await pair.primary.json('suspend', 'vm2');
     await pair.primary.json('resume', 'vm2', '--resynchronize');
-    const queue = await pair.primary.until<{ vmName: string; standing: string; position: number }[]>(['resync', 'queue'], (found) => found.length === 2 && found.some(({ standing }) => standing === 'waiting'));
-    assert.deepEqual(queue.map(({ vmName, standing, position }) => [vmName, standing, position]), [[pair.vm, 'running', 0], ['vm2', 'waiting', 1]]);
+    const queue = await pair.primary.until<{ vmName: string; standing: string; position: number }[]>(['resync', 'queue'],
+      (found) => found.length === 2 && found.some(({ standing }) => standing === 'waiting'));
+    assert.deepEqual(queue.map(({ vmName, standing, position }) => [vmName, standing, position]), [[pair.vm, 'running', 0],
+      ['vm2', 'waiting', 1]]);
     await pair.untilState('Replicating');
     await pair.primary.until<Status>(['status', 'vm2'], ({ state }) => state === 'Replicating');
     const seen = await pair.primary.json<{ id: string | number }[]>('events', 'vm2');

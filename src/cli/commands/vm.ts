@@ -1,5 +1,6 @@
 /** Virtual machines and their disks. */
 
+import { InvalidArgumentError } from 'commander';
 import type { Vm } from '../../server/api/contract.ts';
 import { define, option } from '../command.ts';
 import type { CommandDefinition } from '../command.ts';
@@ -84,6 +85,23 @@ export const vmCommands: CommandDefinition[] = [
       output.print(await call('vm.stop', { name: name! }), (vm) => describe(vm, output));
     },
   }),
+  define<{ disk: string; size: number }>({
+    path: 'vm resize',
+    arguments: '<name>',
+    argumentHelp: nameHelp,
+    summary: 'Grow a disk. The guest may go on running, and the replica follows without resynchronization.',
+    details:
+      'Raw image files only, and only larger. A guest sees the new size when its hypervisor opens the disk again. ' +
+      'On the replica host it is needed only when a resynchronization names two sizes.',
+    options: [
+      option('--disk <path>', 'the disk, as `vm show` names it').makeOptionMandatory(),
+      option('--size <size>', 'the new size in bytes, or with K, M, G, T (powers of 1024)').argParser(sizeFrom).makeOptionMandatory(),
+    ],
+    examples: ['vm resize web1 --disk /srv/vm/web1-data.raw --size 200G'],
+    async run({ call, output, diskLocation }, [name], { disk, size }) {
+      output.print(await call('vm.resize', { name: name!, path: diskLocation(disk), size }), (vm) => describe(vm, output));
+    },
+  }),
   define({
     path: 'vm remove',
     arguments: '<name>',
@@ -99,6 +117,16 @@ export const vmCommands: CommandDefinition[] = [
     },
   }),
 ];
+
+const UNITS = ['', 'K', 'M', 'G', 'T'];
+
+/** `10G` and the like; fractions of a byte are cut. */
+function sizeFrom(text: string): number {
+  const [, digits, unit] = /^(\d+(?:\.\d+)?)([KMGT]?)(?:iB|B)?$/i.exec(text.trim()) ?? [];
+  const size = digits === undefined ? NaN : Math.floor(Number(digits) * 1024 ** UNITS.indexOf(unit!.toUpperCase()));
+  if (size >= 1 && size <= Number.MAX_SAFE_INTEGER) return size;
+  throw new InvalidArgumentError('Give bytes, or for example 10G.');
+}
 
 function tableRow(vm: Vm): Row {
   const total = vm.disks.reduce((sum, disk) => sum + disk.virtualSize, 0);

@@ -114,6 +114,12 @@ export const OPERATIONS = {
     long: true,
   },
   'vm.stop': { summary: 'Stops serving the disks and seals them.', params: named, result: vm, long: true },
+  'vm.resize': {
+    summary: 'Grows a disk; its replica follows.',
+    params: z.strictObject({ name: vmName, path: diskLocation, size: z.int().min(1).describe('bytes') }),
+    result: vm,
+    long: true,
+  },
   'vm.remove': { summary: 'Forgets the virtual machine; its disks stay.', params: named, result: vm },
   'enable': {
     summary: 'Sets up replication of a virtual machine to a replica host.',

@@ -6,13 +6,14 @@ import { importOperation } from './import-operation.ts';
 import { monitoringOperations } from './monitoring-operations.ts';
 import { pairingOperations } from './pairing-operations.ts';
 import { replicationOperations } from './replication-operations.ts';
+import { resizeOperation } from './resize-operation.ts';
 import { resyncOperations } from './resync-operations.ts';
 import { vmOperations } from './vm-operations.ts';
 
 export function hostOperations(host: Host): HostOperations {
   return {
     ...pairingOperations(host), ...vmOperations(host), ...replicationOperations(host), ...monitoringOperations(host), ...resyncOperations(host),
-    ...importOperation(host),
+    ...importOperation(host), ...resizeOperation(host),
     ...failoverOperations(host),
   };
 }
