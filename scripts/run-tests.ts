@@ -1,7 +1,6 @@
 /**
  * All tests. `npm test` runs what every change must pass; `npm run test:long` the same with more rounds. Groups run one
- * after another,
- * because the last ones time out when the machine is busy with something else; within the first group files run side by side.
+ * after another, because the last ones time out when the machine is busy with something else; within the first group files run side by side.
  *
  *   node scripts/run-tests.ts [--long] [GROUP…]     groups: house, unit, simulation, system
  */
@@ -33,8 +32,10 @@ for (const { name, files, concurrency } of groups) {
   const began = performance.now();
   console.log(`\n# ${name}: ${files.length} files`);
   const { status } = spawnSync(process.execPath, [
-    '--test', `--test-concurrency=${concurrency}`, '--test-reporter=spec', '--disable-warning=ExperimentalWarning', ...files.sort(),
-  ], { stdio: 'inherit', env: { ...process.env, UNDERSTUDY_TEST_LONG: long ? '1' : '' } });
+    '--test', `--test-concurrency=${concurrency}`, '--test-reporter=spec',
+    // A test that hangs fails by name instead of holding everything up.
+    `--test-timeout=${long ? 3_600_000 : 600_000}`, '--disable-warning=ExperimentalWarning', ...files.sort(),
+  ], { stdio: 'inherit', env: { ...process.env, UNDERSTUDY_TEST_LONG: long ? '1' : '', UNDERSTUDY_LONG: long ? '1' : '' } });
   console.log(`# ${name}: ${status === 0 ? 'passed' : 'FAILED'} in ${Math.round((performance.now() - began) / 1000)} s`);
   failed ||= status !== 0;
 }
