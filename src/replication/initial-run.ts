@@ -26,7 +26,7 @@ export async function runInitial(primary: PrimaryVm, signal: AbortSignal): Promi
   try {
     let { initial } = primary.relationship;
     const unbroken = initial !== null && initial.firstEpoch > 0 && tracked.logging;
-    if (!unbroken) initial = await begin(primary);
+    if (!unbroken) initial = await begin(primary, signal);
     if (initial!.method === 'export') return await exportCopy(primary, initial!, signal);
     if (!initial!.copied) {
       await copy(primary, initial!, signal);
@@ -39,11 +39,11 @@ export async function runInitial(primary: PrimaryVm, signal: AbortSignal): Promi
 }
 
 /** Tracking from here on, and a new token: the replica drops what an earlier run has left. */
-async function begin(primary: PrimaryVm): Promise<InitialReplication> {
+async function begin(primary: PrimaryVm, signal: AbortSignal): Promise<InitialReplication> {
   const { ports, vmId, relationship } = primary;
   const tracked = await primary.hold('initial');
   // The disks may have grown since replication was enabled.
-  await primary.link().call(enableMessage, announcementOf(ports, primary.vm, relationship.settings));
+  await primary.link().call(enableMessage, announcementOf(ports, primary.vm, relationship.settings), undefined, { signal });
   const firstEpoch = await tracked.begin({ keepMap: false });
   const initial: InitialReplication = {
     method: relationship.initial?.method ?? 'network', folder: relationship.initial?.folder ?? null, startAt: null,

@@ -59,6 +59,12 @@ const ROWS: Row[] = [
     shows: /<reconnect delay='60'\/>/,
   },
   { words: ['vm', 'stop', 'web1'], asks: 'vm.stop', params: { name: 'web1' }, shows: /web1/ },
+  {
+    words: ['vm', 'resize', 'web1', '--disk', '/srv/web1.raw', '--size', '10G'],
+    asks: 'vm.resize',
+    params: { name: 'web1', path: '/srv/web1.raw', size: 10 * 2 ** 30 },
+    shows: /web1/,
+  },
   { words: ['vm', 'remove', 'web1'], asks: 'vm.remove', params: { name: 'web1' }, shows: /web1 is forgotten/ },
   {
     words: [

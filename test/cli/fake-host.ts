@@ -125,6 +125,7 @@ export function fakeOperations(): HostOperations {
     'vm.show': vm,
     'vm.attach': vm,
     'vm.stop': vm,
+    'vm.resize': vm,
     'vm.remove': vm,
     'vm.list': () => Promise.resolve([VM]),
     'enable': status,

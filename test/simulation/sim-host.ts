@@ -1,7 +1,8 @@
 /** One host of the simulation: the real tracking, replication and catalog code over simulated files, clock and link. */
 import { createHash } from 'node:crypto';
 import { SqliteCatalog } from '../../src/catalog/sqlite-catalog.ts';
-import type { Compute, Logger } from '../../src/model/ports.ts';
+import type { VirtualDisk } from '../../src/disk/virtual-disk.ts';
+import type { Compute, Files, Logger } from '../../src/model/ports.ts';
 import { hostSettingsSchema } from '../../src/model/settings.ts';
 import { PeerDispatcher } from '../../src/peer/dispatcher.ts';
 import type { PeerLink } from '../../src/peer/link.ts';
@@ -75,8 +76,8 @@ export class SimHost {
       bootId: `${this.name}-boot-${this.#boot}`, hostId: this.name, dataFolder: `/${this.name}`,
       changeMap: { regionBytes: REGION_BYTES, hotRegionsMax: 2 },
       link: () => link,
-      openDisk: async (record) => simDisk(this.volume, await files.open(record.path, 'write'), record.virtualSize),
-      openDiskForReading: async (record) => simDisk(this.volume, await files.open(record.path, 'read'), record.virtualSize),
+      openDisk: (record) => this.#open(files, record.path, 'write'),
+      openDiskForReading: (record) => this.#open(files, record.path, 'read'),
       createDisk: async (record) => {
         const file = await files.open(record.path, 'create');
         await file.truncate(record.virtualSize);
@@ -102,6 +103,11 @@ export class SimHost {
       await primary.start();
       this.primaries.set(vmId, primary);
     }
+  }
+
+  async #open(files: Files, path: string, mode: 'read' | 'write'): Promise<VirtualDisk> {
+    const file = await files.open(path, mode);
+    return simDisk(this.volume, file, await file.size());
   }
 
   /** `process`: the page cache lives on. `machine`: what was not synced is lost, and the boot id changes. */

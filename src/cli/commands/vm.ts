@@ -1,8 +1,7 @@
 /** Virtual machines and their disks. */
 
-import { InvalidArgumentError } from 'commander';
 import type { Vm } from '../../server/api/contract.ts';
-import { define, option } from '../command.ts';
+import { define, option, size } from '../command.ts';
 import type { CommandDefinition } from '../command.ts';
 import { bytes, yesNo } from '../format.ts';
 import { libvirtLines, qemuLines } from '../hypervisor-lines.ts';
@@ -95,11 +94,11 @@ export const vmCommands: CommandDefinition[] = [
       'On the replica host it is needed only when a resynchronization names two sizes.',
     options: [
       option('--disk <path>', 'the disk, as `vm show` names it').makeOptionMandatory(),
-      option('--size <size>', 'the new size in bytes, or with K, M, G, T (powers of 1024)').argParser(sizeFrom).makeOptionMandatory(),
+      option('--size <size>', 'the new size in bytes, or with K, M, G, T (powers of 1024)').argParser(size).makeOptionMandatory(),
     ],
     examples: ['vm resize web1 --disk /srv/vm/web1-data.raw --size 200G'],
-    async run({ call, output, diskLocation }, [name], { disk, size }) {
-      output.print(await call('vm.resize', { name: name!, path: diskLocation(disk), size }), (vm) => describe(vm, output));
+    async run({ call, output, diskLocation }, [name], { disk, size: larger }) {
+      output.print(await call('vm.resize', { name: name!, path: diskLocation(disk), size: larger }), (vm) => describe(vm, output));
     },
   }),
   define({
@@ -117,16 +116,6 @@ export const vmCommands: CommandDefinition[] = [
     },
   }),
 ];
-
-const UNITS = ['', 'K', 'M', 'G', 'T'];
-
-/** `10G` and the like; fractions of a byte are cut. */
-function sizeFrom(text: string): number {
-  const [, digits, unit] = /^(\d+(?:\.\d+)?)([KMGT]?)(?:iB|B)?$/i.exec(text.trim()) ?? [];
-  const size = digits === undefined ? NaN : Math.floor(Number(digits) * 1024 ** UNITS.indexOf(unit!.toUpperCase()));
-  if (size >= 1 && size <= Number.MAX_SAFE_INTEGER) return size;
-  throw new InvalidArgumentError('Give bytes, or for example 10G.');
-}
 
 function tableRow(vm: Vm): Row {
   const total = vm.disks.reduce((sum, disk) => sum + disk.virtualSize, 0);
