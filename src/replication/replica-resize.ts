@@ -53,7 +53,8 @@ async function grow(ports: ReplicationPorts, vm: ReplicaVm, { diskId, path, virt
         'Make both disks equally large, then resume replication.');
     }
     if (disk.grow === undefined) {
-      throw new UnderstudyError('io', 'DISK_NOT_GROWABLE', `replica disk ${path} of format ${disk.format} has ${virtualSize} bytes and cannot be grown to ${size} in place`,
+      throw new UnderstudyError('io', 'DISK_NOT_GROWABLE',
+        `replica disk ${path} of format ${disk.format} has ${virtualSize} bytes and cannot be grown to ${size} in place`,
         'Remove replication and enable it again.');
     }
     if (disk.virtualSize < size) await disk.grow(size);

@@ -109,7 +109,8 @@ test('disks', async (t) => {
   await t.test('that are not there, are folders, or have half a sector', async () => {
     await refused(primary, add(join(folder, 'nosuch.raw')), { code: 'DISK_NOT_FOUND', exit: 2, says: /there is no disk at .*nosuch\.raw/ });
     await refused(primary, add(folder), { code: 'DISK_NOT_SUPPORTED', exit: 2, says: /is a folder/ });
-    await refused(primary, add(await sparse(folder, 'odd.raw', 1000)), { code: 'DISK_SIZE_NOT_SECTORS', exit: 2, says: /1000 bytes/, advises: /truncate --size=1024/ });
+    await refused(primary, add(await sparse(folder, 'odd.raw', 1000)),
+      { code: 'DISK_SIZE_NOT_SECTORS', exit: 2, says: /1000 bytes/, advises: /truncate --size=1024/ });
   });
 
   await t.test('of a format that is not opened directly', async () => {
@@ -180,13 +181,15 @@ test('hosts that do not trust each other', async (t) => {
   const enable = (print: string, port = replica.peerPort) => ['enable', 'vm1', '--replica', `127.0.0.1:${port}`, '--fingerprint', print];
 
   await t.test('a wrong fingerprint shows both', async () => {
-    await refused(primary, enable(WRONG_FINGERPRINT), { code: 'PEER_FINGERPRINT_MISMATCH', exit: 4, says: new RegExp(`shows fingerprint ${fingerprint}, this host expects ${WRONG_FINGERPRINT}`) }, [replica]);
+    await refused(primary, enable(WRONG_FINGERPRINT),
+      { code: 'PEER_FINGERPRINT_MISMATCH', exit: 4, says: new RegExp(`shows fingerprint ${fingerprint}, this host expects ${WRONG_FINGERPRINT}`) }, [replica]);
     await refused(primary, enable('AB:CD'), { code: 'BAD_FINGERPRINT', exit: 2, says: /AB:CD/ }, [replica]);
   });
 
   await t.test('a primary that is not authorised is told its own fingerprint and nothing else, and leaves an event', async () => {
     const own = (await primary.json<{ fingerprint: string }>('fingerprint')).fingerprint;
-    await refused(primary, enable(fingerprint), { code: 'PEER_NOT_AUTHORISED', exit: 4, says: new RegExp(own), advises: new RegExp(`understudy authorize ${own}`) }, [replica]);
+    await refused(primary, enable(fingerprint),
+      { code: 'PEER_NOT_AUTHORISED', exit: 4, says: new RegExp(own), advises: new RegExp(`understudy authorize ${own}`) }, [replica]);
     const events = await replica.json<{ id: string; message: string }[]>('events');
     assert.ok(events.some(({ message }) => message.includes(own)), JSON.stringify(events));
   });
@@ -215,7 +218,8 @@ test('a clock that is far off', async (t) => {
   const prints = await Promise.all([primary, replica].map((host) => host.json<{ fingerprint: string }>('fingerprint')));
   await replica.json('authorize', prints[0]!.fingerprint, '--storage', join(folder, 'store'));
   const words = ['enable', 'vm1', '--replica', `127.0.0.1:${replica.peerPort}`, '--fingerprint', prints[1]!.fingerprint];
-  await refused(primary, words, { code: 'CLOCK_SKEW', exit: 4, says: /shows \d{4}-\S+Z, the other host's \d{4}-\S+Z: (7199|7200|7201) s apart, at most 300 s/, advises: /NTP/ }, [replica]);
+  await refused(primary, words,
+    { code: 'CLOCK_SKEW', exit: 4, says: /shows \d{4}-\S+Z, the other host's \d{4}-\S+Z: (7199|7200|7201) s apart, at most 300 s/, advises: /NTP/ }, [replica]);
 });
 
 test('two primaries for one replica', async (t) => {
@@ -227,7 +231,8 @@ test('two primaries for one replica', async (t) => {
     const second = await otherPrimary(inner, pair, 'second');
     await second.json('vm', 'add', pair.vm, '--disk', await sparse(folder, 'second.raw'));
     await refused(second, ['enable', pair.vm, '--replica', `127.0.0.1:${replica.peerPort}`, '--fingerprint', fingerprint],
-      { code: 'REPLICA_NAME_IN_USE', exit: 3, says: new RegExp(`has a VM 'vm1' already \\(${pair.vmId}\\)`), advises: /two primaries cannot feed one replica/ }, [replica, primary]);
+      { code: 'REPLICA_NAME_IN_USE', exit: 3,
+        says: new RegExp(`has a VM 'vm1' already \\(${pair.vmId}\\)`), advises: /two primaries cannot feed one replica/ }, [replica, primary]);
   });
 
   await t.test('the same VM from a copy of the primary with an identity of its own', async (inner) => {
