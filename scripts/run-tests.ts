@@ -16,14 +16,19 @@ interface Group {
   concurrency: number;
 }
 
+/** Minutes of throttled compares or of full log volumes: with the rounds of `npm run test:long` only. */
+const LONG_ONLY = ['test/system/resync-control.test.ts', 'test/system/resync-log-failures.test.ts'];
+const systemFiles = globSync('test/{interop,system,crash,guest}/**/*.test.ts').filter((file) => long || !LONG_ONLY.includes(file));
+
 const groups: Group[] = [
   { name: 'house', files: globSync('test/house/*.test.ts'), concurrency: 2 },
   { name: 'unit', files: globSync(['src/**/*.test.ts', 'test/{cli,peer,formats,golden,rules,rig}/**/*.test.ts']), concurrency: 2 },
   { name: 'simulation', files: globSync('test/simulation/*.test.ts'), concurrency: 2 },
-  { name: 'system', files: globSync('test/{interop,system,crash,guest}/**/*.test.ts'), concurrency: 1 },
+  { name: 'system', files: systemFiles, concurrency: 1 },
 ];
 
-const forgotten = globSync('{src,test,bench,scripts}/**/*.test.ts').filter((file) => !groups.some(({ files }) => files.includes(file)));
+const forgotten = globSync('{src,test,bench,scripts}/**/*.test.ts').filter((file) =>
+  !LONG_ONLY.includes(file) && !groups.some(({ files }) => files.includes(file)));
 if (forgotten.length > 0) console.error(`These tests belong to no group and would never run:\n  ${forgotten.join('\n  ')}`);
 let failed = forgotten.length > 0;
 const startedAt = performance.now();

@@ -43,8 +43,7 @@ export interface NbdExport {
   read(into: Uint8Array, offset: number): Done;
   /**
    * Done when later reads see `from`; with `fua` also durable. `from` belongs to the export until then; afterwards the
-   * server reuses the
-   * memory.
+   * server reuses the memory.
    */
   write(from: Uint8Array, offset: number, flags: { fua: boolean }): Done;
   /** The range reads as zeroes afterwards. Without `mayDiscard` its space stays allocated. */

@@ -13,12 +13,10 @@
 import { NBD_REQUEST_BYTES } from '../disk/nbd/protocol.ts';
 import { SLAB_BYTES, type Slab, type SlabPool } from './slab-pool.ts';
 
-/** Writes with more payload than this get a slab of their own. */
+/** Writes with more payload than this get a slab of their own; options are not longer either (`NbdLimits.optionBytes`). */
 export const LARGE_PAYLOAD_BYTES = 64 * 1024;
 /** A read is not worth a system call for less room than this. */
 const ROOM_BYTES = 16 * 1024;
-/** The largest thing that must lie in one piece: a request with a small payload, or an option with its data. */
-export const PIECE_BYTES_MAX = NBD_REQUEST_BYTES + LARGE_PAYLOAD_BYTES;
 
 export const SPILL = Buffer.allocUnsafeSlow(ROOM_BYTES);
 

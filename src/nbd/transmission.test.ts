@@ -324,6 +324,15 @@ test('hundreds of refusals at once all reach the client', async () => {
   assert.ok(bench.writes < 10);
 });
 
+test('a client that takes no refusals is not read any further', () => {
+  const bench = new Bench(diskExport('x', new MemoryDisk(DISK_BYTES)));
+  const bad = Buffer.concat(Array.from({ length: 500 }, () => request(NBD_CMD.READ, DISK_BYTES, 1)));
+  bad.copy(bench.inbox.target());
+  bench.inbox.accept(bad.length, bench.inbox.target());
+  assert.equal(bench.transmission.pump().kind, 'wait');
+  assert.equal(bench.transmission.refused, 256);
+});
+
 test('a wrong magic ends the connection after what came before it', async () => {
   const bench = new Bench(diskExport('x', new MemoryDisk(DISK_BYTES)));
   const wrong = request(NBD_CMD.READ, 0, 512, 0, 2n);

@@ -125,6 +125,8 @@ export class Transmission {
     if (inbox.available < NBD_REQUEST_BYTES) {
       return inbox.makeRoom(NBD_REQUEST_BYTES) ? MORE : WAIT_FOR_SLAB;
     }
+    // Before all else, as refusals take memory too until the client takes them.
+    if (this.#unanswered >= limits.requestsInFlight) return WAIT_FOR_END;
     const { bytes } = inbox.slab;
     const at = inbox.parsed;
     const magic = bytes.readUInt32BE(at);
@@ -142,7 +144,7 @@ export class Transmission {
     const why = refusal(call, this.#ports.target, this.#ports.session, limits.payloadBytes);
     if (why !== null) return this.#refuse(call, why);
     const carried = call.command === NBD_CMD.READ || call.command === NBD_CMD.WRITE ? call.length : 0;
-    const isFull = this.#unanswered >= limits.requestsInFlight || this.#unansweredBytes + carried > limits.connectionBytes;
+    const isFull = this.#unansweredBytes + carried > limits.connectionBytes;
     const pause = isFull && this.#unanswered > 0 ? WAIT_FOR_END : this.#admit(call);
     if (pause !== null && call !== this.#arriving) this.#idle.push(call);
     return pause;

@@ -167,7 +167,13 @@ export class ReplicaVm {
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
     }
     await this.#applying;
-    if (this.relationship.applying === null) return;
+    const { applying } = this.relationship;
+    if (applying === null) return;
+    if (this.#ports.catalog.inbox.get(this.vmId, applying)?.status !== 'received') {
+      // Its log is gone for good: no redo can end what was begun, only the compare that asks can.
+      this.#ports.relationships.update(this.vmId, { applying: null });
+      return;
+    }
     throw new UnderstudyError('io', 'REPLICA_BUSY', `epoch ${this.relationship.applying} is half applied on the replica`,
       this.relationship.error?.remedy ?? 'It is tried again by itself.');
   }

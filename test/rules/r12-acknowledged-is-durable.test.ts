@@ -83,6 +83,7 @@ test('R12: a log that was damaged on the way is not acknowledged, and is sent ag
   const damaged = damageNextArrival(rig);
   await rig.until(damaged);
   await rig.endsEqual();
+  assert.equal(rig.watch.find(/wanted=[0-9]/), -1, 'it was acknowledged, and found out when it was to be applied');
   assert.equal(rig.world.relationship.required, null);
 });
 

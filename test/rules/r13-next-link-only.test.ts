@@ -8,7 +8,6 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { DISK_IDS } from './tracking-rig.ts';
 import { ReplicaRig } from './replica-rig.ts';
 
 /** Ruins the next set in the inbox and lets apply go on; nothing of that set may reach a disk. */
@@ -75,7 +74,7 @@ test('R13: a set that was applied by halves is applied again whole after a crash
       world.replica.life.alive = false;
     };
     unpin();
-    await rig.until(() => crashed || rig.applied >= next);
+    await rig.until(() => crashed || (rig.applied >= next && world.replicaRecord.applying === null));
     watch.done = () => {};
     if (crashed) {
       world.replica.crash(point % 2 === 0 ? 'machine' : 'process');
@@ -87,5 +86,4 @@ test('R13: a set that was applied by halves is applied again whole after a crash
   }
   await rig.endsEqual();
   assert.equal(world.replicaRecord.lost, null);
-  assert.ok(DISK_IDS.length === 2);
 });

@@ -73,6 +73,8 @@ test('R24: the seal is taken after the last write: a stop under load does not ac
     await rig.scheduler.pass(rig.dice.between(0, 10));
     await rig.during(rig.vm.close());
     rig.crash('process');
+    const closed = rig.epochs().filter(({ status }) => status === 'closed');
+    assert.deepEqual((await rig.replay(closed)).d0, rig.diskBytes('d0'), `seed ${seed}: a write is on the disk and in no log`);
     assert.equal(await rig.open(), null, `seed ${seed}`);
   }
 });

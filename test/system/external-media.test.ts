@@ -52,7 +52,7 @@ async function refused(pair: Pair, folder: string, code: string, message: RegExp
 
 /** Writes again and again over the whole disk until stopped; the bytes say which round they are of. */
 function guest(uri: string, size: number): { stop(): Promise<void> } {
-  const child = spawn('qemu-io', ['-f', 'raw', uri], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const child = spawn('stdbuf', ['-oL', 'qemu-io', '-f', 'raw', uri], { stdio: ['pipe', 'pipe', 'inherit'] });
   let running = true;
   const gone = once(child, 'exit');
   const answers = createInterface(child.stdout)[Symbol.asyncIterator]();

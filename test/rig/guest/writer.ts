@@ -20,8 +20,8 @@ export class Writer {
   }
 
   /** Waits until record n is durable. Any I/O error the guest saw is an error here. */
-  async untilAcked(n: number, timeoutMs = 60_000): Promise<void> {
-    await this.#machine.until(() => (this.acked() >= n || this.errors().length > 0 ? true : null), `record ${n}`, timeoutMs);
+  async untilAcked(n: number): Promise<void> {
+    await this.#machine.until(() => (this.acked() >= n || this.errors().length > 0 ? true : null), `record ${n}`);
     if (this.errors().length > 0) throw new Error(`guest: ${this.errors().join('; ')}`);
   }
 
