@@ -89,7 +89,9 @@ test('defects are told apart: what another copy may mend, and what none can', as
   assert.match((await defect({}))!.reason, /follows 00112233.*, applied last was none/);
   assert.deepEqual([(await defect({}))!.again, (await defect({}))!.code], [true, 'LOG_OUT_OF_SEQUENCE']);
   assert.deepEqual([(await defect({ d0: ID }, []))!.again, (await defect({ d0: ID }, []))!.code], [false, 'LOG_INVALID']);
-  const smaller = await defect({ d0: ID }, [{ ...disk, virtualSize: SIZE - 512 }]);
+  // A log of a larger disk grows the replica (R26); one that writes outside of the disk it is for is invalid.
+  const outside = { ...record, disks: record.disks.map((log) => ({ ...log, diskSize: SIZE - 512 })) };
+  const smaller = await defectOf(ports, outside, relationship({ d0: ID }), [{ ...disk, virtualSize: SIZE - 512 }]);
   assert.deepEqual([smaller!.again, smaller!.code], [false, 'LOG_OUT_OF_BOUNDS']);
   ports.files.inodes.delete('/log');
   assert.equal((await defect({ d0: ID }))!.again, true);

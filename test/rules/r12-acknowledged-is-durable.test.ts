@@ -64,7 +64,7 @@ test('R12: a repeat of a known log is success and changes nothing', async () => 
   await rig.endsEqual();
 });
 
-/** Flips a byte of the first log that arrives from now on, once it is written. */
+/** Flips the last byte of the first log that arrives from now on, once it is written. */
 function damageNextArrival(rig: ReplicaRig): () => boolean {
   let damaged = false;
   const seen = rig.watch.trace.length;
@@ -72,7 +72,9 @@ function damageNextArrival(rig: ReplicaRig): () => boolean {
     const line = rig.watch.trace.at(-1)!;
     if (damaged || rig.watch.trace.length <= seen || !/^write\. .*\/inbox\/d0\./.test(line)) return;
     damaged = true;
-    rig.world.replica.volume.edit(line.slice('write. '.length), Uint8Array.of(0xa5), 5000);
+    const path = line.slice('write. '.length);
+    const log = rig.world.replica.volume.contents(path);
+    rig.world.replica.volume.edit(path, Uint8Array.of(log.at(-1)! ^ 0xff), log.length - 1);
   };
   return () => damaged;
 }

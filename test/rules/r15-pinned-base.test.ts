@@ -69,3 +69,16 @@ test('R15: a full inbox volume refuses more, says how much is free, and receivin
   rig.world.replica.volume.freeBytes = Number.MAX_SAFE_INTEGER;
   await rig.endsEqual();
 });
+
+test('R15: a volume that fills up in the middle of a log is told in words, and receiving goes on when there is space', async () => {
+  const rig = await ReplicaRig.replicating();
+  await rig.until(() => rig.applied >= 2);
+  rig.world.replica.volume.fault = { path: /\/inbox\//, operation: 'write', errno: 'ENOSPC' };
+  await rig.until(() => rig.world.relationship.error !== null);
+  assert.equal(rig.world.relationship.error?.code, 'REPLICA_STORAGE_FULL');
+  assert.match(rig.world.relationship.error.message, /the replica host replica has no space left: ENOSPC: .*inbox/);
+  await rig.world.scheduler.pass(120_000);
+  assert.equal(rig.world.relationship.state, 'Replicating');
+  rig.world.replica.volume.fault = null;
+  await rig.endsEqual();
+});

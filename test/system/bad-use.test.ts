@@ -76,12 +76,12 @@ test('names, states and sides', async (t) => {
   });
 
   await t.test('what the state does not allow is refused with the state', async () => {
-    await refused(primary, ['sync-now', pair.vm], { code: 'NOT_ALLOWED_IN_STATE', exit: 3, says: /ReadyForInitialReplication/ });
-    await refused(primary, ['resume', pair.vm], { code: 'NOT_ALLOWED_IN_STATE', exit: 3, says: /ReadyForInitialReplication/ });
+    await refused(primary, ['sync-now', pair.vm], { code: 'INVALID_STATE', exit: 3, says: /ReadyForInitialReplication/ });
+    await refused(primary, ['resume', pair.vm], { code: 'INVALID_STATE', exit: 3, says: /ReadyForInitialReplication/ });
     await refused(primary, ['vm', 'remove', pair.vm], { code: 'VM_IS_REPLICATED', exit: 3, says: /'vm1' is replicated/ });
     const { fingerprint } = await replica.json<{ fingerprint: string }>('fingerprint');
     const again = ['enable', pair.vm, '--replica', `127.0.0.1:${replica.peerPort}`, '--fingerprint', fingerprint];
-    await refused(primary, again, { code: 'NOT_ALLOWED_IN_STATE', exit: 3, says: /ReadyForInitialReplication/ }, [replica]);
+    await refused(primary, again, { code: 'INVALID_STATE', exit: 3, says: /ReadyForInitialReplication/ }, [replica]);
   });
 
   await t.test('a VM without replication says that it has none', async () => {
@@ -278,7 +278,17 @@ test('a replica volume that is full: the cause is shown, the guest goes on, and 
   const small = join(pair.folder, 'store');
   await rm(small, { recursive: true, force: true });
   await mkdir(small);
-  await mount(t, small, '4m');
+  await mustRun('mount', ['-t', 'tmpfs', '-o', 'size=4m', 'understudy-test', small]);
+  try {
+    await fillsUpAndHeals(pair, small);
+  } finally {
+    // Before the folder goes.
+    await pair.kill();
+    await run('umount', ['-l', small]);
+  }
+});
+
+async function fillsUpAndHeals(pair: Pair, small: string): Promise<void> {
   await pair.primary.json('vm', 'attach', pair.vm);
   await writeSomething(pair, 32);
   await pair.primary.json('start', pair.vm);
@@ -291,7 +301,7 @@ test('a replica volume that is full: the cause is shown, the guest goes on, and 
   await pair.primary.json('sync-now', pair.vm);
   await pair.primary.json('vm', 'stop', pair.vm);
   await pair.compare();
-});
+}
 
 async function writeSomething(pair: Pair, mebibytes = 1): Promise<void> {
   const [uri] = await pair.uris();

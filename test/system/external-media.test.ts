@@ -4,11 +4,8 @@
  * in import-reader.ts, the comparison of the digests, of the tokens and of the sizes left out.
  */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { cp, mkdir, open, readdir, readFile, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { test, type TestContext } from 'node:test';
 import { Pair, type Status } from '../rig/pair.ts';
 import { mustRun } from '../rig/program.ts';
@@ -52,25 +49,18 @@ async function refused(pair: Pair, folder: string, code: string, message: RegExp
 
 /** Writes again and again over the whole disk until stopped; the bytes say which round they are of. */
 function guest(uri: string, size: number): { stop(): Promise<void> } {
-  const child = spawn('stdbuf', ['-oL', 'qemu-io', '-f', 'raw', uri], { stdio: ['pipe', 'pipe', 'inherit'] });
   let running = true;
-  const gone = once(child, 'exit');
-  const answers = createInterface(child.stdout)[Symbol.asyncIterator]();
   const rounds = (async () => {
     for (let round = 1; running; round++) {
       const lines: string[] = [];
-      for (let index = 0; index < 8; index++) lines.push(`write -q -P ${(round % 254) + 1} ${(((round * 37 + index * 11) * 65_536) % size)} 4k`);
-      // `length` answers with one line once everything before it is done.
-      child.stdin.write(`${lines.join('\n')}\nlength\n`);
-      await answers.next();
+      for (let index = 0; index < 16; index++) lines.push(`write -q -P ${(round % 254) + 1} ${((round * 37 + index * 11) * 65_536) % size} 4k`);
+      await mustRun('qemu-io', ['-f', 'raw', uri], { input: `${lines.join('\n')}\nflush\nquit\n` });
     }
   })();
   return {
     async stop() {
       running = false;
       await rounds;
-      child.stdin.end('flush\nquit\n');
-      await gone;
     },
   };
 }
@@ -140,7 +130,7 @@ test('what is not the newest whole export of this VM is refused, and changes not
   await refused(pair, cut, 'EXPORT_DAMAGED', /d0\.raw cannot be used: it has 4194304 bytes, exported were 8388608/);
   const edited = await copy('edited');
   const text = await readFile(join(edited, 'manifest.json'), 'utf8');
-  await writeFile(join(edited, 'manifest.json'), text.replace(/"consistentFrom": \d+/, '"consistentFrom": 0'));
+  await writeFile(join(edited, 'manifest.json'), text.replace('"firstEpoch": 1', '"firstEpoch": 2'));
   await refused(pair, edited, 'EXPORT_DAMAGED', /its digest is/);
 
   // A machine crash of the primary breaks the chain of logs: that export is void.

@@ -61,10 +61,6 @@ export class Machine {
     return new Machine(child);
   }
 
-  get ended(): boolean {
-    return this.#ended;
-  }
-
   /** Types a line on the guest's serial console. */
   type(text: string): void {
     this.#child.stdin!.write(`${text}\n`);
