@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { World } from './world.ts';
 
-const COUNT = Number(process.env.SIM_COUNT ?? 200);
+const COUNT = Number(process.env.SIM_COUNT ?? (process.env.UNDERSTUDY_TEST_LONG === '1' ? 600 : 60));
 const FIRST = Number(process.env.SIM_SEED ?? 1);
 
 /** Replays one seed: SIM_SEED=n SIM_COUNT=1 node --test test/simulation/replication.sim.test.ts */
