@@ -317,7 +317,9 @@ export class ReplicaVm {
     for (const { diskId, path } of this.vm.disks) {
       const [old, seen] = [before[diskId], now[diskId]];
       if (old === undefined || seen === undefined || seen.kind === 'none') continue;
-      if (JSON.stringify(old) !== JSON.stringify(seen)) return `replica disk ${path} was changed, replaced or restored behind our back`;
+      if (JSON.stringify(old) === JSON.stringify(seen)) continue;
+      const sizes = old.size === seen.size ? '' : `: it has ${String(seen.size)} bytes, it was left with ${String(old.size)}`;
+      return `replica disk ${path} was changed, replaced or restored behind our back${sizes}`;
     }
     return null;
   }

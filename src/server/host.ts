@@ -205,6 +205,11 @@ export class Host {
   }
 
   async #begin(options: HostOptions): Promise<void> {
+    await this.replicas.start();
+    this.replicaResync.start();
+    await this.failover.start();
+    // Before the primaries: they tell their replicas where this host listens.
+    await this.peer.listen(options.peer.host, options.peer.port);
     for (const vm of this.catalog.vms.list()) {
       if (vm.side !== 'primary') continue;
       const primary = this.adopt(vm);
@@ -219,11 +224,7 @@ export class Host {
         primary.run();
       }
     }
-    await this.replicas.start();
-    this.replicaResync.start();
-    await this.failover.start();
     await this.nbd.listenUnix(`${this.dataFolder}/nbd.sock`);
-    await this.peer.listen(options.peer.host, options.peer.port);
   }
 
   #guestCame(vmId: string, client: number): void {

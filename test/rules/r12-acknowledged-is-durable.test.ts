@@ -64,7 +64,7 @@ test('R12: a repeat of a known log is success and changes nothing', async () => 
   await rig.endsEqual();
 });
 
-/** Flips the last byte of the first log that arrives from now on, once it is written. */
+/** Spoils the last byte that is not zero of the first log that arrives from now on, once it is written. */
 function damageNextArrival(rig: ReplicaRig): () => boolean {
   let damaged = false;
   const seen = rig.watch.trace.length;
@@ -74,7 +74,8 @@ function damageNextArrival(rig: ReplicaRig): () => boolean {
     damaged = true;
     const path = line.slice('write. '.length);
     const log = rig.world.replica.volume.contents(path);
-    rig.world.replica.volume.edit(path, Uint8Array.of(log.at(-1)! ^ 0xff), log.length - 1);
+    const at = log.findLastIndex((byte) => byte !== 0);
+    rig.world.replica.volume.edit(path, Uint8Array.of(log[at]! ^ 0xff), at);
   };
   return () => damaged;
 }
