@@ -32,7 +32,8 @@ test('the digest of an image is that of the page, whether zeroes are stored or n
 
 test('the pieces of a disk cover it once, in order, and a piece with any data is none of holes', async () => {
   const size = 3 * PIECE_BYTES + 512;
-  const kinds: [number, Extent['kind']][] = [[100, 'zero'], [PIECE_BYTES - 100, 'zero'], [PIECE_BYTES - 1, 'zero'], [1, 'data'], [PIECE_BYTES, 'zero'], [512, 'data']];
+  const kinds: [number, Extent['kind']][] = [[100, 'zero'], [PIECE_BYTES - 100, 'zero'], [PIECE_BYTES - 1, 'zero'], [1,
+    'data'], [PIECE_BYTES, 'zero'], [512, 'data']];
   const disk = {
     virtualSize: size,
     async *extents() {
@@ -43,7 +44,9 @@ test('the pieces of a disk cover it once, in order, and a piece with any data is
       }
     },
   };
-  assert.deepEqual(await Array.fromAsync(piecesOf(disk)), [
+  const pieces = [];
+  for await (const piece of piecesOf(disk)) pieces.push(piece);
+  assert.deepEqual(pieces, [
     { offset: 0, length: PIECE_BYTES, hole: true }, { offset: PIECE_BYTES, length: PIECE_BYTES, hole: false },
     { offset: 2 * PIECE_BYTES, length: PIECE_BYTES, hole: true }, { offset: 3 * PIECE_BYTES, length: 512, hole: false },
   ]);
