@@ -30,7 +30,11 @@ export function trackedExport(name: string, record: DiskRecord, door: GuestDoor)
       tracked ??= await door.disk();
       yield* tracked.extents(offset, length);
     },
-    clientConnected: (client) => door.connected(client),
+    clientConnected: (client) => {
+      // The VM may have been stopped and attached again since the last one: then its disks are others.
+      tracked = null;
+      door.connected(client);
+    },
     clientGone: (client) => door.gone(client),
   };
 }
