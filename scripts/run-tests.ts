@@ -16,11 +16,8 @@ interface Group {
   concurrency: number;
 }
 
-/**
- * With the rounds of `npm run test:long` only: minutes of throttled compares, and tests that are still being written and have
- * not passed as a whole yet (bad-use, external-media, resync-log-failures). A file leaves this list when it does.
- */
-const LONG_ONLY = ['bad-use', 'external-media', 'resync-control', 'resync-log-failures'].map((name) => `test/system/${name}.test.ts`);
+/** With the rounds of `npm run test:long` only: minutes of throttled compares, and of a log volume that hangs. */
+const LONG_ONLY = ['resync-control', 'resync-log-failures'].map((name) => `test/system/${name}.test.ts`);
 const systemFiles = globSync('test/{interop,system,crash,guest}/**/*.test.ts').filter((file) => long || !LONG_ONLY.includes(file));
 
 const groups: Group[] = [

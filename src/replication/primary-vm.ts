@@ -16,6 +16,7 @@ import type { InitialReplication, RelationshipRecord, VmRecord } from '../model/
 import type { PeerLink } from '../peer/link.ts';
 import { forgetTracking, removeEpochFiles } from '../tracking/epoch-logs.ts';
 import { TrackedVm, type TrackingLoss } from '../tracking/tracked-vm.ts';
+import { HeldDisks } from './held-disks.ts';
 import type { CopyOptions, CopyProgress } from './initial-sender.ts';
 import { runInitial, type InitialProgress } from './initial-run.ts';
 import { announcementOf } from './announcement.ts';
@@ -52,9 +53,7 @@ export class PrimaryVm {
   readonly vmId: string;
   readonly ports: ReplicationPorts;
   readonly outbox: Outbox;
-  #tracked: TrackedVm | null = null;
-  #opening: Promise<TrackedVm> | null = null;
-  #holders = new Set<string>();
+  readonly #disks: HeldDisks<TrackedVm>;
   #stop = new AbortController();
   #activity = new AbortController();
   #wake = Promise.withResolvers<void>();
@@ -72,6 +71,7 @@ export class PrimaryVm {
     this.vmId = vmId;
     this.resync = resync;
     this.outbox = new Outbox(ports, vmId, (loss) => this.require(loss));
+    this.#disks = new HeldDisks(() => this.#openDisks());
   }
 
   get vm(): VmRecord {
@@ -84,7 +84,12 @@ export class PrimaryVm {
 
   /** The disks, while they are open here; else null. */
   get tracked(): TrackedVm | null {
-    return this.#tracked;
+    return this.#disks.current;
+  }
+
+  /** The disks, while they are held for a guest; null too while they are being closed. */
+  get guestDisks(): TrackedVm | null {
+    return this.#disks.heldBy('guest');
   }
 
   link(): PeerLink {
@@ -106,24 +111,13 @@ export class PrimaryVm {
   }
 
   /** The disks stay open until every holder has let go; the first one opens them. */
-  async hold(holder: string): Promise<TrackedVm> {
-    this.#holders.add(holder);
-    try {
-      return await (this.#opening ??= this.#openDisks());
-    } catch (error) {
-      this.#holders.delete(holder);
-      throw error;
-    }
+  hold(holder: string): Promise<TrackedVm> {
+    return this.#disks.hold(holder);
   }
 
   /** The last one out seals the disks. */
-  async letGo(holder: string): Promise<void> {
-    this.#holders.delete(holder);
-    if (this.#holders.size > 0 || this.#opening === null) return;
-    const tracked = await this.#opening;
-    this.#opening = null;
-    this.#tracked = null;
-    await tracked.close();
+  letGo(holder: string): Promise<void> {
+    return this.#disks.letGo(holder);
   }
 
   /** Ends the loop and seals the disks: a clean stop of the server. */
@@ -132,7 +126,7 @@ export class PrimaryVm {
     this.#activity.abort(new Error('the server stops'));
     this.wake();
     await this.#loop;
-    for (const holder of [...this.#holders]) await this.letGo(holder);
+    await this.#disks.letAllGo();
   }
 
   /** Something in the record has changed: what is being done is stopped, and the loop looks again. */
@@ -160,14 +154,14 @@ export class PrimaryVm {
     await this.#loop;
     this.#loop = null;
     this.#ending = false;
-    if (this.#tracked !== null) await this.#tracked.forget();
+    if (this.tracked !== null) await this.tracked.forget();
     else await forgetTracking(this.ports, this.vm);
     this.ports.relationships.remove(this.vmId);
   }
 
   /** A trigger of resynchronization. While logs are kept, they end now (and the record follows by `trackingLost`). */
   require(loss: TrackingLoss): void {
-    if (this.#tracked?.logging === true) this.#tracked.stopLogging(loss);
+    if (this.tracked?.logging === true) this.tracked.stopLogging(loss);
     else this.ports.catalog.transaction(() => this.#recordLoss(loss));
     this.interrupt(loss.reason);
   }
@@ -189,7 +183,7 @@ export class PrimaryVm {
    */
   async finishInitial(signal: AbortSignal): Promise<void> {
     const { token } = this.relationship.initial!;
-    if (this.#tracked!.hasWrites) await this.#tracked!.switchLog();
+    if (this.tracked!.hasWrites) await this.tracked!.switchLog();
     const consistentFrom = this.outbox.newestClosed();
     await this.ship(signal);
     await this.link().call(initialCompleteMessage, { vmId: this.vmId, token, consistentFrom }, undefined, { signal, timeoutMs: 120_000 });
@@ -210,21 +204,15 @@ export class PrimaryVm {
   /** Bytes that the replica does not have yet. */
   pendingBytes(): number {
     const closed = this.outbox.undelivered().reduce((sum, set) => sum + set.disks.reduce((bytes, { size }) => bytes + (size ?? 0), 0), 0);
-    return closed + (this.#tracked?.hasWrites === true ? this.#tracked.openLogBytes : 0);
+    return closed + (this.tracked?.hasWrites === true ? this.tracked.openLogBytes : 0);
   }
 
   async #openDisks(): Promise<TrackedVm> {
-    try {
-      const { vm } = await TrackedVm.open(this.ports, this.vm, {
-        boundedWaitMs: () => this.ports.relationships.find(this.vmId)?.settings.boundedWaitMs ?? 2000,
-        trackingLost: (lost) => this.#recordLoss(lost),
-      });
-      this.#tracked = vm;
-      return vm;
-    } catch (error) {
-      this.#opening = null;
-      throw error;
-    }
+    const { vm } = await TrackedVm.open(this.ports, this.vm, {
+      boundedWaitMs: () => this.ports.relationships.find(this.vmId)?.settings.boundedWaitMs ?? 2000,
+      trackingLost: (lost) => this.#recordLoss(lost),
+    });
+    return vm;
   }
 
   #recordLoss(loss: TrackingLoss): void {
@@ -328,7 +316,7 @@ export class PrimaryVm {
       }
       let sent = 0;
       if (this.outbox.undelivered().length > 0) sent += await this.ship(signal);
-      const tracked = this.#tracked;
+      const tracked = this.tracked;
       const unchangedUntil = ports.clock.now();
       if (tracked !== null && tracked.logging && tracked.hasWrites) {
         await tracked.switchLog();
@@ -380,7 +368,7 @@ export class PrimaryVm {
     const { catalog } = this.ports;
     const applied = catalog.epochs.list(this.vmId).filter(({ epoch, status }) => status === 'received' && epoch <= news.appliedEpoch);
     if (applied.length === 0) return;
-    if (this.#tracked?.logging === true) await this.#tracked.release(news.appliedEpoch);
+    if (this.tracked?.logging === true) await this.tracked.release(news.appliedEpoch);
     catalog.transaction(() => {
       for (const { vmId, epoch } of applied) catalog.epochs.remove(vmId, epoch);
     });
@@ -418,7 +406,7 @@ export class PrimaryVm {
     const end = this.ports.clock.monotonic() + waitMs;
     for (let left = waitMs; left > 0 && !signal.aborted; left = end - this.ports.clock.monotonic()) {
       const limit = logLimitOf(this.vm, this.relationship);
-      const bytes = logBytesOf(this.ports.catalog, this.vmId) + (this.#tracked?.openLogBytes ?? 0);
+      const bytes = logBytesOf(this.ports.catalog, this.vmId) + (this.tracked?.openLogBytes ?? 0);
       if (bytes > limit && (this.vm.tracking?.mode ?? 'map-only') === 'logging') {
         return this.require({ trigger: 2, reason: `the tracking logs hold ${bytes} bytes, the limit is ${limit}` });
       }

@@ -167,6 +167,7 @@ export class Host {
     vm.disks.forEach((disk, index) => {
       const name = exportName(vm, index);
       this.#exports.set(name, trackedExport(name, disk, {
+        now: () => primary.guestDisks?.disk(disk.diskId) ?? null,
         disk: async () => (await this.#openForGuest(vm.vmId)).disk(disk.diskId),
         connected: (client) => this.#guestCame(vm.vmId, client.id),
         gone: (client) => void this.#clients.get(vm.vmId)?.delete(client.id),
@@ -228,15 +229,20 @@ export class Host {
   }
 
   #guestCame(vmId: string, client: number): void {
-    const { attach, name } = this.relationships.vm(vmId);
-    if (attach === 'stopped') {
-      throw new UnderstudyError('state', 'VM_STOPPED', `VM '${name}' is stopped`, `Attach it first: understudy vm attach '${name}'`);
-    }
+    this.#refuseStopped(vmId);
     const clients = this.#clients.get(vmId) ?? new Set();
     this.#clients.set(vmId, clients.add(client));
   }
 
+  #refuseStopped(vmId: string): void {
+    const { attach, name } = this.relationships.vm(vmId);
+    if (attach !== 'stopped') return;
+    throw new UnderstudyError('state', 'VM_STOPPED', `VM '${name}' is stopped`, `Attach it first: understudy vm attach '${name}'`);
+  }
+
   async #openForGuest(vmId: string) {
+    // A request of a connection that is being closed must not open them again.
+    this.#refuseStopped(vmId);
     const vm = this.relationships.vm(vmId);
     if (vm.attach === 'on-demand') this.catalog.transaction(() => this.catalog.vms.put({ ...vm, attach: 'attached' }));
     const tracked = await this.primary(vmId).hold('guest');

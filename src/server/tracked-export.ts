@@ -7,34 +7,31 @@ import type { TrackedDisk } from '../tracking/tracked-disk.ts';
 export const exportName = (vm: Pick<VmRecord, 'name'>, index: number): string => `${vm.name}/${index}`;
 
 export interface GuestDoor {
+  /** The disk as it is held for guests at this moment; null when it has to be opened, or is being closed. */
+  now(): TrackedDisk | null;
+  /** Opens it, and holds it for guests. */
   disk(): Promise<TrackedDisk>;
   connected(client: ClientInfo): void;
   gone(client: ClientInfo): void;
 }
 
 export function trackedExport(name: string, record: DiskRecord, door: GuestDoor): NbdExport & { size: number } {
-  // Opened at the first request of a connection at the latest; then the same object serves without waiting.
-  let tracked: TrackedDisk | null = null;
-  const withDisk = async <T>(work: (disk: TrackedDisk) => Promise<T>): Promise<T> => work(tracked ??= await door.disk());
+  // Asked for at every operation: the VM may be stopped and attached again, and then its disks are others.
+  const withDisk = async <T>(work: (disk: TrackedDisk) => Promise<T>): Promise<T> => work(door.now() ?? await door.disk());
   return {
     name, description: record.path, size: record.virtualSize, readOnly: false, minimumBlockSize: 1, preferredBlockSize: 4096,
     // One tracked disk serves all connections, and its flush covers every write that was answered.
     multiConnection: true, canTrim: true,
-    read: (into, offset) => (tracked === null ? withDisk((disk) => disk.read(into, offset)) : tracked.read(into, offset)),
+    read: (into, offset) => door.now()?.read(into, offset) ?? withDisk((disk) => disk.read(into, offset)),
     write: (from, offset, { fua }) => withDisk((disk) => thenFlush(disk, disk.write(from, offset), fua)),
     zero: (offset, length, { fua, mayDiscard }) => withDisk((disk) => thenFlush(disk,
       mayDiscard && disk.disk.discardReadsZero ? disk.discard(offset, length) : disk.zero(offset, length), fua)),
     trim: (offset, length, { fua }) => withDisk((disk) => thenFlush(disk, disk.discard(offset, length), fua)),
     flush: () => withDisk((disk) => disk.flush()),
     async *extents(offset, length) {
-      tracked ??= await door.disk();
-      yield* tracked.extents(offset, length);
+      yield* (door.now() ?? await door.disk()).extents(offset, length);
     },
-    clientConnected: (client) => {
-      // The VM may have been stopped and attached again since the last one: then its disks are others.
-      tracked = null;
-      door.connected(client);
-    },
+    clientConnected: (client) => door.connected(client),
     clientGone: (client) => door.gone(client),
   };
 }

@@ -12,6 +12,7 @@ import { test, type TestContext } from 'node:test';
 import { Pair } from '../rig/pair.ts';
 import { kill9, mustRun, run, temporaryFolder } from '../rig/program.ts';
 import { TestServer } from '../rig/server.ts';
+import { answerInside } from './resync-rig.ts';
 
 const ROOT = process.getuid?.() === 0;
 const WRONG_FINGERPRINT = Array.from({ length: 32 }, () => 'AB').join(':');
@@ -63,7 +64,7 @@ async function sparse(folder: string, name: string, size = 8 << 20): Promise<str
 }
 
 test('names, states and sides', async (t) => {
-  const pair = await Pair.make(t, { sizes: [8 << 20] });
+  const pair = await quickPair(t, { sizes: [8 << 20] });
   const { primary, replica } = pair;
 
   await t.test('a VM that does not exist is bad input to every command', async () => {
@@ -103,7 +104,7 @@ test('names, states and sides', async (t) => {
 });
 
 test('disks', async (t) => {
-  const pair = await Pair.make(t, { sizes: [8 << 20] });
+  const pair = await quickPair(t, { sizes: [8 << 20] });
   const { primary, folder } = pair;
   const add = (path: string, name = 'other') => ['vm', 'add', name, '--disk', path];
 
@@ -224,7 +225,7 @@ test('a clock that is far off', async (t) => {
 });
 
 test('two primaries for one replica', async (t) => {
-  const pair = await Pair.make(t, { sizes: [8 << 20] });
+  const pair = await quickPair(t, { sizes: [8 << 20] });
   const { primary, replica, folder } = pair;
   const { fingerprint } = await replica.json<{ fingerprint: string }>('fingerprint');
 
@@ -260,7 +261,7 @@ test('two primaries for one replica', async (t) => {
 });
 
 test('a replica disk of another size', async (t) => {
-  const pair = await Pair.make(t, { sizes: [8 << 20] });
+  const pair = await quickPair(t, { sizes: [8 << 20] });
   await pair.replicate();
   await truncate(pair.replicaPath(0), 6 << 20);
   await writeSomething(pair);
@@ -275,7 +276,7 @@ test('a replica disk of another size', async (t) => {
 });
 
 test('a replica volume that is full: the cause is shown, the guest goes on, and it heals by itself', { skip: ROOT ? false : 'mounting needs root' }, async (t) => {
-  const pair = await Pair.make(t, { sizes: [48 << 20] });
+  const pair = await quickPair(t, { sizes: [48 << 20] });
   const small = join(pair.folder, 'store');
   await rm(small, { recursive: true, force: true });
   await mkdir(small);
@@ -304,6 +305,13 @@ async function fillsUpAndHeals(pair: Pair, small: string): Promise<void> {
   await pair.compare();
 }
 
+/** The command line runs inside this process here; 'hosts that do not trust each other' types the commands as people do. */
+async function quickPair(t: TestContext, options: { sizes: number[] }): Promise<Pair> {
+  const pair = await Pair.make(t, options);
+  for (const server of [pair.primary, pair.replica]) answerInside(server);
+  return pair;
+}
+
 async function writeSomething(pair: Pair, mebibytes = 1): Promise<void> {
   const [uri] = await pair.uris();
   await mustRun('qemu-io', ['-f', 'raw', '-c', `write -P 0x5a 0 ${mebibytes}M`, '-c', 'flush', uri!]);
@@ -312,6 +320,7 @@ async function writeSomething(pair: Pair, mebibytes = 1): Promise<void> {
 async function otherPrimary(t: TestContext, pair: Pair, name: string): Promise<TestServer> {
   const server = new TestServer(name, join(pair.folder, name));
   t.after(() => server.kill9());
+  answerInside(server);
   await server.start();
   const { fingerprint } = await server.json<{ fingerprint: string }>('fingerprint');
   await pair.replica.json('authorize', fingerprint, '--name', name, '--storage', join(pair.folder, `store-${name}`));
