@@ -199,7 +199,9 @@ export class World {
     this.network.lossRate = 0;
     for (const host of [this.primary, this.replica]) if (!host.life.alive) await this.restart(host);
     if (this.relationship.state === 'WaitingForStartResynchronize' && !options.resync) return;
-    const caughtUp = () => this.tracked?.hasWrites === false && this.relationship.lastAppliedEpoch >= this.tracked.epoch() - 1;
+    // An initial copy or a resync under way counts as behind, whatever its epochs say: a fresh relationship has none to wait for.
+    const caughtUp = () => this.relationship.state === 'Replicating' && this.tracked?.hasWrites === false &&
+      this.relationship.lastAppliedEpoch >= this.tracked.epoch() - 1;
     for (let waited = 0; waited < 7_200_000 && !(waited > 0 && caughtUp()); waited += 40_000) await this.scheduler.pass(40_000);
     await settle();
     assert.equal(this.relationship.state, 'Replicating', this.story());
