@@ -41,6 +41,15 @@ export function integer(least: number, most: number): (text: string) => number {
   };
 }
 
+/** One of a few numbers. */
+export function choice(...numbers: number[]): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!numbers.includes(value)) throw new InvalidArgumentError(`It must be ${numbers.join(' or ')}.`);
+    return value;
+  };
+}
+
 export function positive(text: string): number {
   const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : 0;
   if (value <= 0) throw new InvalidArgumentError('It must be a number above 0.');

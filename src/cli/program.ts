@@ -5,6 +5,7 @@ import { addCommand } from './command.ts';
 import type { CommandDefinition } from './command.ts';
 import { commandContext } from './context.ts';
 import type { CliSurroundings, CommandContext } from './context.ts';
+import { imageCommands } from './commands/disk-images.ts';
 import { diskCommands } from './commands/disk.ts';
 import { doctorCommands } from './commands/doctor.ts';
 import { failoverCommands } from './commands/failover.ts';
@@ -26,14 +27,14 @@ const SECTIONS: readonly (readonly [heading: string, commands: CommandDefinition
   ['Watching:', monitoringCommands],
   ['Resynchronization:', resyncCommands],
   ['Failover:', failoverCommands],
-  ['Files, without a server:', [...diskCommands, ...logCommands]],
+  ['Files, without a server:', [...diskCommands, ...imageCommands, ...logCommands]],
 ];
 export const COMMANDS: readonly CommandDefinition[] = SECTIONS.flatMap(([, commands]) => commands);
 
 const GROUPS: Record<string, string> = {
   vm: 'Virtual machines and their disks.',
   resync: 'Resynchronizations: progress, plan, queue.',
-  disk: 'Disk images: look into them, compare them, make them equal.',
+  disk: 'Disk images: make them, look into them, compare and change them.',
   log: 'Tracking logs: look into them.',
 };
 const HELP_COLUMNS = 110;

@@ -39,19 +39,3 @@ export function probeFormat(head: Buffer, tail: Buffer): ProbedFormat {
   const isVhd = [512, 511].some((size) => tail.subarray(-size).subarray(0, 8).equals(VHD_FOOTER));
   return { known: true, format: isVhd && tail.length >= 511 ? 'vhd' : 'raw' };
 }
-
-export interface Qcow2Facts {
-  virtualSize: number;
-  hasBackingFile: boolean;
-}
-
-/**
- * Big-endian header: u32 magic, u32 version, u64 backing file offset, …, u64 size at 24 (QEMU's
- * docs/interop/qcow2.txt).
- */
-export function decodeQcow2Header(head: Buffer): Qcow2Facts | { malformed: string } {
-  if (head.length < 72) return { malformed: `a qcow2 header of ${head.length} bytes, expected at least 72` };
-  const version = head.readUInt32BE(4);
-  if (version < 2 || version > 3) return { malformed: `qcow2 version ${version}, expected 2 or 3` };
-  return { virtualSize: Number(head.readBigUInt64BE(24)), hasBackingFile: head.readBigUInt64BE(8) !== 0n };
-}

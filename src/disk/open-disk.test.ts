@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { missing, run, startQemuNbd, temporaryFolder } from '../../test/conformance/disk-programs.ts';
 import { pattern, readBack } from '../../test/conformance/virtual-disk.suite.ts';
-import { decodeQcow2Header, probeFormat } from './disk-probe.ts';
+import { probeFormat } from './disk-probe.ts';
+import { decodeQcow2Header } from './images/qcow2-header.ts';
 import { openDisk, probeDisk } from './open-disk.ts';
 import { createRawDisk } from './raw-disk.ts';
 

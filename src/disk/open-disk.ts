@@ -5,7 +5,8 @@ import { UnderstudyError } from '../model/errors.ts';
 import type { Clock } from '../model/ports.ts';
 import { openBlockDisk } from './block-disk.ts';
 import { diskNotSupported, openFailure, shellWord } from './disk-errors.ts';
-import { decodeQcow2Header, PROBE_HEAD_BYTES, PROBE_TAIL_BYTES, probeFormat, type ProbedFormat } from './disk-probe.ts';
+import { PROBE_HEAD_BYTES, PROBE_TAIL_BYTES, probeFormat, type ProbedFormat } from './disk-probe.ts';
+import { decodeQcow2Header } from './images/qcow2-header.ts';
 import { openNbdDisk } from './nbd/nbd-disk.ts';
 import { isNbdUri } from './nbd/uri.ts';
 import { openDescriptor } from './open-descriptor.ts';
@@ -59,7 +60,7 @@ export interface DiskFacts {
  * Looks at a disk without writing and without locks, so that it works beside a running VM. qcow2 is read by its header
  * only.
  */
-export async function probeDisk(location: string, options: { format?: DiskFormat; clock?: Clock } = {}): Promise<DiskFacts> {
+export async function probeDisk(location: string, options: Pick<OpenDiskOptions, 'format' | 'clock' | 'allowParentOutside'> = {}): Promise<DiskFacts> {
   if (!isNbdUri(location) && options.format === undefined) {
     const path = localPath(location);
     const { head, found } = await look(path);
@@ -83,7 +84,8 @@ async function openRaw(path: string, options: OpenDiskOptions): Promise<VirtualD
   return openBlockDisk(path, { readOnly, lock, ...(bootIdFile === undefined ? {} : { bootIdFile }) });
 }
 
-async function probedFormat(path: string): Promise<DiskFormat> {
+/** What the file looks like. A format that only QEMU's tools open fails with FORMAT_NOT_SUPPORTED. */
+export async function probedFormat(path: string): Promise<DiskFormat> {
   const { found } = await look(path);
   if (!found.known) throw formatNotSupported(path, found.name);
   return found.format;

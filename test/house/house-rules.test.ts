@@ -70,6 +70,12 @@ test('clocks, dice and timers are reached through ports only', () => {
   assert.deepEqual(broken, []);
 });
 
+test('QEMU tools are started in one place, behind the function that decides whether they may open an image', () => {
+  const starts = sources.filter((file) => file.startsWith('src/') && !isTest(file) &&
+    /\b(spawn|exec|execFile|fork|spawnSync|execFileSync|execSync)\(\s*['"`]qemu/.test(readFileSync(file, 'utf8')));
+  assert.deepEqual(starts, ['src/disk/images/qemu-tools.ts']);
+});
+
 test('no file has a name that says nothing', () => {
   const vague = sources.filter((file) => /(^|\/)(utils?|helpers?|common|types|misc)\.ts$/.test(file));
   assert.deepEqual(vague, []);

@@ -1,9 +1,8 @@
 /** Disk images without any server: look into them, compare them, make them equal. */
 
-import { openDisk, probeDisk } from '../../disk/open-disk.ts';
-import type { Seal } from '../../disk/virtual-disk.ts';
+import { ancestryOf, identityOf } from '../../disk/images/image-facts.ts';
+import { probeDisk } from '../../disk/open-disk.ts';
 import { EXIT_DIFFERENT, UnderstudyError } from '../../model/errors.ts';
-import type { Clock } from '../../model/ports.ts';
 import { parsePlace } from '../../resync/compare/remote-shell.ts';
 import { asyncStdout, diskCompare, diskSync, serveStdio } from '../../resync/disk-sync.ts';
 import type { CompareProgress, DiskSyncOptions } from '../../resync/disk-sync.ts';
@@ -31,17 +30,18 @@ const placeOptions = () => [
 ];
 
 export const diskCommands: CommandDefinition[] = [
-  define({
+  define<{ allowParentOutside?: true }>({
     path: 'disk info',
     arguments: '<file>',
     argumentHelp: { file: 'an image file, a block device, or an NBD URI' },
     summary: 'Show format, sizes and geometry of a disk.',
     details: 'Only reads; works beside a running virtual machine.',
     examples: ['disk info web1.vhdx', "disk info 'nbd://localhost/web1' --json | jq .virtualSize"],
-    async run({ output, diskLocation, surroundings }, [file]) {
-      const { location, ...facts } = await probeDisk(diskLocation(file!), { clock: surroundings.clock });
-      const identity = facts.format === 'qcow2' ? null : await identityOf(location, surroundings.clock);
-      const info = { parent: null, dirtyLog: false, identity, ...facts };
+    options: [option('--allow-parent-outside', 'follow parents to files outside of the folder of the image that names them')],
+    async run({ output, diskLocation, surroundings }, [file], options) {
+      const { location, ...facts } = await probeDisk(diskLocation(file!), { clock: surroundings.clock, ...options });
+      const ancestry = await ancestryOf(location, facts.format, options);
+      const info = { ...ancestry, identity: await identityOf(location, facts.format, options), ...facts };
       output.print(info, ({ geometry }) =>
         output.list([
           ['Format', `${info.format} (${info.variant})`],
@@ -52,6 +52,7 @@ export const diskCommands: CommandDefinition[] = [
             geometry === null ? '-' : `${geometry.cylinders}/${geometry.heads}/${geometry.sectorsPerTrack} (C/H/S)`,
           ],
           ['Parent', orNothing(info.parent)],
+          ...(info.dirtyLog ? [['Log', 'not replayed yet: it was not closed cleanly'] as const] : []),
         ]),
       );
     },
@@ -133,17 +134,6 @@ export const diskCommands: CommandDefinition[] = [
     },
   }),
 ];
-
-/** What tells that nobody wrote since (rule R24); null where nothing can tell. */
-async function identityOf(location: string, clock: Clock): Promise<Seal | null> {
-  const disk = await openDisk(location, { readOnly: true, lock: false, clock });
-  try {
-    const seal = await disk.seal();
-    return seal.kind === 'none' ? null : seal;
-  } finally {
-    await disk.close();
-  }
-}
 
 /** Relative paths on this host become absolute; places on another host stay as they are. */
 function place(given: string, { diskLocation }: CommandContext): string {

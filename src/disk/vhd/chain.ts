@@ -10,8 +10,8 @@ export interface ChainLink {
   format: DiskFormat;
   variant: DiskVariant;
   virtualSize: number;
-  /** What a child of this file has to name: the unique id (VHD) or the data write GUID (VHDX). */
-  identity: string;
+  /** What a child of this file has to name: the unique id (VHD) or the data write GUID (VHDX); null in formats without. */
+  identity: string | null;
   /** What this file names as its parent; null without one. */
   parentIdentity: string | null;
 }

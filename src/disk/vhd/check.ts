@@ -32,6 +32,10 @@ export const verdict = (findings: Finding[]): CheckResult => ({
   findings,
 });
 
+/** What a check reports. Anything else, such as a disk that is in use, keeps it from saying anything. */
+export const isDamage = (error: unknown): boolean =>
+  error instanceof UnderstudyError ? error.kind !== 'state' : errnoOf(error) !== undefined;
+
 /** Looks for damage in the structures of a VHD, never at what a guest has stored. */
 export async function checkVhd(path: string, files: Files, options: CheckOptions = {}): Promise<CheckResult> {
   const findings: Finding[] = [];
@@ -47,7 +51,7 @@ export async function checkVhd(path: string, files: Files, options: CheckOptions
       else await checkParent(path, files, image, options, findings);
     }
   } catch (error) {
-    if (!(error instanceof UnderstudyError) && errnoOf(error) === undefined) throw error;
+    if (!isDamage(error)) throw error;
     findings.push({ severity: 'error', what: messageOf(error) });
   } finally {
     await file.close();

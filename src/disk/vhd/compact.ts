@@ -1,5 +1,6 @@
 import type { Files, OpenFile } from '../../model/ports.ts';
 import { readExactly } from './image-errors.ts';
+import type { LongWork } from './merge-runs.ts';
 import { isSet, runEnd } from './sector-bits.ts';
 import type { SectorBits } from './sector-bits.ts';
 import { writeFooters } from './resize.ts';
@@ -13,31 +14,37 @@ const MOVES_PER_COMMIT = 64;
 
 /**
  * Makes the file of a dynamic or differencing VHD as short as it can be: blocks that hold nothing go, the others move into
- * the gaps. The disk must not be open. A crash leaves a disk with the same contents.
+ * the gaps. The disk must not be open. A crash leaves a disk with the same contents; so does the signal, which ends the work at
+ * the next commit and is then thrown.
  * @returns file sizes before and after, in bytes
  */
-export async function compactVhd(path: string, files: Files): Promise<{ before: number; after: number }> {
+export async function compactVhd(path: string, files: Files, work: LongWork = {}): Promise<{ before: number; after: number }> {
   const file = await files.open(path, 'write');
   try {
     const image = await readVhd(file);
     const before = image.fileSize;
     if (image.sparse === null) return { before, after: before };
     const map = new VhdMap(file, image, image.sparse, false);
-    await dropEmptyBlocks(file, image, image.sparse, map);
-    await moveDown(file, image.sparse, map);
+    await dropEmptyBlocks(file, image, image.sparse, map, work);
+    await moveDown(file, image.sparse, map, work);
     await map.rest();
     const used = layout(usedRanges(image, image.sparse), 0);
     if ('overlap' in used) throw new TypeError('the map keeps blocks apart');
     await file.truncate(used.end);
     await writeFooters(file, used.end, image.footer);
+    work.signal?.throwIfAborted();
     return { before, after: await file.size() };
   } finally {
     await file.close();
   }
 }
 
-async function dropEmptyBlocks(file: OpenFile, image: VhdImage, { bat }: SparseParts, map: VhdMap): Promise<void> {
+async function dropEmptyBlocks(
+  file: OpenFile, image: VhdImage, { bat }: SparseParts, map: VhdMap, { progress, signal }: LongWork,
+): Promise<void> {
   for (let block = 0; block < bat.length; block++) {
+    if (signal?.aborted === true) break;
+    progress?.(block * map.blockSize, bat.length * map.blockSize);
     if (bat[block] === ABSENT) continue;
     const bits = await map.loadBits(block);
     const sectors = map.blockSize / 512;
@@ -73,8 +80,8 @@ export function isZero(bytes: Buffer): boolean {
 }
 
 /** The last block goes into the first gap below it, until no gap fits. */
-async function moveDown(file: OpenFile, { bat, bitmapBytes, header }: SparseParts, map: VhdMap): Promise<void> {
-  for (;;) {
+async function moveDown(file: OpenFile, { bat, bitmapBytes, header }: SparseParts, map: VhdMap, { signal }: LongWork): Promise<void> {
+  while (signal?.aborted !== true) {
     const blocks = [...bat.keys()].filter((block) => bat[block] !== ABSENT).sort((a, b) => bat[b]! - bat[a]!);
     let moved = 0;
     for (const block of blocks) {

@@ -2,7 +2,7 @@ import { basename, dirname } from 'node:path';
 import { UnderstudyError } from '../../model/errors.ts';
 import type { Clock, Files, OpenFile, Random } from '../../model/ports.ts';
 import type { Geometry } from '../virtual-disk.ts';
-import { encodeDynamicHeader, HEADER_BYTES, noParent } from './dynamic-header.ts';
+import { BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, encodeDynamicHeader, HEADER_BYTES, noParent } from './dynamic-header.ts';
 import type { DynamicHeader } from './dynamic-header.ts';
 import { encodeFooter, FOOTER_BYTES, VHD_BYTES_MAX, VHD_TYPE, vhdTimestamp } from './footer.ts';
 import type { Footer, VhdType } from './footer.ts';
@@ -42,6 +42,11 @@ export async function createVhd(path: string, files: Files, options: CreateOptio
       `a VHD cannot have ${size} bytes`,
       `Choose a multiple of 512 up to ${VHD_BYTES_MAX} bytes (2040 GiB), or VHDX for larger disks.`,
     );
+  }
+  const { blockSize = BLOCK_BYTES } = options;
+  if (blockSize < BLOCK_BYTES_MIN || blockSize > BLOCK_BYTES_MAX || (blockSize & (blockSize - 1)) !== 0) {
+    throw new UnderstudyError('usage', 'DISK_SIZE_REFUSED', `a VHD cannot have blocks of ${blockSize} bytes`,
+      'Choose a power of two from 4 KiB to 256 MiB; 2 MiB is usual.');
   }
   const footer = newFooter(size, VHD_TYPE[options.variant], options);
   if (parent !== null) footer.geometry = parent.footer.geometry;

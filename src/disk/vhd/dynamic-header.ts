@@ -24,8 +24,8 @@ const COOKIE = 'cxsparse';
 const CHECKSUM_AT = 36;
 const NO_PARENT = '00000000-0000-0000-0000-000000000000';
 
-const BLOCK_BYTES_MIN = 4096;
-const BLOCK_BYTES_MAX = 256 * 1024 * 1024;
+export const BLOCK_BYTES_MIN = 4096;
+export const BLOCK_BYTES_MAX = 256 * 1024 * 1024;
 /** Paths in locators: Windows ends at 32767 characters. */
 export const LOCATOR_BYTES_MAX = 65536;
 

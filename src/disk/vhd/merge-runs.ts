@@ -8,27 +8,32 @@ const ZEROES = Buffer.alloc(CHUNK_BYTES);
 /** Called now and then with how far a long operation has come, in bytes of the disk. */
 export type Progress = (doneBytes: number, totalBytes: number) => void;
 
+export interface LongWork {
+  progress?: Progress;
+  /** Ends the work early, with the reason; what was to be consistent is. */
+  signal?: AbortSignal;
+}
+
 /**
  * Copies what the child itself stores (not what it takes from its parents) into `parent`. May be done again any number of
  * times.
  */
-export async function copyOwnRuns(
-  child: SparseDisk,
-  parent: VirtualDisk,
-  progress: Progress = () => undefined,
-): Promise<void> {
+export async function copyOwnRuns(child: SparseDisk, parent: VirtualDisk, { progress, signal }: LongWork = {}): Promise<void> {
   const buffer = Buffer.alloc(CHUNK_BYTES);
   for await (const run of child.runs(0, child.virtualSize)) {
+    signal?.throwIfAborted();
     if (run.from === 'zero') await parent.zero(run.offset, run.length);
     if (run.from === 'file') {
       for (let done = 0; done < run.length; done += CHUNK_BYTES) {
+        signal?.throwIfAborted();
         const piece = buffer.subarray(0, Math.min(CHUNK_BYTES, run.length - done));
         await child.read(piece, run.offset + done);
         if (piece.equals(ZEROES.subarray(0, piece.length))) await parent.zero(run.offset + done, piece.length);
         else await parent.write(piece, run.offset + done);
+        progress?.(run.offset + done + piece.length, child.virtualSize);
       }
     }
-    progress(run.offset + run.length, child.virtualSize);
+    progress?.(run.offset + run.length, child.virtualSize);
   }
 }
 

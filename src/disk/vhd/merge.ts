@@ -3,18 +3,17 @@ import { UnderstudyError } from '../../model/errors.ts';
 import type { Clock, Files } from '../../model/ports.ts';
 import { vhdTimestamp } from './footer.ts';
 import { assertNoOtherChildren, copyOwnRuns, nullIfMalformed } from './merge-runs.ts';
-import type { Progress } from './merge-runs.ts';
+import type { LongWork } from './merge-runs.ts';
 import { openVhd, parentOf } from './open.ts';
 import { resizeVhd, writeFooters } from './resize.ts';
 import { layout } from './space.ts';
 import { inspectVhd, readVhd, usedRanges } from './vhd-image.ts';
 
-export interface MergeOptions {
+export interface MergeOptions extends LongWork {
   clock: Pick<Clock, 'now'>;
   allowParentOutside?: boolean;
   /** Leave the child where it is; it is of no use any more. */
   keepChild?: boolean;
-  progress?: Progress;
 }
 
 /**
@@ -47,7 +46,7 @@ export async function mergeVhd(path: string, files: Files, options: MergeOptions
   try {
     const parent = await openVhd(parentPath, files, { ...options, readOnly: false });
     try {
-      await copyOwnRuns(child, parent, options.progress);
+      await copyOwnRuns(child, parent, options);
     } finally {
       await parent.close();
     }

@@ -1,6 +1,6 @@
-import { errnoOf, messageOf, UnderstudyError } from '../../model/errors.ts';
+import { messageOf } from '../../model/errors.ts';
 import type { Files, Random } from '../../model/ports.ts';
-import { verdict } from '../vhd/check.ts';
+import { isDamage, verdict } from '../vhd/check.ts';
 import type { CheckResult, Finding } from '../vhd/check.ts';
 import { layout } from '../vhd/space.ts';
 import { openForChange, parentOf } from './open.ts';
@@ -18,8 +18,8 @@ export interface CheckOptions {
 /** Looks for damage in the structures of a VHDX, never at what a guest has stored. */
 export async function checkVhdx(path: string, files: Files, options: CheckOptions): Promise<CheckResult> {
   const findings: Finding[] = [];
+  const file = await files.open(path, 'read');
   try {
-    const file = await files.open(path, 'read');
     let mend = false;
     try {
       const image = await readVhdx(file);
@@ -31,7 +31,7 @@ export async function checkVhdx(path: string, files: Files, options: CheckOption
     }
     if (mend && findings.every(({ severity }) => severity !== 'error')) await mendCopies(path, files, options.random);
   } catch (error) {
-    if (!(error instanceof UnderstudyError) && errnoOf(error) === undefined) throw error;
+    if (!isDamage(error)) throw error;
     findings.push({ severity: 'error', what: messageOf(error) });
   }
   return verdict(findings);

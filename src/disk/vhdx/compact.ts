@@ -1,6 +1,7 @@
 import type { Files, OpenFile, Random } from '../../model/ports.ts';
 import { copyWithin, isZero } from '../vhd/compact.ts';
 import { readExactly } from '../vhd/image-errors.ts';
+import type { LongWork } from '../vhd/merge-runs.ts';
 import { isSet, runEnd } from '../vhd/sector-bits.ts';
 import { PAYLOAD, payloadIndex } from './bat.ts';
 import { MIB } from './header.ts';
@@ -15,13 +16,13 @@ const MOVES_PER_COMMIT = 64;
 /**
  * Makes the file of a dynamic or differencing VHDX as short as it can be: blocks that hold nothing but zeroes go, the
  * others move into the gaps. A guest sees no change, so DataWriteGuid stays. The disk must not be open. A crash leaves the
- * same contents.
+ * same contents; so does the signal, which ends the work at the next commit and is then thrown.
  * @returns file sizes before and after, in bytes
  */
 export async function compactVhdx(
   path: string,
   files: Files,
-  options: { random: Pick<Random, 'uuid'> },
+  options: { random: Pick<Random, 'uuid'> } & LongWork,
 ): Promise<{ before: number; after: number }> {
   const open = await openForChange(path, files, options.random);
   try {
@@ -30,22 +31,25 @@ export async function compactVhdx(
     if (image.variant === 'fixed') return { before, after: before };
     await session.beginLayout();
     const map = new VhdxMap(image, session);
-    await dropEmptyBlocks(open, map);
-    await moveDown(open, map);
+    await dropEmptyBlocks(open, map, options);
+    await moveDown(open, map, options);
     await map.rest();
     // Only now: while the log is in use the file must not become shorter than the log says.
     const end = usedRanges(await readVhdx(file)).reduce((last, range) => Math.max(last, range.end), 0);
     await file.truncate(end);
     await file.datasync();
+    options.signal?.throwIfAborted();
     return { before, after: end };
   } finally {
     await open.file.close();
   }
 }
 
-async function dropEmptyBlocks({ file, image }: OpenImage, map: VhdxMap): Promise<void> {
+async function dropEmptyBlocks({ file, image }: OpenImage, map: VhdxMap, { progress, signal }: LongWork): Promise<void> {
   const { shape, bat } = image;
   for (let block = 0; block < shape.payloadBlocks; block++) {
+    if (signal?.aborted === true) break;
+    progress?.(block * shape.blockSize, shape.payloadBlocks * shape.blockSize);
     const index = payloadIndex(shape, block);
     const state = bat.state(index);
     if (roomOf(bat, index) === null) continue;
@@ -67,10 +71,10 @@ async function blockReadsZero(file: OpenFile, position: number, length: number):
 }
 
 /** The last block goes into the first gap below it, until no gap fits. */
-async function moveDown({ file, image }: OpenImage, map: VhdxMap): Promise<void> {
+async function moveDown({ file, image }: OpenImage, map: VhdxMap, { signal }: LongWork): Promise<void> {
   const { shape, bat } = image;
   const position = (block: number) => roomOf(bat, payloadIndex(shape, block));
-  for (;;) {
+  while (signal?.aborted !== true) {
     const blocks: number[] = [];
     for (let block = 0; block < shape.payloadBlocks; block++) if (position(block) !== null) blocks.push(block);
     blocks.sort((a, b) => position(b)! - position(a)!);

@@ -2,7 +2,7 @@ import { dirname, join, resolve } from 'node:path';
 import { UnderstudyError } from '../../model/errors.ts';
 import type { Files, Random } from '../../model/ports.ts';
 import { assertNoOtherChildren, copyOwnRuns, nullIfMalformed } from '../vhd/merge-runs.ts';
-import type { Progress } from '../vhd/merge-runs.ts';
+import type { LongWork } from '../vhd/merge-runs.ts';
 import type { SparseDisk } from '../vhd/sparse-disk.ts';
 import { allItems, virtualDiskItemsOf } from './create.ts';
 import { FLAG, ITEM } from './metadata.ts';
@@ -12,12 +12,11 @@ import { encodeParentLocator } from './parent-locator.ts';
 import { resizeVhdx } from './resize.ts';
 import { metadataPages, withItem } from './structure-pages.ts';
 
-export interface MergeOptions {
+export interface MergeOptions extends LongWork {
   random: Pick<Random, 'uuid'>;
   allowParentOutside?: boolean;
   /** Leave the child where it is; it is of no use any more. */
   keepChild?: boolean;
-  progress?: Progress;
 }
 
 /**
@@ -97,7 +96,7 @@ async function copyInto(
     try {
       // Also a child that holds nothing ends with this identity.
       await session.beginData(dataWriteGuid);
-      await copyOwnRuns(child, parent, options.progress);
+      await copyOwnRuns(child, parent, options);
       await parent.flush();
       const own = (await allItems(image)).filter((item) => (item.flags & FLAG.virtualDisk) === 0);
       await session.writeTogether(await metadataPages(image, session.file, [...own, ...items]));

@@ -1,0 +1,53 @@
+/** Copies the contents of a disk into a new one: holes stay holes, and what is stored but zero becomes one. */
+import type { VirtualDisk } from '../virtual-disk.ts';
+import type { LongWork } from '../vhd/merge-runs.ts';
+
+const CHUNK_BYTES = 1 << 20;
+/** Stretches of zeroes shorter than this are written like data. */
+const ZERO_BYTES_MIN = 64 << 10;
+const ZEROES = Buffer.alloc(ZERO_BYTES_MIN);
+
+/** `target` is at least as large as `source`, and reads as zeroes. Durable when it resolves. */
+export async function copyDisk(source: VirtualDisk, target: VirtualDisk, { progress, signal }: LongWork = {}): Promise<void> {
+  const total = source.virtualSize;
+  let reading = Promise.resolve();
+  let writing = Promise.resolve();
+  try {
+    for await (const { offset, length, kind } of source.extents(0, total)) {
+      for (let done = 0; kind === 'data' && done < length; done += CHUNK_BYTES) {
+        signal?.throwIfAborted();
+        const piece = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, length - done));
+        reading = source.read(piece, offset + done);
+        // The next piece is read while the last one is written.
+        const [, write] = await Promise.allSettled([reading, writing]);
+        await reading;
+        if (write.status === 'rejected') throw write.reason;
+        writing = writeStored(target, piece, offset + done);
+        progress?.(offset + done + piece.length, total);
+      }
+      progress?.(offset + length, total);
+    }
+  } finally {
+    await writing;
+  }
+  await target.flush();
+}
+
+/** Writes the parts that are not zero; the others are holes of the target already. */
+export async function writeStored(target: Pick<VirtualDisk, 'write'>, data: Uint8Array, offset: number): Promise<void> {
+  for (let from = 0; from < data.length; ) {
+    if (isZero(data, from)) {
+      from += ZERO_BYTES_MIN;
+      continue;
+    }
+    let end = from + ZERO_BYTES_MIN;
+    while (end < data.length && !isZero(data, end)) end += ZERO_BYTES_MIN;
+    await target.write(data.subarray(from, Math.min(end, data.length)), offset + from);
+    from = end;
+  }
+}
+
+function isZero(data: Uint8Array, from: number): boolean {
+  const length = Math.min(ZERO_BYTES_MIN, data.length - from);
+  return ZEROES.compare(data, from, from + length, 0, length) === 0;
+}
