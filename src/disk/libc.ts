@@ -43,6 +43,8 @@ export interface Libc {
   readNow(fd: number, into: Uint8Array, offset: number): number | null;
   /** A mark of the file system that survives a reboot where the file system has one. */
   fileSystemId(fd: number): string | null;
+  /** True when the file lies on a device of this machine, by the kind of its file system; false also when that cannot be told. */
+  isLocal(fd: number): boolean;
   blockDeviceSizes(fd: number): BlockDeviceSizes | null;
   /**
    * Writes zeroes by the device's own command; offset and length are multiples of the logical sector. False: not done.
@@ -61,6 +63,7 @@ export const portableLibc: Libc = {
   isByteLocked: () => false,
   readNow: () => null,
   fileSystemId: () => null,
+  isLocal: () => false,
   blockDeviceSizes: () => null,
   blockZeroOut: () => Promise.resolve(false),
   blockDiscard: () => Promise.resolve(false),
@@ -88,6 +91,8 @@ const FALLOC = { KEEP_SIZE: 0x01, PUNCH_HOLE: 0x02, ZERO_RANGE: 0x10 } as const;
 const [F_OFD_GETLK, F_OFD_SETLK] = [36, 37];
 const LOCK_TYPE: Record<LockKind, number> = { read: 0, write: 1, unlock: 2 };
 const RWF_NOWAIT = 0x08;
+/** statfs(2): ext, XFS, Btrfs, F2FS, ZFS, tmpfs. Not the ones behind a network or a program, which may hang alone. */
+const LOCAL_FILE_SYSTEMS = new Set([0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x2fc1_2fc1, 0x0102_1994]);
 const IOCTL = {
   BLKSSZGET: 0x1268, BLKPBSZGET: 0x127b, BLKGETSIZE64: 0x8008_1272, BLKDISCARD: 0x1277, BLKZEROOUT: 0x127f,
 } as const;
@@ -172,7 +177,7 @@ function locks(native: Native): Pick<Libc, 'lockByte' | 'isByteLocked'> {
   };
 }
 
-function reads(native: Native): Pick<Libc, 'readNow' | 'fileSystemId'> {
+function reads(native: Native): Pick<Libc, 'readNow' | 'fileSystemId' | 'isLocal'> {
   const vector = new BigUint64Array(2); // struct iovec: address, length
   return {
     readNow(fd, into, offset) {
@@ -186,6 +191,10 @@ function reads(native: Native): Pick<Libc, 'readNow' | 'fileSystemId'> {
       if (native.fstatfs(fd, answer) !== 0) return null;
       const id = answer.readBigUInt64LE(56);
       return id === 0n ? null : id.toString(16).padStart(16, '0');
+    },
+    isLocal(fd) {
+      const answer = Buffer.alloc(256); // f_type is the first 8-byte field
+      return native.fstatfs(fd, answer) === 0 && LOCAL_FILE_SYSTEMS.has(Number(answer.readBigUInt64LE(0)));
     },
   };
 }

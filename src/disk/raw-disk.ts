@@ -28,6 +28,8 @@ export class RawDisk implements VirtualDisk {
   readonly #file: Descriptor;
   #virtualSize: number;
   readonly #libc: Libc;
+  /** A file behind a network or a program may hang for ever while the rest of the machine is well. */
+  readonly #isLocal: boolean;
 
   /** Takes the file over and closes it with the disk. Use `openRawDisk`. */
   constructor(file: Descriptor, facts: { virtualSize: number; readOnly: boolean; lockHeld: boolean; libc: Libc }) {
@@ -37,6 +39,7 @@ export class RawDisk implements VirtualDisk {
     this.readOnly = facts.readOnly;
     this.lockHeld = facts.lockHeld;
     this.#libc = facts.libc;
+    this.#isLocal = facts.libc.isLocal(file.fd);
   }
 
   get virtualSize(): number {
@@ -99,16 +102,15 @@ export class RawDisk implements VirtualDisk {
     return this.#file.close();
   }
 
-  /** `read` on this thread when the page cache has all of it; false when it would have to wait: then use `read`. */
   readNow(into: Uint8Array, offset: number): boolean {
     assertInside(this, offset, into.length);
     return this.#file.readNow(into, offset);
   }
 
-  /** `write` on this thread; throws what `write` rejects with. The event loop waits for the file system. */
-  writeNow(from: Uint8Array, offset: number): void {
+  writeNow(from: Uint8Array, offset: number): boolean {
     this.#assertWritable(offset, from.length);
-    this.#file.writeNow(from, offset);
+    if (this.#isLocal) this.#file.writeNow(from, offset);
+    return this.#isLocal;
   }
 
   #assertWritable(offset: number, length: number): void {

@@ -51,6 +51,14 @@ export interface VirtualDisk {
   /** True when `discard` promises that the range reads as zeroes afterwards (rule R6). */
   readonly discardReadsZero: boolean;
 
+  /** `read` on this thread when that needs no waiting; false when it would have to wait: then use `read`. */
+  readNow?(into: Uint8Array, offset: number): boolean;
+  /**
+   * `write` on this thread; throws what `write` rejects with. False, with nothing done, where it might wait for more than a
+   * device of this machine. Use `promptWrites` (prompt-writes.ts), which bounds what a slow device costs the others.
+   */
+  writeNow?(from: Uint8Array, offset: number): boolean;
+
   /** Fills `into` completely or rejects. */
   read(into: Uint8Array, offset: number): Promise<void>;
   /** Resolves when later reads see `from`; durable only after the next `flush`. */

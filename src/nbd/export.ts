@@ -4,7 +4,7 @@
  */
 import type { Extent, VirtualDisk } from '../disk/virtual-disk.ts';
 import type { Clock } from '../model/ports.ts';
-import { promptWrites, type PromptDisk } from './prompt-writes.ts';
+import { promptWrites } from '../disk/prompt-writes.ts';
 
 /**
  * A promise, or undefined when the work is already done: the hot path then costs neither a promise nor a turn of the
@@ -60,20 +60,12 @@ export interface NbdExport {
   clientGone(client: ClientInfo): void;
 }
 
-/**
- * A disk that can sometimes read and write on this thread (raw files). `readNow` is false when it would have to wait.
- */
-interface MayActNow {
-  readNow?(into: Uint8Array, offset: number): boolean;
-  writeNow?(from: Uint8Array, offset: number): void;
-}
-
 export interface DiskExportOptions {
   /** Default: as the disk. */
   readOnly?: boolean;
   description?: string;
   /**
-   * With a clock, small writes are done on this thread where the disk can (prompt-writes.ts says at what risk).
+   * With a clock, small writes are done on this thread where the disk can (disk/prompt-writes.ts says at what risk).
    * Default: never.
    */
   promptWrites?: Pick<Clock, 'monotonic'>;
@@ -81,10 +73,10 @@ export interface DiskExportOptions {
 
 /** What `diskExport` needs: any VirtualDisk, or what wraps one. */
 export type ServedDisk =
-  Pick<VirtualDisk, 'virtualSize' | 'readOnly' | 'read' | 'write' | 'zero' | 'discard' | 'flush' | 'extents'> & MayActNow;
+  Pick<VirtualDisk, 'virtualSize' | 'readOnly' | 'read' | 'write' | 'zero' | 'discard' | 'flush' | 'extents' | 'readNow' | 'writeNow'>;
 
 /** Copying more than this out of the page cache would hold up the event loop. */
-const READ_NOW_BYTES_MAX = 1024 * 1024;
+export const READ_NOW_BYTES_MAX = 1024 * 1024;
 const ZEROES = new Uint8Array(1024 * 1024);
 
 /**
@@ -92,9 +84,8 @@ const ZEROES = new Uint8Array(1024 * 1024);
  * resolved, whoever sent it.
  */
 export function diskExport(name: string, disk: ServedDisk, options: DiskExportOptions = {}): NbdExport {
-  const isPrompt = options.promptWrites !== undefined && disk.writeNow !== undefined;
-  const write = isPrompt ? promptWrites(disk as PromptDisk, options.promptWrites!)
-    : (from: Uint8Array, offset: number) => disk.write(from, offset);
+  const writeNow = options.promptWrites === undefined ? () => false : promptWrites(disk, options.promptWrites);
+  const write = (from: Uint8Array, offset: number) => (writeNow(from, offset) ? undefined : disk.write(from, offset));
   const flushAfter = async (work: Promise<void>) => {
     await work;
     await disk.flush();

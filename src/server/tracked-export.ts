@@ -1,6 +1,6 @@
 /** A disk of a primary as the NBD server serves it: reads go to the disk, writes through tracking. */
 import type { DiskRecord, VmRecord } from '../model/records.ts';
-import type { ClientInfo, NbdExport } from '../nbd/export.ts';
+import { READ_NOW_BYTES_MAX, type ClientInfo, type NbdExport } from '../nbd/export.ts';
 import type { TrackedDisk } from '../tracking/tracked-disk.ts';
 
 /** The name of the export of a disk: `VM/0`, counted as the disks were added. */
@@ -22,8 +22,17 @@ export function trackedExport(name: string, record: DiskRecord, door: GuestDoor)
     name, description: record.path, size: record.virtualSize, readOnly: false, minimumBlockSize: 1, preferredBlockSize: 4096,
     // One tracked disk serves all connections, and its flush covers every write that was answered.
     multiConnection: true, canTrim: true,
-    read: (into, offset) => door.now()?.read(into, offset) ?? withDisk((disk) => disk.read(into, offset)),
-    write: (from, offset, { fua }) => withDisk((disk) => thenFlush(disk, disk.write(from, offset), fua)),
+    // Open disks take the short way: these two run for every request of a guest.
+    read: (into, offset) => {
+      const disk = door.now();
+      if (disk === null) return withDisk((opened) => opened.read(into, offset));
+      return into.length <= READ_NOW_BYTES_MAX && disk.readNow(into, offset) ? undefined : disk.read(into, offset);
+    },
+    write: (from, offset, { fua }) => {
+      const disk = door.now();
+      if (disk !== null && !fua) return disk.write(from, offset);
+      return withDisk((opened) => thenFlush(opened, opened.write(from, offset), fua));
+    },
     zero: (offset, length, { fua, mayDiscard }) => withDisk((disk) => thenFlush(disk,
       mayDiscard && disk.disk.discardReadsZero ? disk.discard(offset, length) : disk.zero(offset, length), fua)),
     trim: (offset, length, { fua }) => withDisk((disk) => thenFlush(disk, disk.discard(offset, length), fua)),

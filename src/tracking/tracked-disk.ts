@@ -15,6 +15,7 @@
 import type { LogRecord, LogWriter } from '../hrl/log-writer.ts';
 import { assertInside, type Extent, type VirtualDisk } from '../disk/virtual-disk.ts';
 import type { Clock } from '../model/ports.ts';
+import { promptWrites } from '../disk/prompt-writes.ts';
 import type { ChangeMap } from './change-map.ts';
 
 export interface TrackingHost {
@@ -60,6 +61,7 @@ export class TrackedDisk {
   readonly disk: VirtualDisk;
   #map: ChangeMap | null;
   #host: TrackingHost;
+  readonly #writeNow: (from: Uint8Array, offset: number) => boolean;
   #log: LogWriter | null = null;
   #queue: Operation[] = [];
   #admitting = false;
@@ -74,6 +76,7 @@ export class TrackedDisk {
     this.disk = disk;
     this.#map = map;
     this.#host = host;
+    this.#writeNow = promptWrites(disk, host.clock);
   }
 
   get map(): ChangeMap | null {
@@ -111,6 +114,11 @@ export class TrackedDisk {
 
   read(into: Uint8Array, offset: number): Promise<void> {
     return this.disk.read(into, offset);
+  }
+
+  /** As `VirtualDisk.readNow`. */
+  readNow(into: Uint8Array, offset: number): boolean {
+    return this.disk.readNow?.(into, offset) === true;
   }
 
   write(data: Uint8Array, offset: number): Promise<void> {
@@ -257,23 +265,42 @@ export class TrackedDisk {
       }
     }
     this.#inFlight.add(operation);
-    if (operation.blockers === 0) void this.#perform(operation);
+    if (operation.blockers === 0) this.#perform(operation);
   }
 
-  async #perform(operation: Operation): Promise<void> {
-    let failure: unknown = null;
+  /** A small write that is next is done here and now; without promises, because this runs for every guest write. */
+  #perform(operation: Operation): void {
+    let done = false;
+    if (operation.kind === 'write' && this.#host.lease() === null) {
+      try {
+        done = this.#writeNow(operation.data!, operation.offset);
+      } catch (failure) {
+        void this.#fail(operation, failure);
+        return;
+      }
+    }
+    if (!done) return void this.#performLater(operation);
+    operation.log?.finished(operation.record);
+    this.#end(operation, null);
+  }
+
+  async #performLater(operation: Operation): Promise<void> {
     try {
       const lease = this.#host.lease();
       if (lease !== null) await lease;
       if (operation.kind === 'write') await this.disk.write(operation.data!, operation.offset);
       else if (operation.kind === 'zero') await this.disk.zero(operation.offset, operation.length);
       else await this.disk.discard(operation.offset, operation.length);
-      operation.log?.finished(operation.record);
     } catch (cause) {
-      failure = cause ?? new Error('the disk write failed');
-      await this.#logWhatIsThere(operation);
+      return this.#fail(operation, cause);
     }
-    this.#end(operation, failure);
+    operation.log?.finished(operation.record);
+    this.#end(operation, null);
+  }
+
+  async #fail(operation: Operation, cause: unknown): Promise<void> {
+    await this.#logWhatIsThere(operation);
+    this.#end(operation, cause ?? new Error('the disk write failed'));
   }
 
   /**
@@ -298,7 +325,7 @@ export class TrackedDisk {
   #end(operation: Operation, failure: unknown): void {
     this.#inFlight.delete(operation);
     for (const dependent of operation.dependents) {
-      if (--dependent.blockers === 0) void this.#perform(dependent);
+      if (--dependent.blockers === 0) this.#perform(dependent);
     }
     this.#open.delete(operation);
     this.#host.activity(this);

@@ -30,6 +30,25 @@ test('R3: whatever overlaps, the log replayed in its order makes the disk', asyn
   }), { numRuns: 40 });
 });
 
+const pages = fc.array(fc.record({
+  page: fc.nat(40), pages: fc.constantFrom(1, 1, 2, 16, 17, 20), zero: fc.boolean(), pauseMs: fc.constantFrom(0, 0, 0, 1, 3),
+}), { minLength: 2, maxLength: 30 });
+
+test('R3: the same where some writes are done at once and others, started before them, are still under way', async () => {
+  await fc.assert(fc.asyncProperty(pages, fc.nat(), async (list, seed) => {
+    const rig = await TrackingRig.begun(seed);
+    const under: Promise<void>[] = [];
+    for (const [index, { page, pages: count, zero, pauseMs }] of list.entries()) {
+      const [offset, length] = [page * 4096, count * 4096];
+      under.push(zero ? rig.vm.disk('d0').zero(offset, length) : rig.write('d0', offset, index + 1, length));
+      if (pauseMs > 0) await rig.scheduler.pass(pauseMs);
+    }
+    await rig.during(Promise.all(under));
+    const closed = await rig.switchLog();
+    assert.ok(Buffer.compare((await rig.replay([closed])).d0!, rig.diskBytes('d0')) === 0);
+  }), { numRuns: 40 });
+});
+
 /** A disk whose next write fails after half of it has reached the file. */
 function halfWritten(rig: TrackingRig, readable: boolean): void {
   let broken = false;

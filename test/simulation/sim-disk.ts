@@ -20,6 +20,13 @@ export function simDisk(volume: SimVolume, file: OpenFile, size: number): Virtua
       assertInside(disk, offset, from.length);
       await file.write([from], offset);
     },
+    // As a file of this machine does, into the page cache at once; what it is asked later goes the long way.
+    writeNow(from, offset) {
+      assertInside(disk, offset, from.length);
+      if (!volume.scheduler.dice.chance(0.7)) return false;
+      volume.edit(file.path, from, offset);
+      return true;
+    },
     zero: (offset, length) => file.write([new Uint8Array(length)], offset),
     discard: (offset, length) => file.write([new Uint8Array(length)], offset),
     flush: () => file.datasync(),

@@ -74,7 +74,7 @@ class Inode {
 export class SimVolume {
   #names = new Map<string, Inode>();
   #durableNames = new Map<string, Inode>();
-  #scheduler: Scheduler;
+  readonly scheduler: Scheduler;
   #inodes = 0;
   /** Bytes that may still be written; then ENOSPC. */
   freeBytes = Number.MAX_SAFE_INTEGER;
@@ -82,18 +82,18 @@ export class SimVolume {
   fault: { path: RegExp; operation: 'write' | 'read' | 'datasync'; errno: string } | null = null;
 
   constructor(scheduler: Scheduler) {
-    this.#scheduler = scheduler;
+    this.scheduler = scheduler;
   }
 
   loseCache(): void {
-    const { dice } = this.#scheduler;
+    const { dice } = this.scheduler;
     const folders = new Set([...this.#names.keys(), ...this.#durableNames.keys()].map(folderOf));
     const after = new Map<string, Inode>();
     for (const folder of folders) {
       const names = dice.chance(0.5) ? this.#names : this.#durableNames;
       for (const [path, inode] of names) if (folderOf(path) === folder) after.set(path, inode);
     }
-    for (const inode of new Set(after.values())) inode.loseCache(this.#scheduler);
+    for (const inode of new Set(after.values())) inode.loseCache(this.scheduler);
     this.#names = after;
     this.#durableNames = new Map(after);
   }
@@ -111,7 +111,7 @@ export class SimVolume {
 
   /** Changes a file behind everybody's back. */
   edit(path: string, bytes: Uint8Array, position: number): void {
-    this.#names.get(path)!.write(bytes, position, this.#scheduler.now);
+    this.#names.get(path)!.write(bytes, position, this.scheduler.now);
   }
 
   paths(): string[] {
@@ -120,7 +120,7 @@ export class SimVolume {
 
   makeFile(path: string, contents: Uint8Array): void {
     const inode = new Inode(++this.#inodes);
-    inode.write(contents, 0, this.#scheduler.now);
+    inode.write(contents, 0, this.scheduler.now);
     inode.sync();
     this.#names.set(path, inode);
     this.#durableNames.set(path, inode);
@@ -129,7 +129,7 @@ export class SimVolume {
   /** The volume as one process sees it. */
   mount(life: Life): Files {
     const later = <T>(work: () => T): Promise<T> => new Promise((resolve, reject) => {
-      this.#scheduler.soon(OPERATION_MS, life, () => {
+      this.scheduler.soon(OPERATION_MS, life, () => {
         try {
           resolve(work());
         } catch (error) {
@@ -189,7 +189,7 @@ export class SimVolume {
           const growth = Math.max(0, at + bytes.length - file.size);
           if (growth > this.freeBytes) throw fail('ENOSPC', path);
           this.freeBytes -= growth;
-          file.write(bytes, at, this.#scheduler.now);
+          file.write(bytes, at, this.scheduler.now);
           at += bytes.length;
         }
       }),
@@ -197,7 +197,7 @@ export class SimVolume {
         check('datasync');
         file.sync();
       }),
-      truncate: (size) => later(() => file.resize(size, this.#scheduler.now)),
+      truncate: (size) => later(() => file.resize(size, this.scheduler.now)),
       size: () => later(() => file.size),
       close: () => later(() => undefined),
     };

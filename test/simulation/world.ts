@@ -115,8 +115,10 @@ export class World {
     const { tracked } = this;
     if (tracked === null) return;
     const disk = this.dice.between(0, DISKS.length - 1);
-    const sectors = this.dice.between(1, 8);
-    const offset = this.dice.between(0, DISK_BYTES / SECTOR - sectors) * SECTOR;
+    // Whole pages are written at once where the disk can, other writes go the long way.
+    const sectors = this.dice.chance(0.5) ? 8 : this.dice.between(1, 8);
+    const unit = sectors === 8 ? 8 : 1;
+    const offset = this.dice.between(0, (DISK_BYTES / SECTOR - sectors) / unit) * unit * SECTOR;
     const zero = this.dice.chance(0.15);
     const { data, answered } = this.history.ask(disk, offset, sectors * SECTOR, this.scheduler.now, zero);
     const target = tracked.disk(DISKS[disk]!);

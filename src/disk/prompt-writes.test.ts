@@ -6,17 +6,18 @@ function setUp() {
   const calls: string[] = [];
   const time = { now: 0, writeMs: 0.01 };
   const disk = {
-    write: async () => void calls.push('pool'),
     writeNow: () => {
       calls.push('now');
       time.now += time.writeMs;
+      return true;
     },
   };
   const write = promptWrites(disk, { monotonic: () => time.now });
   const how = (length = 4096, offset = 0) => {
+    const before = calls.length;
     const done = write(Buffer.alloc(length), offset);
-    assert.equal(done === undefined, calls.at(-1) === 'now');
-    return calls.at(-1);
+    assert.equal(done, calls.length > before);
+    return done ? 'now' : 'pool';
   };
   return { time, how };
 }
@@ -52,6 +53,12 @@ test('what the file system refuses is thrown', () => {
   const writeNow = () => {
     throw Object.assign(new Error('full'), { code: 'ENOSPC' });
   };
-  const write = promptWrites({ write: async () => undefined, writeNow }, { monotonic: () => 0 });
+  const write = promptWrites({ writeNow }, { monotonic: () => 0 });
   assert.throws(() => write(Buffer.alloc(4096), 0), { code: 'ENOSPC' });
+});
+
+test('a disk that cannot, or does not want to, leaves it to the thread pool', () => {
+  const clock = { monotonic: () => 0 };
+  assert.equal(promptWrites({}, clock)(Buffer.alloc(4096), 0), false);
+  assert.equal(promptWrites({ writeNow: () => false }, clock)(Buffer.alloc(4096), 0), false);
 });

@@ -4,12 +4,8 @@
  * So a slow write sends the ones after it to the thread pool, for ten times as long as it took: whatever the disk does,
  * slow writes hold up the process for at most a tenth of the time.
  */
-import type { VirtualDisk } from '../disk/virtual-disk.ts';
+import type { VirtualDisk } from './virtual-disk.ts';
 import type { Clock } from '../model/ports.ts';
-import type { Done } from './export.ts';
-
-/** A disk that can write on this thread (raw files). */
-export type PromptDisk = Pick<VirtualDisk, 'write'> & { writeNow(from: Uint8Array, offset: number): void };
 
 /** Larger ones gain from being copied on another core. */
 const PROMPT_BYTES_MAX = 64 * 1024;
@@ -19,18 +15,23 @@ const PAGE_BYTES = 4096;
 const SLOW_MS = 5;
 const REST_PER_SLOWNESS = 10;
 
+/**
+ * A function that writes on this thread and says true, or does nothing and says false: then use `write`. It throws what
+ * `write` would reject with.
+ */
 export function promptWrites(
-  disk: PromptDisk, clock: Pick<Clock, 'monotonic'>,
-): (from: Uint8Array, offset: number) => Done {
+  disk: Pick<VirtualDisk, 'writeNow'>, clock: Pick<Clock, 'monotonic'>,
+): (from: Uint8Array, offset: number) => boolean {
+  if (disk.writeNow === undefined) return () => false;
   let restUntil = -Infinity;
   return (from, offset) => {
     const isAligned = offset % PAGE_BYTES === 0 && from.length % PAGE_BYTES === 0;
-    if (from.length > PROMPT_BYTES_MAX || !isAligned) return disk.write(from, offset);
+    if (from.length > PROMPT_BYTES_MAX || !isAligned) return false;
     const start = clock.monotonic();
-    if (start < restUntil) return disk.write(from, offset);
-    disk.writeNow(from, offset);
+    if (start < restUntil) return false;
+    const done = disk.writeNow!(from, offset);
     const end = clock.monotonic();
     if (end - start > SLOW_MS) restUntil = end + REST_PER_SLOWNESS * (end - start);
-    return undefined;
+    return done;
   };
 }
