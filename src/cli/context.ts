@@ -21,6 +21,8 @@ export interface ServeOptions {
   http: { host: string; port: number };
   /** This host's name towards its peers; null = the machine's. */
   name: string | null;
+  /** Where disks are served over TCP too; `clients` are fingerprints of certificates, none means plain NBD. */
+  nbd?: { host: string; port: number; clients: string[] };
 }
 
 export interface RunningServer {
@@ -28,6 +30,8 @@ export interface RunningServer {
   readonly peerAddress: string;
   readonly httpAddress: string;
   readonly socketPath: string;
+  /** HOST:PORT; null or absent when NBD is served on the Unix socket alone. */
+  readonly nbdAddress?: string | null;
   /** Settles when the server has ended by itself; rejects with the reason. */
   readonly ended: Promise<void>;
   /** Seals the disks and ends. */

@@ -8,25 +8,32 @@ interface NbdAddress {
   socket: string | null;
   host: string;
   port: string;
+  tls: boolean;
 }
+
+/** Where the client's certificate is looked for: ca-cert.pem, client-cert.pem, client-key.pem (docs/protocol/nbd.md). */
+const CERTIFICATES = '/etc/pki/understudy';
 
 /** Null for what is not an NBD URI of a Unix socket or of TCP. */
 export function parseNbdUri(uri: string): NbdAddress | null {
-  const match = /^nbd(\+unix)?:\/\/([^/?]*)\/?([^?]*)(?:\?(.*))?$/.exec(uri);
+  const match = /^nbd(s)?(\+unix)?:\/\/([^/?]*)\/?([^?]*)(?:\?(.*))?$/.exec(uri);
   if (match === null) return null;
-  const [, unix, authority = '', name = '', query = ''] = match;
+  const [, tls, unix, authority = '', name = '', query = ''] = match;
   const exportName = decodeURIComponent(name);
   if (unix !== undefined) {
     const socket = new URLSearchParams(query).get('socket');
-    return socket === null ? null : { exportName, socket, host: '', port: '' };
+    return socket === null ? null : { exportName, socket, host: '', port: '', tls: tls !== undefined };
   }
   const [, host = '', port = '10809'] = /^(\[[^\]]*\]|[^:]*)(?::(\d+))?$/.exec(authority) ?? [];
-  return { exportName, socket: null, host: host.replace(/^\[|\]$/g, ''), port };
+  return { exportName, socket: null, host: host.replace(/^\[|\]$/g, ''), port, tls: tls !== undefined };
 }
 
 /** Options for a QEMU command line, one disk after another. */
 export function qemuLines(uris: readonly string[]): string {
-  return uris
+  const secured = uris.some((uri) => parseNbdUri(uri)?.tls === true);
+  // Both certificates are their own issuers, which QEMU's check of the files would not expect.
+  const credentials = `-object tls-creds-x509,id=understudy,endpoint=client,dir=${CERTIFICATES},sanity-check=off \\\n`;
+  return (secured ? credentials : '') + uris
     .map((uri, index) => {
       const address = parseNbdUri(uri);
       if (address === null) return `# ${uri}: no line for this kind of address`;
@@ -34,7 +41,7 @@ export function qemuLines(uris: readonly string[]): string {
         address.socket === null
           ? `server.type=inet,server.host=${comma(address.host)},server.port=${address.port}`
           : `server.type=unix,server.path=${comma(address.socket)}`;
-      const node = `driver=nbd,node-name=disk${index},${server},export=${comma(address.exportName)}`;
+      const node = `driver=nbd,node-name=disk${index},${server},export=${comma(address.exportName)}${address.tls ? ',tls-creds=understudy' : ''}`;
       return (
         `-blockdev ${quoted(`${node},reconnect-delay=${RECONNECT_SECONDS},discard=unmap,cache.direct=on`)} \\\n` +
         `-device virtio-blk-pci,drive=disk${index}`
@@ -56,7 +63,7 @@ export function libvirtLines(uris: readonly string[]): string {
       return [
         `<disk type='network' device='disk'>`,
         `  <driver name='qemu' type='raw' cache='none' discard='unmap'/>`,
-        `  <source protocol='nbd' name='${xml(address.exportName)}'>`,
+        `  <source protocol='nbd' name='${xml(address.exportName)}'${address.tls ? " tls='yes'" : ''}>`,
         `    ${host}`,
         `    <reconnect delay='${RECONNECT_SECONDS}'/>`,
         `  </source>`,

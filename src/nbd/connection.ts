@@ -19,7 +19,7 @@ import { Haggling, type Attach, type ExportCatalogue } from './haggling.ts';
 import { Inbox, SPILL } from './inbox.ts';
 import type { NbdLimits } from './limits.ts';
 import { Outbox } from './outbox.ts';
-import { readInto } from './read-into.ts';
+import { readByEvents, readInto } from './read-into.ts';
 import type { SlabPool } from './slab-pool.ts';
 import { Transmission } from './transmission.ts';
 
@@ -56,8 +56,11 @@ export class Connection {
   readonly #startedAt: number;
   readonly #resolveDone: () => void;
 
-  /** `accepted` is a paused socket; `now` is monotonic. */
-  constructor(accepted: Socket, id: number, now: number, ports: ConnectionPorts) {
+  /**
+   * `accepted` is a paused socket; `now` is monotonic. `secured`: greeting and client flags are exchanged already, and the socket
+   * is one of TLS (tls-door.ts).
+   */
+  constructor(accepted: Socket, id: number, now: number, ports: ConnectionPorts, secured: Haggling | null = null) {
     const { pool, limits, catalogue } = ports;
     const finished = Promise.withResolvers<void>();
     this.done = finished.promise;
@@ -65,10 +68,10 @@ export class Connection {
     this.#ports = ports;
     this.#startedAt = this.#movedAt = now;
     this.#inbox = new Inbox(pool);
-    this.#haggling = new Haggling(catalogue, limits);
+    this.#haggling = secured ?? new Haggling(catalogue, limits);
     const { remoteAddress, remotePort } = accepted;
     this.client = { id, address: remoteAddress === undefined ? 'unix' : `${remoteAddress}:${remotePort}` };
-    this.#socket = readInto(accepted, {
+    this.#socket = (secured === null ? readInto : readByEvents)(accepted, {
       target: () => (this.#isReading ? this.#inbox.target() : SPILL),
       received: (count, from) => this.#received(count, from),
     });
@@ -76,7 +79,8 @@ export class Connection {
     this.#socket.on('error', (error) => this.#explain(`the connection broke: ${messageOf(error)}`, false));
     this.#socket.on('end', () => this.#peerEnded());
     this.#socket.on('close', () => this.#closed());
-    this.#socket.write(encodeGreeting(NBD_HANDSHAKE_FLAG.FIXED_NEWSTYLE | NBD_HANDSHAKE_FLAG.NO_ZEROES));
+    if (secured === null) this.#socket.write(encodeGreeting(NBD_HANDSHAKE_FLAG.FIXED_NEWSTYLE | NBD_HANDSHAKE_FLAG.NO_ZEROES));
+    else this.#phase = 'options';
   }
 
   get exportName(): string | null {

@@ -191,3 +191,27 @@ test('endless options close the connection', () => {
   for (let i = 0; i < 10; i += 1) assert.equal(session.option(NBD_OPT.LIST, Buffer.alloc(0)).kind, 'reply');
   assert.deepEqual(session.option(NBD_OPT.LIST, Buffer.alloc(0)), { kind: 'close', replies: [], reason: 'more than 10 options' });
 });
+
+test('with TLS demanded, nothing is answered before it, and the rest after it only to whom it may', () => {
+  const catalogue = { find: () => plain, list: () => [plain.name] };
+  const required = () => {
+    const result = new Haggling(catalogue, { options: 10, payloadBytes: 32 * MIB }, 'required');
+    assert.equal(result.clientFlags(NBD_CLIENT_FLAG.FIXED_NEWSTYLE), null);
+    return result;
+  };
+  const one = required();
+  for (const option of [NBD_OPT.LIST, NBD_OPT.GO, NBD_OPT.STRUCTURED_REPLY, 99]) {
+    assert.deepEqual(types(one.option(option, go('vm/disk0'))), [NBD_REP.ERR_TLS_REQD]);
+  }
+  assert.equal(one.option(NBD_OPT.EXPORT_NAME, Buffer.from('vm/disk0')).kind, 'close');
+  assert.equal(one.option(NBD_OPT.STARTTLS, Buffer.alloc(0)).kind, 'start-tls');
+  one.secured(null);
+  assert.deepEqual(types(one.option(NBD_OPT.STARTTLS, Buffer.alloc(0))), [NBD_REP.ERR_INVALID]);
+  assert.equal(one.option(NBD_OPT.GO, go('vm/disk0')).kind, 'attach');
+  const refused = required();
+  refused.secured('not you');
+  assert.deepEqual(types(refused.option(NBD_OPT.LIST, Buffer.alloc(0))), [NBD_REP.ERR_POLICY]);
+  assert.equal(refused.option(NBD_OPT.EXPORT_NAME, Buffer.from('vm/disk0')).kind, 'close');
+  assert.equal(refused.option(NBD_OPT.ABORT, Buffer.alloc(0)).kind, 'close');
+  assert.deepEqual(types(haggling().option(NBD_OPT.STARTTLS, Buffer.alloc(0))), [NBD_REP.ERR_UNSUP], 'without TLS there is none');
+});

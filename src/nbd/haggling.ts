@@ -30,6 +30,8 @@ export interface Attach {
 export type HaggleStep =
   | { kind: 'reply'; replies: Buffer[] }
   | { kind: 'attach'; attach: Attach }
+  /** The client may begin with the TLS handshake once the replies are sent. */
+  | { kind: 'start-tls'; replies: Buffer[] }
   | { kind: 'close'; replies: Buffer[]; reason: string };
 
 /** The only context there is; ids are the server's choice. */
@@ -44,10 +46,23 @@ export class Haggling {
   /** The export for which `base:allocation` was selected last; a selection for another export replaces it. */
   #contextOf: string | null = null;
   #options = 0;
+  #tls: 'none' | 'required' | 'on';
+  /** Why the client gets nothing although it speaks TLS; null when it may. */
+  #refusal: string | null = null;
 
-  constructor(catalogue: ExportCatalogue, limits: { options: number; payloadBytes: number }) {
+  /** `tls: 'required'`: nothing is answered before STARTTLS; call `secured` after the handshake. */
+  constructor(
+    catalogue: ExportCatalogue, limits: { options: number; payloadBytes: number }, tls: 'none' | 'required' = 'none',
+  ) {
     this.#catalogue = catalogue;
     this.#limits = limits;
+    this.#tls = tls;
+  }
+
+  /** TLS is on. With a refusal every option but ABORT is answered with it. */
+  secured(refusal: string | null): void {
+    this.#tls = 'on';
+    this.#refusal = refusal;
   }
 
   /** The four bytes after the greeting. Returns why the connection must be closed, or null. */
@@ -63,6 +78,8 @@ export class Haggling {
   option(option: number, data: Buffer): HaggleStep {
     this.#options += 1;
     if (this.#options > this.#limits.options) return close(`more than ${this.#limits.options} options`);
+    const guarded = this.#guarded(option, data);
+    if (guarded !== null) return guarded;
     if (option === NBD_OPT.EXPORT_NAME) return this.#exportName(data);
     if (!this.#fixedNewstyle) return close(`option ${option} without fixed newstyle`);
     switch (option) {
@@ -83,6 +100,21 @@ export class Haggling {
       default:
         return reply(encodeOptionError(option, NBD_REP.ERR_UNSUP, `option ${option} is not supported`));
     }
+  }
+
+  /** The answer that TLS demands, or null where it demands none. */
+  #guarded(option: number, data: Buffer): HaggleStep | null {
+    if (option === NBD_OPT.ABORT || (this.#tls === 'required' && !this.#fixedNewstyle)) return null;
+    const reason = this.#tls === 'required' ? 'this server speaks TLS only: begin with STARTTLS' : this.#refusal;
+    if (option === NBD_OPT.STARTTLS && this.#tls !== 'none') {
+      if (this.#tls === 'on') return invalid(option, 'TLS is on already');
+      if (data.length > 0) return invalid(option, `${data.length} bytes of data, expected none`);
+      return { kind: 'start-tls', replies: [encodeOptionReply(option, NBD_REP.ACK)] };
+    }
+    if (reason === null) return null;
+    // It has no error reply.
+    if (option === NBD_OPT.EXPORT_NAME) return close(reason);
+    return reply(encodeOptionError(option, this.#tls === 'required' ? NBD_REP.ERR_TLS_REQD : NBD_REP.ERR_POLICY, reason));
   }
 
   #list(): HaggleStep {

@@ -38,10 +38,12 @@ export class ScriptedClient {
     });
     socket.on('end', () => socket.end());
     socket.on('error', () => undefined);
-    this.closed = once(socket, 'close').then(() => {
+    // Not `once` of node:events, which rejects for a reset.
+    this.closed = new Promise((resolve) => socket.once('close', () => {
       this.#isClosed = true;
       this.#wake?.();
-    });
+      resolve();
+    }));
   }
 
   static async open(path: string): Promise<ScriptedClient> {

@@ -2,15 +2,18 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { messageOf } from '../model/errors.ts';
 import type { Clock, Logger } from '../model/ports.ts';
 import { Connection } from './connection.ts';
 import type { NbdExport } from './export.ts';
+import { Haggling } from './haggling.ts';
 import { LARGE_PAYLOAD_BYTES } from './inbox.ts';
 import { NBD_LIMITS, type NbdLimits } from './limits.ts';
 import { SlabPool } from './slab-pool.ts';
+import { startTls, type NbdTls } from './tls-door.ts';
 import { listenError, listenUnix } from './unix-socket.ts';
 
-export type NbdAddress = { kind: 'unix'; path: string } | { kind: 'tcp'; host: string; port: number };
+export type NbdAddress = { kind: 'unix'; path: string } | { kind: 'tcp'; host: string; port: number; tls?: boolean };
 
 export interface NbdServerOptions {
   /** Looked up for each handshake, so exports may come and go. Undefined: there is no such export. */
@@ -28,7 +31,7 @@ const DRAIN_MS_DEFAULT = 5000;
 export function nbdUri(address: NbdAddress, exportName: string): string {
   const name = encodeURIComponent(exportName);
   if (address.kind === 'unix') return `nbd+unix:///${name}?socket=${encodeURIComponent(address.path).replaceAll('%2F', '/')}`;
-  return `nbd://${address.host.includes(':') ? `[${address.host}]` : address.host}:${address.port}/${name}`;
+  return `nbd${address.tls === true ? 's' : ''}://${address.host.includes(':') ? `[${address.host}]` : address.host}:${address.port}/${name}`;
 }
 
 export class NbdServer {
@@ -37,6 +40,8 @@ export class NbdServer {
   readonly #pool: SlabPool;
   readonly #servers = new Map<Server, NbdAddress>();
   readonly #connections = new Set<Connection>();
+  /** TCP clients that do not speak TLS yet. */
+  readonly #atTheDoor = new Set<Socket>();
   readonly #stopped = new AbortController();
   #nextClient = 1;
   #isWatching = false;
@@ -58,15 +63,18 @@ export class NbdServer {
     this.#listening(server, { kind: 'unix', path });
   }
 
-  /** Port 0 takes a free one. NBD has no authentication here: listen on loopback or a private network only. */
-  async listenTcp(host: string, port: number): Promise<void> {
-    const server = this.#newServer();
+  /**
+   * Port 0 takes a free one. Without `tls` there is neither secrecy nor authentication: for loopback only. With it nothing is
+   * served before TLS, and to nobody whom it refuses.
+   */
+  async listenTcp(host: string, port: number, tls: NbdTls | null = null): Promise<void> {
+    const server = this.#newServer(tls);
     const listening = once(server, 'listening');
     server.listen(port, host);
     await listening.catch((error: unknown) => {
       throw listenError(`${host}:${port}`, error);
     });
-    this.#listening(server, { kind: 'tcp', host, port: (server.address() as AddressInfo).port });
+    this.#listening(server, { kind: 'tcp', host, port: (server.address() as AddressInfo).port, tls: tls !== null });
   }
 
   /** Where clients may connect, in the order of the calls to `listen…`. */
@@ -97,6 +105,7 @@ export class NbdServer {
   async close(options: { drainMs?: number } = {}): Promise<{ unfinished: number }> {
     const closed = [...this.#servers.keys()].map((server) => once(server.close(), 'close'));
     this.#servers.clear();
+    for (const socket of this.#atTheDoor) socket.destroy();
     const result = await this.#drain([...this.#connections], 'the server is closing', options.drainMs ?? DRAIN_MS_DEFAULT);
     this.#stopped.abort(new Error('the NBD server is closed'));
     await Promise.all(closed);
@@ -114,11 +123,11 @@ export class NbdServer {
     return { unfinished: connections.reduce((sum, connection) => sum + connection.executing, 0) };
   }
 
-  #newServer(): Server {
+  #newServer(tls: NbdTls | null = null): Server {
     // Paused, because connections read into their own memory (read-into.ts); half-open, because replies follow the
     // client's last byte.
     const options = { pauseOnConnect: true, allowHalfOpen: true, noDelay: true, keepAlive: true };
-    return createServer(options, (socket) => this.#accept(socket));
+    return createServer(options, (socket) => this.#accept(socket, tls));
   }
 
   #listening(server: Server, address: NbdAddress): void {
@@ -129,19 +138,51 @@ export class NbdServer {
     });
   }
 
-  #accept(socket: Socket): void {
-    const { log, clock, exports, list } = this.#options;
-    if (this.#connections.size >= this.#limits.connections) {
-      log.warn({ connections: this.#connections.size }, 'an NBD client was turned away: too many connections');
+  #accept(socket: Socket, tls: NbdTls | null): void {
+    const { log, clock } = this.#options;
+    const connections = this.#connections.size + this.#atTheDoor.size;
+    if (connections >= this.#limits.connections) {
+      log.warn({ connections }, 'an NBD client was turned away: too many connections');
       socket.destroy();
-      return;
+    } else if (tls === null) {
+      this.#connect(socket, clock.monotonic(), null);
+    } else {
+      void this.#secure(socket, tls);
     }
+  }
+
+  #connect(socket: Socket, acceptedAt: number, secured: Haggling | null): void {
+    const { log, exports, list } = this.#options;
     const ports = { catalogue: { find: exports, list }, pool: this.#pool, limits: this.#limits, log };
-    const connection = new Connection(socket, this.#nextClient, clock.monotonic(), ports);
+    const connection = new Connection(socket, this.#nextClient, acceptedAt, ports, secured);
     this.#nextClient += 1;
     this.#connections.add(connection);
     void connection.done.then(() => this.#connections.delete(connection));
     if (!this.#isWatching) void this.#watch();
+  }
+
+  /** Never rejects: what a client does wrong here is one line in the log. */
+  async #secure(socket: Socket, tls: NbdTls): Promise<void> {
+    const { log, clock, exports, list } = this.#options;
+    const acceptedAt = clock.monotonic();
+    const address = `${socket.remoteAddress}:${socket.remotePort}`;
+    const { handshakeMs, optionBytes } = this.#limits;
+    const over = new AbortController();
+    this.#atTheDoor.add(socket);
+    // Whatever breaks it is told by the reads; this keeps a late error from being thrown at the process.
+    socket.on('error', () => undefined);
+    clock.sleep(handshakeMs, over.signal).then(() => socket.destroy(new Error(`no TLS within ${handshakeMs} ms`)), () => undefined);
+    try {
+      const haggling = new Haggling({ find: exports, list }, this.#limits, 'required');
+      const secured = await startTls(socket, tls, haggling, optionBytes);
+      this.#connect(secured, acceptedAt, haggling);
+    } catch (error) {
+      log.warn({ client: { address }, reason: messageOf(error) }, 'an NBD client was not let in');
+      socket.destroySoon();
+    } finally {
+      over.abort();
+      this.#atTheDoor.delete(socket);
+    }
   }
 
   /** Looks at the time limits while there are connections. */

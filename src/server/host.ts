@@ -27,6 +27,7 @@ import { ResyncQueue } from '../resync/resync-queue.ts';
 import { holdDataFolder, type DataLease } from './data-lease.ts';
 import { readMachine, type HostParts, type Machine } from './host-parts.ts';
 import { LinkPool } from './link-pool.ts';
+import { checkNbdOverTcp, nbdTls, reachableAs, type NbdOverTcp } from './nbd-over-tcp.ts';
 import { Slots } from './slots.ts';
 import { exportName, trackedExport } from './tracked-export.ts';
 
@@ -34,6 +35,8 @@ export interface HostOptions {
   dataFolder: string;
   name: string | null;
   peer: { host: string; port: number };
+  /** Without it disks are served on the Unix socket alone. */
+  nbd?: NbdOverTcp;
 }
 
 export class Host {
@@ -108,6 +111,7 @@ export class Host {
   /** Opens the data folder, takes up everything a stop or a crash has left, and serves. */
   static async start(parts: HostParts, options: HostOptions): Promise<Host> {
     const { dataFolder } = options;
+    if (options.nbd !== undefined) checkNbdOverTcp(options.nbd);
     await makeDataFolder(dataFolder);
     const machine = await readMachine(parts.bootIdFile);
     const name = options.name ?? machine.hostName;
@@ -205,6 +209,13 @@ export class Host {
     return nbdUri(this.nbd.address()[0]!, exportName(vm, index));
   }
 
+  /** Null when NBD is not served over TCP. */
+  tcpUri(vm: VmRecord, index: number): string | null {
+    const address = this.nbd.address().find(({ kind }) => kind === 'tcp');
+    if (address?.kind !== 'tcp') return null;
+    return nbdUri({ ...address, host: reachableAs(address.host, this.name) }, exportName(vm, index));
+  }
+
   async #begin(options: HostOptions): Promise<void> {
     await this.replicas.start();
     this.replicaResync.start();
@@ -226,6 +237,7 @@ export class Host {
       }
     }
     await this.nbd.listenUnix(`${this.dataFolder}/nbd.sock`);
+    if (options.nbd !== undefined) await this.nbd.listenTcp(options.nbd.host, options.nbd.port, nbdTls(options.nbd, this.identity));
   }
 
   #guestCame(vmId: string, client: number): void {

@@ -16,6 +16,8 @@ export interface RunningServer {
   readonly peerAddress: string;
   readonly httpAddress: string;
   readonly socketPath: string;
+  /** HOST:PORT; null when NBD is served on the Unix socket alone. */
+  readonly nbdAddress: string | null;
   /** Rejects when the server ends by itself. */
   readonly ended: Promise<void>;
   close(): Promise<void>;
@@ -34,6 +36,7 @@ export async function serve(parts: HostParts, options: ServeOptions, version: st
       peerAddress: `${family === 'IPv6' ? `[${address}]` : address}:${port}`,
       httpAddress: http.address,
       socketPath: api.address,
+      nbdAddress: nbdAddressOf(host),
       ended: new Promise(() => {}),
       async close() {
         for (const listener of opened) await listener.close();
@@ -45,4 +48,10 @@ export async function serve(parts: HostParts, options: ServeOptions, version: st
     await host.close();
     throw error;
   }
+}
+
+function nbdAddressOf(host: Host): string | null {
+  const tcp = host.nbd.address().find(({ kind }) => kind === 'tcp');
+  if (tcp?.kind !== 'tcp') return null;
+  return `${tcp.host.includes(':') ? `[${tcp.host}]` : tcp.host}:${tcp.port}`;
 }

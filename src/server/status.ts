@@ -18,6 +18,7 @@ export function vmShape(host: Host, vm: VmRecord): Vm {
     disks: vm.disks.map((disk, index) => ({
       path: disk.path, format: disk.format, virtualSize: disk.virtualSize,
       uri: vm.side === 'primary' && vm.attach !== 'stopped' ? host.uri(vm, index) : null,
+      tcpUri: vm.side === 'primary' && vm.attach !== 'stopped' ? host.tcpUri(vm, index) : null,
     })),
   };
 }

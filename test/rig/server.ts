@@ -14,9 +14,12 @@ export class TestServer {
   peerPort = 0;
   httpAddress = '';
   log = '';
+  readonly #more: string[];
   #child: ChildProcess | null = null;
 
-  constructor(name: string, data: string, env: Record<string, string> = {}) {
+  /** `more`: further words of `serve`. */
+  constructor(name: string, data: string, env: Record<string, string> = {}, more: string[] = []) {
+    this.#more = more;
     this.name = name;
     this.data = data;
     this.env = env;
@@ -26,7 +29,7 @@ export class TestServer {
   /** Resolves at its ready line; rejects with what it said when it ends before. A restart takes the same port again. */
   async start(): Promise<void> {
     const child = spawn(UNDERSTUDY, ['serve', '--data', this.data, '--peer', `127.0.0.1:${this.peerPort}`, '--http', '127.0.0.1:0',
-      '--name', this.name], { env: { ...process.env, ...this.env }, stdio: ['ignore', 'pipe', 'pipe'] });
+      '--name', this.name, ...this.#more], { env: { ...process.env, ...this.env }, stdio: ['ignore', 'pipe', 'pipe'] });
     this.#child = child;
     child.stderr.on('data', (data: Buffer) => (this.log += data.toString()));
     let said = '';

@@ -11,7 +11,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { test, type TestContext } from 'node:test';
 import { Pair } from '../rig/pair.ts';
 import { kill9, mustRun, run, temporaryFolder } from '../rig/program.ts';
-import { TestServer } from '../rig/server.ts';
+import { TestServer, UNDERSTUDY } from '../rig/server.ts';
 import { answerInside } from './resync-rig.ts';
 
 const ROOT = process.getuid?.() === 0;
@@ -169,6 +169,36 @@ test('disks', async (t) => {
     await primary.start();
     await refused(primary, ['vm', 'attach', 'gone'], { code: 'DISK_NOT_FOUND', exit: 2, says: /gone\.raw/ });
     assert.equal((await primary.json<{ attached: boolean }>('vm', 'show', pair.vm)).attached, true);
+  });
+});
+
+test('disks over TCP', async (t) => {
+  const folder = await temporaryFolder(t);
+  const data = join(folder, 'data');
+  const serveAt = (...words: string[]) => run(UNDERSTUDY, ['serve', '--data', data, '--peer', '127.0.0.1:0', '--http', '127.0.0.1:0', ...words]);
+
+  await t.test('other addresses than loopback need TLS, and nothing is made before that is clear', async () => {
+    const open = await serveAt('--nbd', '0.0.0.0:0');
+    assert.equal(open.status, 2);
+    assert.match(open.stderr, /^understudy: NBD_NEEDS_TLS: NBD at 0\.0\.0\.0:0 would give every disk .*\n→ .*--nbd-client FINGERPRINT.*127\.0\.0\.1/);
+    assert.equal(existsSync(data), false);
+    const client = await serveAt('--nbd-client', WRONG_FINGERPRINT);
+    assert.deepEqual([client.status, client.stderr.split(':')[1]], [2, ' MISSING_MANDATORY_OPTION_VALUE']);
+    const print = await serveAt('--nbd', '127.0.0.1:0', '--nbd-client', 'AB:CD');
+    assert.deepEqual([print.status, print.stderr.split(':')[1]], [2, ' FINGERPRINT_INVALID']);
+  });
+
+  await t.test('on loopback a guest opens the URI that attach prints', async (inner) => {
+    const server = new TestServer('primary', data, {}, ['--nbd', '127.0.0.1:0']);
+    inner.after(() => server.kill9());
+    await server.start();
+    const path = await sparse(folder, 'tcp.raw');
+    await server.json('vm', 'add', 'tcp', '--disk', path);
+    const { disks } = await server.json<{ disks: { tcpUri: string }[] }>('vm', 'attach', 'tcp');
+    await mustRun('qemu-io', ['-f', 'raw', '-c', 'write -P 7 1M 64k', '-c', 'flush', disks[0]!.tcpUri]);
+    assert.match((await server.cli('vm', 'attach', 'tcp')).stdout, /QEMU over TCP:\n-blockdev .*server\.type=inet,server\.host=127\.0\.0\.1/);
+    await server.json('vm', 'stop', 'tcp');
+    await mustRun('qemu-io', ['-f', 'raw', '-c', 'read -P 7 1M 64k', path]);
   });
 });
 

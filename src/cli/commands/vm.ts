@@ -139,11 +139,15 @@ function describe(vm: Vm, output: Output): string {
     ['Format', disk.format],
     ['Size', bytes(disk.virtualSize)],
     ...(disk.uri === null ? [] : [['URI', disk.uri] as const]),
+    ...(typeof disk.tcpUri === 'string' ? [['URI over TCP', disk.tcpUri] as const] : []),
   ]);
   return `${head}\n\n${output.table(disks, 'no disks')}`;
 }
 
 function pasteLines(vm: Vm): string {
   const uris = vm.disks.flatMap(({ uri }) => (uri === null ? [] : [uri]));
-  return `\n\nQEMU:\n${qemuLines(uris)}\n\nlibvirt, inside <devices>:\n${libvirtLines(uris)}`;
+  const tcp = vm.disks.flatMap(({ tcpUri }) => (typeof tcpUri === 'string' ? [tcpUri] : []));
+  const lines = (where: string, of: string[]) =>
+    `\n\nQEMU${where}:\n${qemuLines(of)}\n\nlibvirt${where}, inside <devices>:\n${libvirtLines(of)}`;
+  return `${lines('', uris)}${tcp.length === 0 ? '' : lines(' over TCP', tcp)}`;
 }

@@ -111,6 +111,7 @@ export const vm = z.looseObject({
         .string()
         .nullable()
         .describe('where a hypervisor opens the disk once it is attached; null = not known yet'),
+      tcpUri: z.string().nullable().optional().describe('the same over TCP, when `serve --nbd` was given'),
     }),
   ),
   attached: z.boolean(),
