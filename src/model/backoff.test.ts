@@ -36,6 +36,8 @@ const rows: readonly [name: string, error: unknown, recoverable: boolean][] = [
   ['a broken disk needs a person', wrapped('io', 'DISK_READ_FAILED', system('EIO')), false],
   ['an I/O error without errno needs a person', wrapped('io', 'LOG_CORRUPT'), false],
   ['a replica in the wrong state needs a person', wrapped('state', 'INVALID_STATE'), false],
+  ['a replica restarted between offer and commit is offered the log anew', wrapped('state', 'LOG_NOT_OFFERED'), true],
+  ['a log that arrived damaged is sent again', wrapped('io', 'LOG_DIGEST_MISMATCH'), true],
   ['a VM that is not found needs a person', wrapped('usage', 'VM_UNKNOWN'), false],
   ['a bug is not retried', new TypeError('x is not a function'), false],
   ['what is no error is not retried', 'text', false],

@@ -29,6 +29,10 @@ const BY_CODE: Readonly<Record<string, boolean>> = {
   REPLICA_BUSY: true,
   /** Its cause stays on the replica host. */
   REPLICA_STORAGE_FULL: true,
+  /** The replica was restarted between offer and commit; the next attempt offers anew. */
+  LOG_NOT_OFFERED: true,
+  /** The next attempt sends it again, whole. */
+  LOG_DIGEST_MISMATCH: true,
 };
 
 /** System errors that pass: space, memory, handles, time. EIO, EROFS and their like need a person. */
