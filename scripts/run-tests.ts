@@ -2,7 +2,7 @@
  * All tests. `npm test` runs what every change must pass; `npm run test:long` the same with more rounds. Groups run one
  * after another, because the last ones time out when the machine is busy with something else; within the first group files run side by side.
  *
- *   node scripts/run-tests.ts [--long] [GROUP…]     groups: house, unit, simulation, system
+ *   node scripts/run-tests.ts [--long] [GROUP…]     groups: house, unit, simulation, browser, system
  */
 import { spawnSync } from 'node:child_process';
 import { globSync } from 'node:fs';
@@ -24,6 +24,7 @@ const groups: Group[] = [
   { name: 'house', files: globSync('test/house/*.test.ts'), concurrency: 2 },
   { name: 'unit', files: globSync(['src/**/*.test.ts', 'test/{cli,peer,formats,golden,rules,rig}/**/*.test.ts']), concurrency: 2 },
   { name: 'simulation', files: globSync('test/simulation/*.test.ts'), concurrency: 2 },
+  { name: 'browser', files: globSync('test/browser/*.test.ts'), concurrency: 1 },
   { name: 'system', files: systemFiles, concurrency: 1 },
 ];
 

@@ -17,7 +17,8 @@ guest='qemu-system-x86 busybox-static e2fsck-static cpio'
 case $purpose in
   build) packages='' ;;
   demo) packages='qemu-utils fio e2fsprogs' wanted=$guest ;;
-  test | bench) packages="qemu-utils nbdkit libnbd-bin fio e2fsprogs socat fuse3 iproute2 rsync p7zip-full libvhdi-utils $guest" ;;
+  test | bench) packages="qemu-utils nbdkit libnbd-bin fio e2fsprogs socat fuse3 iproute2 rsync p7zip-full libvhdi-utils openssl chromium fonts-dejavu-core $guest"
+    wanted=prometheus ;;
   *) echo "with-setup.sh: unknown purpose $purpose" >&2; exit 2 ;;
 esac
 absent() {

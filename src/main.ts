@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /** The one file that knows all: words of the command line → real clock, files and sockets → server or client. */
 import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { pino } from 'pino';
 import { runCli } from './cli/run-cli.ts';
 import { hostClock, hostRandom } from './disk/host-clock.ts';
@@ -14,6 +15,7 @@ import type { HostParts } from './server/host-parts.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string };
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+const pageFolder = fileURLToPath(new URL('../web/dist', import.meta.url));
 const bootIdFile = process.env.UNDERSTUDY_BOOT_ID_FILE ?? '/proc/sys/kernel/random/boot_id';
 
 function hostParts(): HostParts {
@@ -49,5 +51,5 @@ process.exitCode = await runCli(process.argv.slice(2), {
   isTTY: { stdin: process.stdin.isTTY, stdout: process.stdout.isTTY, stderr: process.stderr.isTTY },
   cwd: process.cwd(), zone, clock: hostClock, files: hostFiles, version, signal: stop.signal,
   // Only a server needs the other half of the program.
-  makeServer: async (options) => (await import('./server/serve.ts')).serve(hostParts(), options, version),
+  makeServer: async (options) => (await import('./server/serve.ts')).serve(hostParts(), { ...options, pageFolder }, version),
 });

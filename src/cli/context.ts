@@ -17,8 +17,8 @@ export interface ServeOptions {
   dataFolder: string;
   /** Where peers are heard; port 0 = any free port. */
   peer: { host: string; port: number };
-  /** Where `/healthz` and `/metrics` are served. */
-  http: { host: string; port: number };
+  /** Where the console, `/healthz` and `/metrics` are served; with `tls` behind that certificate. */
+  http: { host: string; port: number; tls: { certPath: string; keyPath: string } | null };
   /** This host's name towards its peers; null = the machine's. */
   name: string | null;
   /** Where disks are served over TCP too; `clients` are fingerprints of certificates, none means plain NBD. */

@@ -6,6 +6,7 @@ import type { CommandDefinition } from './command.ts';
 import { commandContext } from './context.ts';
 import type { CliSurroundings, CommandContext } from './context.ts';
 import { imageCommands } from './commands/disk-images.ts';
+import { consoleCommands } from './commands/console.ts';
 import { diskCommands } from './commands/disk.ts';
 import { doctorCommands } from './commands/doctor.ts';
 import { failoverCommands } from './commands/failover.ts';
@@ -21,7 +22,7 @@ import { usageError } from './failure.ts';
 import { Output } from './output.ts';
 
 const SECTIONS: readonly (readonly [heading: string, commands: CommandDefinition[]])[] = [
-  ['This host and its peers:', [...serveCommands, ...pairingCommands, ...doctorCommands, ...shellCommands]],
+  ['This host and its peers:', [...serveCommands, ...pairingCommands, ...consoleCommands, ...doctorCommands, ...shellCommands]],
   ['Virtual machines:', vmCommands],
   ['Replication:', replicationCommands],
   ['Watching:', monitoringCommands],
@@ -35,6 +36,7 @@ const GROUPS: Record<string, string> = {
   vm: 'Virtual machines and their disks.',
   resync: 'Resynchronizations: progress, plan, queue.',
   disk: 'Disk images: make them, look into them, compare and change them.',
+  token: 'Tokens with which programs use the API over HTTP.',
   log: 'Tracking logs: look into them.',
 };
 const HELP_COLUMNS = 110;

@@ -2,6 +2,7 @@
  * The relationships of this host in the catalog: every change of state goes through the one table (model/relationship.ts) and is
  * committed together with its event.
  */
+import { addCycle, cyclesKey, cyclesOf, parseHistory, type PastCycle } from '../model/cycle-history.ts';
 import { UnderstudyError } from '../model/errors.ts';
 import type { ReplicationEvent } from '../model/events.ts';
 import type { Clock } from '../model/ports.ts';
@@ -110,6 +111,9 @@ export class Relationships {
     if (cycle === null && finished === null) return;
     this.catalog.transaction(() => {
       this.catalog.relationships.put({ ...relationship, statistics: cycle === null ? current : fold(current, cycle) });
+      if (cycle !== null) {
+        this.catalog.setValue(cyclesKey(vmId), addCycle(parseHistory(this.catalog.value(cyclesKey(vmId))), cycle, this.#clock.now()));
+      }
       if (finished === null) return;
       const event = makeEvent(ACTIVITY_EVENTS.intervalStatistics, this.vm(vmId).name, intervalReport(finished));
       this.catalog.addEvent({ ...event, time: this.#clock.now(), vmId });
@@ -117,8 +121,14 @@ export class Relationships {
     this.#tell(vmId);
   }
 
+  /** The last cycles, oldest first. */
+  cycles(vmId: string): PastCycle[] {
+    return cyclesOf(parseHistory(this.catalog.value(cyclesKey(vmId))));
+  }
+
   remove(vmId: string): void {
     this.catalog.transaction(() => {
+      this.catalog.setValue(cyclesKey(vmId), null);
       const step = this.check(vmId, 'remove');
       if (step.event !== null) this.catalog.addEvent({ ...step.event, time: this.#clock.now(), vmId });
       this.catalog.relationships.remove(vmId);

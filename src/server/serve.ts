@@ -1,14 +1,19 @@
 /** A running server: the host, its API on the Unix socket, and what it answers over TCP. */
 import { listenOnSocket, type Listener } from './api/http.ts';
-import { listenPublic } from './api/public-http.ts';
 import { socketPath } from './api/socket-path.ts';
+import { Access } from './console/access.ts';
+import { listenHttp, type HttpAddress } from './console/listener.ts';
+import { LiveFeed } from './console/live-feed.ts';
+import { readPage } from './console/page-files.ts';
 import type { HostParts } from './host-parts.ts';
 import { Host, type HostOptions } from './host.ts';
 import { metricsOf } from './metrics.ts';
 import { hostOperations } from './operations/index.ts';
 
 export interface ServeOptions extends HostOptions {
-  http: { host: string; port: number };
+  http: HttpAddress;
+  /** Where the built page of the console lies. */
+  pageFolder: string;
 }
 
 export interface RunningServer {
@@ -27,9 +32,19 @@ export async function serve(parts: HostParts, options: ServeOptions, version: st
   const host = await Host.start(parts, options);
   const opened: Listener[] = [];
   try {
-    const api = await listenOnSocket(socketPath(options.dataFolder), { operations: hostOperations(host), log: parts.log, version });
+    const access = new Access({ catalog: host.catalog, clock: parts.clock, random: parts.random });
+    const page = readPage(options.pageFolder);
+    let url = '';
+    const operations = hostOperations(host, { access, address: () => url, pageBuilt: page.size > 0 });
+    const apiOptions = { operations, log: parts.log, version };
+    const api = await listenOnSocket(socketPath(options.dataFolder), apiOptions);
     opened.push(api);
-    const http = await listenPublic({ ...options.http, registry: metricsOf(host) });
+    const http = await listenHttp(options.http, {
+      ...apiOptions, access, page, clock: parts.clock, fingerprint: host.identity.fingerprint, hostName: host.name,
+      registry: metricsOf(host), feed: new LiveFeed(host, version),
+    });
+    url = http.url;
+    if (page.size === 0) parts.log.warn({ folder: options.pageFolder }, 'the console was not built: run npm run build, then restart');
     opened.push(http);
     const { address, port, family } = host.peer.address;
     return {

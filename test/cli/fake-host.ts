@@ -109,6 +109,13 @@ const VERIFIED = {
   unprovenBytes: 0,
   at: '2031-05-04T20:00:00.000Z',
 };
+const PAST_RESYNC = {
+  startTime: '2031-05-03T20:00:00.000Z', endTime: '2031-05-03T20:10:00.000Z', rung: 'full-compare' as const, reason: 'the user asked for it',
+  sentBytes: 8192, seconds: 600, result: 'finished' as const,
+};
+const TOKEN = {
+  name: 'prometheus', role: 'reader' as const, createdAt: '2031-05-04T20:00:00.000Z', expiresAt: '2032-05-04T20:00:00.000Z',
+};
 const POINT = { id: 'p1', time: '2031-05-04T20:00:00.000Z', kind: 'latest' as const, bytes: 0 };
 
 /** Answers of a healthy host with one VM, `web1`; a test replaces those that it is about. */
@@ -148,8 +155,15 @@ export function fakeOperations(): HostOperations {
     'resync.status': () => Promise.resolve(RESYNC),
     'resync.plan': () => Promise.resolve(PLAN),
     'resync.queue': () => Promise.resolve(QUEUE),
+    'resync.history': () => Promise.resolve([PAST_RESYNC]),
+    'cycles': () => Promise.resolve([{ time: '2031-05-04T20:00:00.000Z', outcome: 'success', bytes: 4096, latencySeconds: 0.5 }]),
     'verify': () => Promise.resolve(VERIFIED),
     'points': () => Promise.resolve([POINT]),
+    'console.sign-in': () => Promise.resolve({ url: 'http://127.0.0.1:7780/#token=secret', role: 'administrator', expiresAt: TOKEN.expiresAt, pageBuilt: true }),
+    'console.end-sessions': () => Promise.resolve({ ended: 2 }),
+    'token.add': () => Promise.resolve({ ...TOKEN, token: 'secret' }),
+    'token.list': () => Promise.resolve([TOKEN]),
+    'token.remove': () => Promise.resolve(TOKEN),
   };
 }
 

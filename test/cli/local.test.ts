@@ -224,7 +224,7 @@ test('serve prints one line when it is ready, and closes the server when it is s
     {
       dataFolder: '/work-folder/berlin',
       peer: { host: '::', port: 0 },
-      http: { host: '127.0.0.1', port: 7780 },
+      http: { host: '127.0.0.1', port: 7780, tls: null },
       name: 'berlin',
     },
   ]);

@@ -56,7 +56,7 @@ function documentedCodes(): string[] {
 }
 
 test('the runbook has every error code once, and none that does not exist', () => {
-  const sources = globSync('src/**/*.ts').filter((file) => !/\.(test|suite)\.ts$/.test(file));
+  const sources = globSync(['src/**/*.ts', 'web/src/**/*.{ts,tsx}']).filter((file) => !/\.(test|suite)\.ts$/.test(file));
   const inCode = new Map<string, string>();
   for (const file of sources) for (const code of codesIn(file)) inCode.set(code, file);
   const documented = documentedCodes();
@@ -94,7 +94,7 @@ function anchorsOf(page: string): string[] {
 test('files and folders that pages name in src/, test/, docs/, scripts/ and bench/ exist', () => {
   const missing: string[] = [];
   for (const page of pages) {
-    for (const [, path] of read(page).matchAll(/`((?:src|test|docs|scripts|bench)\/[\w./-]*)`/g)) {
+    for (const [, path] of read(page).matchAll(/`((?:src|test|docs|scripts|bench|web|deploy)\/[\w./-]*)`/g)) {
       if (!existsSync(path!)) missing.push(`${page}: ${path}`);
     }
   }

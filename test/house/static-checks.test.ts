@@ -8,11 +8,13 @@ const run = (command: string, args: string[]) => {
 };
 
 test('the type checker finds nothing', () => {
-  const { status, output } = run('tsc', ['-p', 'tsconfig.json']);
-  assert.equal(status, 0, output);
+  for (const project of ['tsconfig.json', 'web/tsconfig.json']) {
+    const { status, output } = run('tsc', ['-p', project]);
+    assert.equal(status, 0, output);
+  }
 });
 
 test('the linter finds nothing', () => {
-  const { status, output } = run('eslint', ['--max-warnings', '0', 'src', 'test', 'bench', 'scripts']);
+  const { status, output } = run('eslint', ['--max-warnings', '0', 'src', 'test', 'bench', 'scripts', 'web/src']);
   assert.equal(status, 0, output);
 });

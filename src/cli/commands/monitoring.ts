@@ -22,6 +22,23 @@ import type { WatchOptions } from '../watch.ts';
 const nameHelp = { name: 'name of a virtual machine; all of them when left out' };
 
 export const monitoringCommands: CommandDefinition[] = [
+  define({
+    path: 'cycles',
+    arguments: '<name>',
+    argumentHelp: { name: 'name of the virtual machine' },
+    summary: 'List the last replication cycles: when, how large, how long.',
+    details: 'On the primary. The host keeps the last 180 of each virtual machine.',
+    examples: ['cycles web1', 'cycles web1 --json'],
+    async run({ call, output, zone }, [name]) {
+      const cycles = await call('cycles', { name: name! });
+      output.print(cycles, (rows) => output.table(rows.map((row): Row => [
+        ['Time', time(row.time, zone)],
+        ['Outcome', row.outcome],
+        ['Size', bytes(row.bytes)],
+        ['Latency', duration(row.latencySeconds)],
+      ]), 'There was no cycle yet.'));
+    },
+  }),
   define<WatchOptions>({
     path: 'status',
     arguments: '[name]',

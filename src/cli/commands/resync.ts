@@ -63,6 +63,24 @@ export const resyncCommands: CommandDefinition[] = [
     details: 'The replica stays as it was before. A resynchronization is still required, and will start from zero.',
     examples: ['cancel-resync web1'],
   }),
+  define({
+    path: 'resync history',
+    arguments: '<name>',
+    argumentHelp: nameHelp,
+    summary: 'List past resynchronizations: why, which rung, how much, how long.',
+    examples: ['resync history web1'],
+    async run({ call, output, zone }, [name]) {
+      const past = await call('resync.history', { name: name! });
+      output.print(past, (rows) => output.table(rows.map((row): Row => [
+        ['Started', time(row.startTime, zone)],
+        ['Result', row.result],
+        ['Rung', orNothing(row.rung)],
+        ['Sent', row.sentBytes === null ? orNothing(null) : bytes(row.sentBytes)],
+        ['Time', duration(row.seconds)],
+        ['Reason', row.reason],
+      ]), 'There was no resynchronization.'));
+    },
+  }),
   define<{ repair?: true }>({
     path: 'verify',
     arguments: '<name>',

@@ -10,7 +10,7 @@ const PEER_DEFAULT = '0.0.0.0:7743';
 const HTTP_DEFAULT = '127.0.0.1:7780';
 
 export const serveCommands: CommandDefinition[] = [
-  define<{ peer: string; http: string; name?: string; nbd?: string; nbdClient?: string[] }>({
+  define<{ peer: string; http: string; httpCert?: string; httpKey?: string; name?: string; nbd?: string; nbdClient?: string[] }>({
     path: 'serve',
     summary: "Run this host's server in the foreground.",
     details:
@@ -24,7 +24,9 @@ export const serveCommands: CommandDefinition[] = [
       '(docs/protocol/nbd.md shows how to make one).',
     options: [
       option('--peer <host:port>', 'where peers are heard; port 0 = any free one').default(PEER_DEFAULT),
-      option('--http <host:port>', 'where /healthz and /metrics are served without a log-in').default(HTTP_DEFAULT),
+      option('--http <host:port>', 'where the console, /healthz and /metrics are served').default(HTTP_DEFAULT),
+      option('--http-cert <file>', 'certificate in PEM: needed for any address but loopback'),
+      option('--http-key <file>', 'its key in PEM'),
       option('--nbd <host:port>', 'serve disks over TCP too; other addresses than loopback need --nbd-client'),
       option('--nbd-client <fingerprint...>', 'SHA-256 fingerprints of client certificates; NBD over TCP then speaks TLS only'),
       option('--name <name>', "this host's name towards its peers (default: the machine's)"),
@@ -34,11 +36,15 @@ export const serveCommands: CommandDefinition[] = [
       'serve --data ./berlin --peer 127.0.0.1:0 --http 127.0.0.1:0 --name berlin',
       'serve --nbd 0.0.0.0:10809 --nbd-client "$(openssl x509 -in client-cert.pem -noout -fingerprint -sha256 | cut -d= -f2)"',
     ],
-    async run(context, _args, { peer, http, name, nbd, nbdClient }) {
+    async run(context, _args, { peer, http, httpCert, httpKey, name, nbd, nbdClient }) {
+      if ((httpCert === undefined) !== (httpKey === undefined)) {
+        throw new UnderstudyError('usage', 'MISSING_MANDATORY_OPTION_VALUE', '--http-cert and --http-key belong together', 'Give both, or neither.');
+      }
+      const tls = httpCert === undefined ? null : { certPath: context.path(httpCert), keyPath: context.path(httpKey!) };
       const server = await context.surroundings.makeServer({
         dataFolder: context.dataFolder,
         peer: parseHostPort(peer, '--peer'),
-        http: parseHostPort(http, '--http'),
+        http: { ...parseHostPort(http, '--http'), tls },
         name: name ?? null,
         ...nbdOverTcp(nbd, nbdClient ?? []),
       });

@@ -9,6 +9,7 @@
 
 import { z } from 'zod';
 import { DISKS_PER_VM_MAX } from '../../model/limits.ts';
+import { ROLES, SESSION_HOURS_MAX, TOKEN_DAYS_MAX } from '../../model/roles.ts';
 import {
   EVENTS_MAX,
   NAME_CHARS_MAX,
@@ -26,6 +27,9 @@ import {
   none,
   point,
   resyncPlan,
+  pastCycle,
+  pastResync,
+  programToken,
   resyncQueueEntry,
   resyncStatus,
   settingsChange,
@@ -42,6 +46,8 @@ export type {
   Check,
   Health,
   HostEvent,
+  PastCycle,
+  PastResync,
   Progress,
   RecoveryPoint,
   ResyncPlan,
@@ -60,6 +66,8 @@ export interface Operation {
   long?: true;
   /** Changes nothing: what a read-only session of the console may call. */
   reads?: true;
+  /** Only over the Unix socket: it gives or takes access, which nobody may do who has only been let in. */
+  local?: true;
 }
 
 export const OPERATIONS = {
@@ -223,6 +231,12 @@ export const OPERATIONS = {
     long: true,
     reads: true,
   },
+  'cycles': {
+    summary: 'The last replication cycles: when, how large, how long.',
+    params: named,
+    result: z.array(pastCycle),
+    reads: true,
+  },
   'doctor': { summary: "The server's own checks.", params: none, result: z.array(check), reads: true },
   'resync.status': {
     summary: 'Phase, rung with its reason, and progress per disk.',
@@ -240,6 +254,12 @@ export const OPERATIONS = {
     summary: 'Resynchronizations of this host in order.',
     params: none,
     result: z.array(resyncQueueEntry),
+    reads: true,
+  },
+  'resync.history': {
+    summary: 'Past resynchronizations: reason, rung, bytes and time, newest first.',
+    params: named,
+    result: z.array(pastResync),
     reads: true,
   },
   'verify': {
@@ -269,6 +289,38 @@ export const OPERATIONS = {
     result: status,
   },
   'points': { summary: 'Recovery points of a replica.', params: named, result: z.array(point), reads: true },
+  'console.sign-in': {
+    summary: 'A link that lets one browser in, once.',
+    params: z.strictObject({
+      role: z.enum(ROLES).exactOptional().describe('administrator unless told'),
+      sessionHours: z.number().positive().max(SESSION_HOURS_MAX).exactOptional().describe('how long the session lasts; 12 unless told'),
+    }),
+    result: z.looseObject({ url: z.string(), role: z.enum(ROLES), expiresAt: z.iso.datetime(), pageBuilt: z.boolean() }),
+    local: true,
+  },
+  'console.end-sessions': {
+    summary: 'Signs every browser out.',
+    params: none,
+    result: z.looseObject({ ended: z.int().min(0) }),
+    local: true,
+  },
+  'token.add': {
+    summary: 'A token for programs: `Authorization: Bearer TOKEN`. It is shown this once.',
+    params: z.strictObject({
+      name: z.string().min(1).max(NAME_CHARS_MAX),
+      role: z.enum(ROLES).exactOptional().describe('administrator unless told'),
+      days: z.int().min(1).max(TOKEN_DAYS_MAX).exactOptional(),
+    }),
+    result: programToken.extend({ token: z.string() }),
+    local: true,
+  },
+  'token.list': { summary: 'Tokens for programs, without their secrets.', params: none, result: z.array(programToken), local: true },
+  'token.remove': {
+    summary: 'Takes a token back at once.',
+    params: z.strictObject({ name: z.string().min(1).max(NAME_CHARS_MAX) }),
+    result: programToken,
+    local: true,
+  },
 } as const satisfies Record<string, Operation>;
 
 export type OperationName = keyof typeof OPERATIONS;

@@ -11,6 +11,22 @@ export interface Failure {
 }
 
 export const HTTP_STATUS: Record<ErrorKind, number> = { usage: 400, state: 409, peer: 502, io: 500 };
+/** Where HTTP has a status of its own. */
+const STATUS_OF_CODE: Record<string, number> = {
+  UNKNOWN_OPERATION: 404,
+  UNKNOWN_PATH: 404,
+  SIGN_IN_REQUIRED: 401,
+  TOKEN_INVALID: 401,
+  FOREIGN_HOST: 403,
+  FOREIGN_ORIGIN: 403,
+  READ_ONLY: 403,
+  LOCAL_ONLY: 403,
+  RATE_LIMITED: 429,
+};
+
+export function httpStatusOf({ kind, code }: Pick<Failure, 'kind' | 'code'>): number {
+  return STATUS_OF_CODE[code] ?? HTTP_STATUS[kind];
+}
 
 /**
  * An UnderstudyError as it is; a system error by its errno; an abort as INTERRUPTED; anything else as INTERNAL, a

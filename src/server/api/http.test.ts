@@ -4,18 +4,16 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { request } from 'node:http';
-import { connect, createServer } from 'node:net';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { Counter, Registry } from 'prom-client';
 import { UnderstudyError } from '../../model/errors.ts';
 import type { Logger } from '../../model/ports.ts';
 import { OPERATIONS } from './contract.ts';
 import type { HostOperations, OperationName } from './contract.ts';
 import { HTTP_STATUS } from './failure.ts';
 import { listenOnSocket } from './http.ts';
-import { listenPublic } from './public-http.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'understudy-api-'));
 after(() => rmSync(folder, { recursive: true }));
@@ -272,30 +270,4 @@ test('the OpenAPI document describes every operation', async () => {
     for (const name of names) assert.equal(document.paths[`/api/v1/${name}`]!.post.summary, OPERATIONS[name].summary);
     assert.match(JSON.stringify(document.paths['/api/v1/enable']!.post.requestBody), /"frequencySec":.*900/);
   });
-});
-
-test('over TCP there is only health and metrics', async () => {
-  const registry = new Registry();
-  new Counter({ name: 'understudy_tests_total', help: 'tests', registers: [registry] }).inc(3);
-  const server = await listenPublic({ host: '127.0.0.1', port: 0, registry });
-  try {
-    const base = `http://${server.address}`;
-    assert.match(server.address, /^127\.0\.0\.1:\d+$/);
-    assert.deepEqual(await (await fetch(`${base}/healthz`)).json(), { ok: true });
-    assert.match(await (await fetch(`${base}/metrics`)).text(), /understudy_tests_total 3/);
-    assert.equal((await fetch(`${base}/api/v1/status`, { method: 'POST', body: '{}' })).status, 404);
-  } finally {
-    await server.close();
-  }
-});
-
-test('a TCP port that is taken is a failure with the address in it', async () => {
-  const taken = createServer();
-  await new Promise<void>((resolve) => taken.listen(0, '127.0.0.1', resolve));
-  const { port } = taken.address() as { port: number };
-  await assert.rejects(listenPublic({ host: '127.0.0.1', port, registry: new Registry() }), {
-    code: 'HTTP_LISTEN_FAILED',
-    message: new RegExp(`127\\.0\\.0\\.1:${port}`),
-  });
-  await new Promise((resolve) => taken.close(resolve));
 });

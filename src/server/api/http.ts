@@ -17,7 +17,7 @@ import { UnderstudyError, errnoOf, messageOf } from '../../model/errors.ts';
 import type { Logger } from '../../model/ports.ts';
 import { OPERATIONS, isOperation } from './contract.ts';
 import type { CallContext, HostOperations, Operation, OperationName } from './contract.ts';
-import { HTTP_STATUS, failureOf } from './failure.ts';
+import { failureOf, httpStatusOf } from './failure.ts';
 import type { Failure } from './failure.ts';
 import { LineStream, wantsLines } from './line-stream.ts';
 import { openApiDocument } from './openapi.ts';
@@ -249,6 +249,5 @@ function refusalOf(error: unknown): { status: number; failure: Failure } {
     };
   }
   const failure = failureOf(error);
-  if (failure.code === 'UNKNOWN_OPERATION' || failure.code === 'UNKNOWN_PATH') return { status: 404, failure };
-  return { status: HTTP_STATUS[failure.kind], failure };
+  return { status: httpStatusOf(failure), failure };
 }

@@ -7,6 +7,7 @@
 import { z } from 'zod';
 import { DISKS_PER_VM_MAX, FREQUENCIES_SEC } from '../../model/limits.ts';
 import { HEALTH_NUMBERS, MODE_NUMBERS, RELATIONSHIP_TYPE_NUMBERS, STATES } from '../../model/replication-state.ts';
+import { ROLES } from '../../model/roles.ts';
 import { RUNGS } from '../../model/resync-trigger.ts';
 import { timeOfDaySchema, vmNameSchema } from '../../model/settings.ts';
 
@@ -222,6 +223,30 @@ export const resyncQueueEntry = z.looseObject({
   reason: z.string().nullable().optional(),
 });
 
+export const pastCycle = z.looseObject({
+  time,
+  outcome: z.enum(['success', 'missed', 'late', 'failed-attempt']),
+  bytes,
+  latencySeconds: seconds,
+});
+
+export const pastResync = z.looseObject({
+  startTime: time,
+  endTime: time.nullable().describe('null = still going on'),
+  rung: z.enum(RUNGS).nullable(),
+  reason: z.string(),
+  sentBytes: bytes.nullable(),
+  seconds: seconds.nullable(),
+  result: z.enum(['finished', 'cancelled', 'failed', 'running', 'superseded']),
+});
+
+export const programToken = z.looseObject({
+  name: z.string(),
+  role: z.enum(ROLES),
+  createdAt: time,
+  expiresAt: time,
+});
+
 export const event = z.looseObject({
   time,
   id: z.union([z.int(), z.string()]).describe("Hyper-V's number where one exists, else a name"),
@@ -297,6 +322,8 @@ export type AuthorizationEntry = z.output<typeof authorizationEntry>;
 export type ResyncStatus = z.output<typeof resyncStatus>;
 export type ResyncPlan = z.output<typeof resyncPlan>;
 export type ResyncQueueEntry = z.output<typeof resyncQueueEntry>;
+export type PastCycle = z.output<typeof pastCycle>;
+export type PastResync = z.output<typeof pastResync>;
 export type HostEvent = z.output<typeof event>;
 export type RecoveryPoint = z.output<typeof point>;
 export type Check = z.output<typeof check>;

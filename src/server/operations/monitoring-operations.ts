@@ -4,7 +4,7 @@ import type { CallContext, Check, HostEvent, HostOperations, Params } from '../a
 import type { Host } from '../host.ts';
 import { healthShape, statusShape } from '../status.ts';
 
-type Operations = Pick<HostOperations, 'status' | 'health' | 'events' | 'doctor'>;
+type Operations = Pick<HostOperations, 'status' | 'health' | 'events' | 'cycles' | 'doctor'>;
 
 const EVENTS_DEFAULT = 100;
 /** How often followed events are looked for; they are rare, and a look is one query by index. */
@@ -18,6 +18,8 @@ export function monitoringOperations(host: Host): Operations {
     'health': async ({ name }) =>
       (name === undefined ? host.catalog.vms.list().map((vm) => healthShape(host, vm)) : healthShape(host, host.vm(name))),
     'events': (params, context) => events(host, params, context),
+    'cycles': async ({ name }) => host.relationships.cycles(host.vm(name).vmId).map(({ at, outcome, bytes, latencyMs }) =>
+      ({ time: new Date(at).toISOString(), outcome, bytes, latencySeconds: latencyMs / 1000 })),
     'doctor': () => doctor(host),
   };
 }

@@ -2,14 +2,17 @@
 import { UnderstudyError } from '../../model/errors.ts';
 import { replicatedDisks, type RelationshipRecord, type VmRecord } from '../../model/records.ts';
 import { readBytesOf } from '../../resync/ladder.ts';
+import { resyncHistory, type PastResync } from '../../resync/resync-history.ts';
 import type { HostOperations, Params, ResyncQueueEntry, ResyncStatus, Status } from '../api/contract.ts';
 import type { Host } from '../host.ts';
 import { statusShape } from '../status.ts';
 
-type Operations = Pick<HostOperations, 'suspend' | 'resume' | 'cancel-resync' | 'resync.status' | 'resync.plan' | 'resync.queue'>;
+type Operations = Pick<HostOperations, 'suspend' | 'resume' | 'cancel-resync' | 'resync.status' | 'resync.plan' | 'resync.queue' | 'resync.history'>;
 
 /** For an estimate before anything is measured: what one core compares. */
 const COMPARE_BYTES_PER_SEC = 1 << 30;
+/** How far back past resynchronizations are looked for: some hundred of them. */
+const HISTORY_EVENTS = 5000;
 const START_AHEAD_MS_MAX = 7 * 86_400_000;
 
 export function resyncOperations(host: Host): Operations {
@@ -49,6 +52,10 @@ export function resyncOperations(host: Host): Operations {
           path, totalBytes: virtualSize, readBytes: (plan.ranges.get(diskId) ?? []).reduce((sum, { length }) => sum + length, 0),
           ranges: plan.ranges.get(diskId)?.length ?? 0 })),
       };
+    },
+    'resync.history': async ({ name }) => {
+      host.vm(name);
+      return resyncHistory(host.catalog.events({ vmName: name, limit: HISTORY_EVENTS })).map(pastResyncShape);
     },
     'resync.queue': async () => queueShape(host),
   };
@@ -137,7 +144,7 @@ function phaseOf({ resync, state }: RelationshipRecord): string {
   return state === 'ResynchronizeSuspended' ? 'paused' : PHASE_TEXT[resync.phase];
 }
 
-function queueShape(host: Host): ResyncQueueEntry[] {
+export function queueShape(host: Host): ResyncQueueEntry[] {
   const { running, waiting } = host.resync.queue;
   const now = host.parts.clock.now();
   const entries: ResyncQueueEntry[] = [];
@@ -151,4 +158,10 @@ function queueShape(host: Host): ResyncQueueEntry[] {
       startTime: startAt === null ? null : new Date(startAt).toISOString(), reason: required?.reason ?? null });
   }
   return entries.sort((a, b) => a.position - b.position);
+}
+
+function pastResyncShape({ startedAt, endedAt, rung, reason, sentBytes, result }: PastResync) {
+  const iso = (time: number) => new Date(time).toISOString();
+  return { startTime: iso(startedAt), endTime: endedAt === null ? null : iso(endedAt), rung, reason, sentBytes, result,
+    seconds: endedAt === null ? null : (endedAt - startedAt) / 1000 };
 }

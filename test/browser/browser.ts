@@ -1,0 +1,75 @@
+/**
+ * Real Chromium on the console of a real server. A test opens one browser; each page signs in with a fresh link of the command
+ * line. Screenshots go to test/browser/screenshots (not kept by git), in light, dark and phone width.
+ */
+import { existsSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { chromium, type Browser, type BrowserContext, type Page } from 'playwright-core';
+import { buildConsole } from '../../scripts/build-console.ts';
+import type { TestServer } from '../rig/server.ts';
+
+const EXECUTABLE = '/usr/bin/chromium';
+/** No sandbox: tests run as root in containers. The rest keeps the browser from doing anything of its own. */
+const ARGS = [
+  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage',
+];
+const SCREENSHOTS = join(import.meta.dirname, 'screenshots');
+const LOOKS = {
+  light: { colorScheme: 'light', viewport: { width: 1280, height: 860 } },
+  dark: { colorScheme: 'dark', viewport: { width: 1280, height: 860 } },
+  phone: { colorScheme: 'light', viewport: { width: 390, height: 844 } },
+} as const;
+/** On a busy machine a page takes its time; nothing in these tests is about speed. */
+const PATIENCE_MS = 60_000;
+
+export class TestBrowser {
+  readonly browser: Browser;
+  /** What pages complained about: errors of scripts, and whatever the content security policy blocked. */
+  readonly complaints: string[] = [];
+
+  private constructor(browser: Browser) {
+    this.browser = browser;
+  }
+
+  /** Builds the page when it is older than its sources, and starts Chromium. */
+  static async start(t: Pick<TestContext, 'after'>): Promise<TestBrowser> {
+    if (!existsSync(EXECUTABLE)) throw new Error(`${EXECUTABLE} is missing: install Debian's package chromium`);
+    buildConsole();
+    const browser = await chromium.launch({ executablePath: EXECUTABLE, args: ARGS });
+    t.after(() => browser.close());
+    return new TestBrowser(browser);
+  }
+
+  async context(): Promise<BrowserContext> {
+    const context = await this.browser.newContext({ viewport: LOOKS.light.viewport, reducedMotion: 'reduce' });
+    context.setDefaultTimeout(PATIENCE_MS);
+    context.on('weberror', (error) => this.complaints.push(String(error.error())));
+    context.on('console', (message) => {
+      if (message.type() === 'error' && /Content Security Policy|Uncaught/.test(message.text())) this.complaints.push(message.text());
+    });
+    return context;
+  }
+
+  /** A page of this server, signed in. */
+  async signedIn(server: TestServer, words: string[] = [], context?: BrowserContext): Promise<Page> {
+    const { url } = await server.json<{ url: string }>('console', ...words);
+    const page = await (context ?? (await this.context())).newPage();
+    await page.goto(url);
+    await page.getByRole('navigation').waitFor();
+    return page;
+  }
+}
+
+/** The same page as three pictures: NAME-light.png, NAME-dark.png, NAME-phone.png. */
+export async function picture(page: Page, name: string): Promise<void> {
+  mkdirSync(SCREENSHOTS, { recursive: true });
+  for (const [look, { colorScheme, viewport }] of Object.entries(LOOKS)) {
+    await page.emulateMedia({ colorScheme });
+    await page.setViewportSize(viewport);
+    await page.screenshot({ path: join(SCREENSHOTS, `${name}-${look}.png`), fullPage: true });
+  }
+  await page.emulateMedia({ colorScheme: 'light' });
+  await page.setViewportSize(LOOKS.light.viewport);
+}

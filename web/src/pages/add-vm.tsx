@@ -1,0 +1,1 @@
+export function AddVm() { return <h1>AddVm</h1>; }

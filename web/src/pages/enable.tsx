@@ -1,0 +1,1 @@
+export function EnableWizard() { return <h1>EnableWizard</h1>; }

@@ -1,0 +1,1 @@
+export function Events() { return <h1>Events</h1>; }

@@ -1,0 +1,1 @@
+export function Peers() { return <h1>Peers</h1>; }

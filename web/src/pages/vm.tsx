@@ -1,0 +1,1 @@
+export function VmPage({ name }: { name: string; tab: string }) { return <h1>{name}</h1>; }
