@@ -16,12 +16,14 @@ import type { HostParts } from './server/host-parts.ts';
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string };
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const pageFolder = fileURLToPath(new URL('../web/dist', import.meta.url));
+/** A seam for tests: recovery points more often than hourly. */
+const pointIntervalMs = Number(process.env.UNDERSTUDY_POINT_INTERVAL_SEC ?? 3600) * 1000;
 const bootIdFile = process.env.UNDERSTUDY_BOOT_ID_FILE ?? '/proc/sys/kernel/random/boot_id';
 
 function hostParts(): HostParts {
   const format = (record: DiskRecord) => (record.format === 'nbd' ? {} : { format: record.format as 'raw' });
   return {
-    clock: hostClock, random: hostRandom, files: hostFiles, compute: hostCompute(), zone, bootIdFile,
+    clock: hostClock, random: hostRandom, files: hostFiles, compute: hostCompute(), zone, bootIdFile, pointIntervalMs,
     log: pino(
       { level: process.env.UNDERSTUDY_LOG_LEVEL ?? 'info', base: null, serializers: { error: pino.stdSerializers.err } },
       pino.destination({ fd: 2, sync: false }),

@@ -8,4 +8,5 @@ export const MIGRATIONS: readonly string[] = [
    CREATE TABLE events (sequence INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, vm_name TEXT, body TEXT NOT NULL) STRICT;
    CREATE INDEX events_by_vm ON events (vm_name, sequence);
    CREATE TABLE settings (key TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;`,
+  'CREATE TABLE points (vm_id TEXT NOT NULL, epoch INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (vm_id, epoch)) STRICT;',
 ];

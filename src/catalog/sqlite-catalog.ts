@@ -8,7 +8,7 @@
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
 import { UnderstudyError } from '../model/errors.ts';
 import type {
-  AuthorizationRecord, Catalog, EpochRecord, EventFilter, EventRecord, InboxRecord, RelationshipRecord, Table, VmRecord,
+  AuthorizationRecord, Catalog, EpochRecord, EventFilter, EventRecord, InboxRecord, PointRecord, RelationshipRecord, Table, VmRecord,
 } from '../model/records.ts';
 import { MIGRATIONS } from './migrations.ts';
 
@@ -23,6 +23,7 @@ export class SqliteCatalog implements Catalog {
   readonly relationships: Table<[string], RelationshipRecord>;
   readonly epochs: Table<[string, number], EpochRecord>;
   readonly inbox: Table<[string, number], InboxRecord>;
+  readonly points: Table<[string, number], PointRecord>;
   readonly authorizations: Table<[string], AuthorizationRecord>;
   #db: DatabaseSync;
   #depth = 0;
@@ -34,6 +35,7 @@ export class SqliteCatalog implements Catalog {
     this.relationships = this.#table('relationships', ['vm_id'], (row) => [row.vmId]);
     this.epochs = this.#table('epochs', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]);
     this.inbox = this.#table('inbox', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]);
+    this.points = this.#table('points', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]);
     this.authorizations = this.#table('authorizations', ['fingerprint'], (row) => [row.fingerprint]);
   }
 

@@ -25,6 +25,8 @@ const COPY_BYTES = 1 << 20;
 export interface DiffDisk extends VirtualDisk {
   /** Bytes that the diff disk holds. */
   readonly heldBytes: number;
+  /** What it holds of the range and what it does not, in order; stretches of whole pages but at the ends of the range. */
+  runs(offset: number, length: number): Iterable<{ offset: number; length: number; held: boolean }>;
   /** Copies everything held into the base's place, in order; may be repeated. Flushes `into` at the end. */
   merge(into: VirtualDisk, options: { signal?: AbortSignal; onProgress?: (mergedBytes: number) => void }): Promise<void>;
 }
@@ -115,7 +117,7 @@ class PlainDiffDisk implements DiffDisk {
 
   async read(into: Uint8Array, offset: number): Promise<void> {
     assertInside(this, offset, into.length);
-    for (const run of this.#runs(offset, into.length)) {
+    for (const run of this.runs(offset, into.length)) {
       const part = into.subarray(run.offset - offset, run.offset - offset + run.length);
       if (run.held) await readFully(this.#pages, part, run.offset);
       else await this.#base.read(part, run.offset);
@@ -157,7 +159,7 @@ class PlainDiffDisk implements DiffDisk {
 
   async *extents(offset: number, length: number): AsyncGenerator<Extent> {
     assertInside(this, offset, length);
-    for (const run of this.#runs(offset, length)) {
+    for (const run of this.runs(offset, length)) {
       if (run.held) yield { offset: run.offset, length: run.length, kind: 'data' };
       else yield* this.#base.extents(run.offset, run.length);
     }
@@ -177,7 +179,7 @@ class PlainDiffDisk implements DiffDisk {
   async merge(into: VirtualDisk, options: { signal?: AbortSignal; onProgress?: (mergedBytes: number) => void }): Promise<void> {
     let merged = 0;
     const buffer = new Uint8Array(COPY_BYTES);
-    for (const run of this.#runs(0, this.virtualSize)) {
+    for (const run of this.runs(0, this.virtualSize)) {
       if (!run.held) continue;
       for (let done = 0; done < run.length; done += COPY_BYTES) {
         options.signal?.throwIfAborted();
@@ -241,7 +243,7 @@ class PlainDiffDisk implements DiffDisk {
     }
   }
 
-  *#runs(offset: number, length: number): Generator<{ offset: number; length: number; held: boolean }> {
+  *runs(offset: number, length: number): Generator<{ offset: number; length: number; held: boolean }> {
     const end = offset + length;
     for (let at = offset; at < end; ) {
       const held = this.#isHeld(Math.floor(at / PAGE_BYTES));

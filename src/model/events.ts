@@ -373,6 +373,27 @@ export const ACTIVITY_EVENTS = {
     'A recovery point was created',
     (vm, { kind }) => `A ${kind} recovery point of VM '${vm}' was created.`,
   ),
+  recoveryPointsLost: define<{ points: string[]; reason: string }>(
+    'RecoveryPointsLost',
+    'Warning',
+    'Recovery points were deleted to keep the replica going',
+    (vm, { points, reason }) =>
+      `${count(points.length, 'recovery point')} of VM '${vm}' (${points.join(', ')}) had to go: ${reason}. ` +
+      'The replica itself goes on; new points are made as there is room.',
+  ),
+  recoveryPointsDamaged: define<{ points: string[]; reason: string }>(
+    'RecoveryPointsDamaged',
+    'Error',
+    'Recovery points can no longer be used; newer ones and the latest can',
+    (vm, { points, reason }) =>
+      `${count(points.length, 'recovery point')} of VM '${vm}' (${points.join(', ')}) cannot be used any more: ${reason}.`,
+  ),
+  recoveryPointsDeleted: define<{ points: number; reason: string }>(
+    'RecoveryPointsDeleted',
+    'Information',
+    'Recovery points were deleted because what they rest on has changed',
+    (vm, { points, reason }) => `${count(points, 'recovery point')} of VM '${vm}' deleted: ${reason}.`,
+  ),
   testFailoverStarted: define<{ pointId: string }>(
     'TestFailoverStarted',
     'Information',
@@ -384,6 +405,12 @@ export const ACTIVITY_EVENTS = {
     'Information',
     'A test failover ended',
     (vm) => `The test failover of VM '${vm}' ended; its disks are deleted.`,
+  ),
+  failoverSettled: define<{ disks: string[] }>(
+    'FailoverDisksReady',
+    'Information',
+    'The disks of a completed failover are plain files again',
+    (vm, { disks }) => `The failover of VM '${vm}' is in its disks: ${disks.join(', ')}.`,
   ),
   splitBrain: define<{ reason: string }>(
     'SplitBrainDetected',

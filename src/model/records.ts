@@ -88,6 +88,8 @@ export interface EpochRecord {
   openedAt: number;
   /** The instant that the set ends at: a recovery point when applied. */
   closedAt: number | null;
+  /** The guest's applications were brought to rest at its end. */
+  applicationConsistent?: true;
   disks: EpochDisk[];
 }
 
@@ -97,7 +99,53 @@ export interface InboxRecord {
   epoch: number;
   status: 'receiving' | 'received';
   closedAt: number;
+  /** The guest's applications were brought to rest at its end: it becomes a point of that kind. */
+  applicationConsistent?: true;
   disks: (EpochDisk & { size: number; digest: string; entries: number; diskSize: number })[];
+}
+
+/**
+ * One recovery point of a replica: the instant at the end of set `epoch`. Its undo logs hold what was overwritten while it was the
+ * newest; the disk seen through them, and through those of all newer points, is the disk at that instant.
+ */
+export interface PointRecord {
+  vmId: string;
+  epoch: number;
+  /** The instant, by the primary's clock. */
+  time: number;
+  kind: 'standard' | 'application-consistent';
+  createdAt: number;
+  /** Why it can no longer be failed over to; null when it can. */
+  damaged: string | null;
+  /** The newest set whose overwritten content is kept, durably (R14); `epoch` before the first. */
+  undoneThrough: number;
+  disks: {
+    diskId: string;
+    /** Bytes of the disk at that instant (R26). */
+    virtualSize: number;
+    /** Of the undo log. */
+    path: string;
+    /** Bytes of the undo log that count; 0: there is none yet. */
+    end: number;
+  }[];
+}
+
+/** What a failover or a test serves. */
+export interface FailoverRecord {
+  /** Of the point; null: the latest instant. */
+  pointEpoch: number | null;
+  /** The newest set that it shows; of those after the last applied one the logs are read in the inbox. */
+  throughEpoch: number;
+  /** The instant that is served. */
+  time: number | null;
+  startedAt: number;
+  /**
+   * After `failover complete`: first what the layers hold goes into the replica disk, then what the guest wrote; `done`: the disk is a
+   * plain file. Null before.
+   */
+  settling: 'layers' | 'diff' | 'done' | null;
+  /** From then on: bytes that guests see, by disk id. A replica disk may be larger than it was at the point. */
+  sizes?: Record<string, number>;
 }
 
 export interface RemoteHost {
@@ -158,6 +206,8 @@ export interface ResyncRecord {
   /** Writes from this epoch on are in the logs of step 2; 0 before they are. */
   firstEpoch: number;
   throughEpoch: number | null;
+  /** Replica: the merge keeps what it overwrites in the newest point's undo logs, so that the old points stay. */
+  keepsPoints?: boolean;
   disks: Record<string, ResyncDisk>;
 }
 
@@ -200,6 +250,11 @@ export interface RelationshipRecord {
   /** What the other side last said of itself. */
   remoteState: ReplicationState | null;
   mapTrusted: boolean;
+  /** Replica: what is served since a failover. */
+  failover?: FailoverRecord | null;
+  /** Replica: what a test failover serves; while it runs nothing is applied (R15). */
+  testFailover?: FailoverRecord | null;
+  lastTestFailoverTime?: number | null;
   statistics: Statistics;
 }
 
@@ -245,6 +300,7 @@ export interface Catalog {
   readonly relationships: Table<[vmId: string], RelationshipRecord>;
   readonly epochs: Table<[vmId: string, epoch: number], EpochRecord>;
   readonly inbox: Table<[vmId: string, epoch: number], InboxRecord>;
+  readonly points: Table<[vmId: string, epoch: number], PointRecord>;
   readonly authorizations: Table<[fingerprint: string], AuthorizationRecord>;
   vmByName(name: string): VmRecord | undefined;
   addEvent(event: EventRecord): void;

@@ -2,8 +2,8 @@
  * Applying one set of logs to the replica disks (rules R13, R14).
  *
  * Applying is redo: every log is verified whole before the first write, and writing it again from the start gives the same disk.
- * So a crash anywhere leaves disks that the same set brings to its instant. Order: verified → base written → base flushed →
- * `applied` committed for all disks at once → inbox files deleted.
+ * So a crash anywhere leaves disks that the same set brings to its instant. Order: verified → undo kept (recovery-points.ts) → base
+ * written → base flushed → `applied` committed for all disks at once → inbox files deleted.
  */
 import type { VirtualDisk } from '../disk/virtual-disk.ts';
 import { openLog, type LogEntry, type LogReader } from '../hrl/log-reader.ts';
@@ -24,10 +24,11 @@ export interface Applied {
 
 /**
  * Why this set must not be applied next, or null. `again`: another copy of it may be good, so it is asked for again.
- * Opens and reads every log whole.
+ * Opens and reads every log whole; without `data` all but the guest's bytes, whose digest was checked when they arrived.
  */
 export async function defectOf(
   ports: Pick<ReplicationPorts, 'files'>, record: InboxRecord, relationship: RelationshipRecord, disks: DiskRecord[],
+  { data }: { data: boolean } = { data: true },
 ): Promise<{ reason: string; again: boolean; code: string } | null> {
   const shrunk = shrunkDisk(record, disks);
   if (shrunk !== null) return { reason: shrunk, again: false, code: 'DISK_SIZE_MISMATCH' };
@@ -43,7 +44,7 @@ export async function defectOf(
         const reason = `log ${uniqueId} of disk ${disk.path} follows ${previousUniqueId ?? 'none'}, applied last was ${expected ?? 'none'}`;
         return { reason, again: true, code: 'LOG_OUT_OF_SEQUENCE' };
       }
-      await reader.verify();
+      if (data) await reader.verify();
     } catch (error) {
       const code = error instanceof UnderstudyError ? error.code : 'LOG_UNREADABLE';
       return { reason: messageOf(error), again: code !== 'LOG_OUT_OF_BOUNDS', code };

@@ -63,6 +63,7 @@ export class Relationships {
     return {
       vmName: name, state, side: relationship.side, otherHost: `${remote.name || remote.host}:${remote.port}`,
       hasBaseline: hasBaseline(relationship), resyncRequired: relationship.required !== null,
+      testFailoverRunning: Boolean(relationship.testFailover),
       startPending: (relationship.initial?.startAt ?? relationship.required?.startAt ?? null) !== null,
       ...circumstances,
     };

@@ -20,3 +20,10 @@ export function toldToPrimary(error: unknown, hostName: string): unknown {
 export function storageFull(message: string, cause: unknown): UnderstudyError {
   return new UnderstudyError('io', 'REPLICA_STORAGE_FULL', message, 'Free space on the replica; sending is tried again by itself.', { cause });
 }
+
+/** What a failover or a test serves rests on the replica disks and the inbox as they are. */
+export function servedMeanwhile(vmName: string, what: string, isTest: boolean): UnderstudyError {
+  return new UnderstudyError('io', 'REPLICA_BUSY',
+    `the replica of VM '${vmName}' is served by a ${isTest ? 'test failover' : 'failover'}: ${what} has to wait`,
+    `End it on the replica (understudy failover cancel '${vmName}'); then this is tried again by itself.`);
+}

@@ -45,14 +45,19 @@ export class ReplicaHost {
     return this.#vms.get(vmId);
   }
 
-  /** Ends the replica's part: its relationship and inbox go, its disks stay. */
+  /** Ends the replica's part: its relationship, inbox and recovery points go, its disks stay. */
   async remove(vmId: string): Promise<void> {
     const vm = this.#vms.get(vmId);
     this.#ports.relationships.check(vmId, 'remove');
     this.#vms.delete(vmId);
     await vm?.inbox.clear();
     await vm?.close();
-    this.#ports.relationships.remove(vmId);
+    let removeFiles = async () => {};
+    this.#ports.catalog.transaction(() => {
+      if (vm !== undefined) ({ removeFiles } = vm.points.deleteAll());
+      this.#ports.relationships.remove(vmId);
+    });
+    await removeFiles();
   }
 
   /** Answers the primaries of this host's replicas. */
@@ -139,6 +144,7 @@ export class ReplicaHost {
     if (known !== undefined) {
       this.of(caller, params.vmId);
       this.#bringUpToDate(params, caller);
+      await this.get(params.vmId)?.historyChanged();
       return { replicaName: this.#ports.hostName, trustGroup: known.trustGroup };
     }
     const decision = decideNewVm(this.#entries(), caller, params.name);

@@ -3,7 +3,8 @@
  *
  * Invariants
  * - Receiving never waits for applying; applying takes the next link of the chain only (R13).
- * - `lastAppliedEpoch`, the seals and the chain of all disks change in one transaction (R14).
+ * - `lastAppliedEpoch`, the seals and the chain of all disks change in one transaction (R14), and so does the point that this set ends at.
+ * - While a failover or a test failover is on record nothing is applied (R15): what it serves rests on the disks as they are.
  * - A message of an earlier token or baseline changes nothing (R18).
  * - What the replica cannot use it asks for again; only when nobody can supply it is it a reason for a resync (R12).
  */
@@ -16,7 +17,9 @@ import { applySet, defectOf } from './apply.ts';
 import { Inbox, type OfferAnswer } from './inbox.ts';
 import { InitialReceiver } from './initial-receiver.ts';
 import type { AnsweredVm, OfferedLog } from './messages.ts';
+import { servedMeanwhile } from './replica-failures.ts';
 import { growForSet } from './replica-resize.ts';
+import { RecoveryPoints } from './recovery-points.ts';
 import type { Change } from './relationships.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
 
@@ -27,6 +30,7 @@ export class ReplicaVm {
   readonly vmId: string;
   readonly inbox: Inbox;
   readonly initial: InitialReceiver;
+  readonly points: RecoveryPoints;
   #ports: ReplicationPorts;
   #clock: Clock;
   #stop = new AbortController();
@@ -36,6 +40,8 @@ export class ReplicaVm {
   /** Holds apply back at a log boundary: by name, who does (R15). */
   #pins = new Set<string>();
   #applying: Promise<void> = Promise.resolve();
+  /** Stops the set that is being applied, for `halt`. */
+  #halted = new AbortController();
 
   constructor(ports: ReplicationPorts, vmId: string) {
     this.#ports = ports;
@@ -43,6 +49,7 @@ export class ReplicaVm {
     this.vmId = vmId;
     this.inbox = new Inbox(ports, vmId);
     this.initial = new InitialReceiver(ports, vmId);
+    this.points = new RecoveryPoints(ports, vmId);
   }
 
   get relationship(): RelationshipRecord {
@@ -55,6 +62,7 @@ export class ReplicaVm {
 
   /** Begins to apply what waits. Looks first whether the disks are those that were left (trigger 7). */
   async start(): Promise<void> {
+    await this.points.start();
     await this.#checkSeals();
     this.#loop = this.#run();
   }
@@ -103,6 +111,7 @@ export class ReplicaVm {
   async beginInitial(token: string, method: InitialReplication['method'], firstEpoch: number): Promise<Record<string, number>> {
     // A repeat from before the primary has heard that this run is complete.
     if (this.relationship.initial === null && this.relationship.baselineId === token) return {};
+    this.refuseWhileServed('an initial copy');
     if (this.relationship.initial?.token !== token) await this.inbox.clear();
     return this.initial.begin(token, method, firstEpoch);
   }
@@ -111,14 +120,18 @@ export class ReplicaVm {
   async completeInitial(token: string, consistentFrom: number): Promise<void> {
     if (this.relationship.initial === null && this.relationship.baselineId === token) return;
     const baseline = await this.#newBaseline(token, consistentFrom);
-    this.#ports.relationships.happened(this.vmId, { kind: 'initial-finished', reason: 'the initial copy is complete' }, baseline);
+    await this.forgetPoints('a new initial copy is their baseline', () => {
+      this.#ports.relationships.happened(this.vmId, { kind: 'initial-finished', reason: 'the initial copy is complete' }, baseline);
+    });
     this.wake();
   }
 
   /** As `completeInitial`, for a copy that the user has brought. */
   async completeImport(token: string, consistentFrom: number): Promise<void> {
     const baseline = await this.#newBaseline(token, consistentFrom);
-    this.#ports.relationships.perform(this.vmId, 'import', baseline);
+    await this.forgetPoints('an imported copy is their baseline', () => {
+      this.#ports.relationships.perform(this.vmId, 'import', baseline);
+    });
     this.wake();
   }
 
@@ -131,6 +144,25 @@ export class ReplicaVm {
       baselineId: token, initial: null, required: null, lost: null, error: null, wantedAgain: null, applying: null,
       consistentFrom, lastAppliedLogs: {}, appliedSeals, lastAppliedEpoch: firstEpoch - 1, lastReplicationTime: this.#clock.now(),
     };
+  }
+
+  /** All recovery points go in one transaction with `change`: what they rest on is no longer there. */
+  async forgetPoints(reason: string, change: () => void): Promise<void> {
+    let removeFiles = async () => {};
+    this.#ports.catalog.transaction(() => {
+      const gone = this.points.deleteAll();
+      ({ removeFiles } = gone);
+      change();
+      if (gone.deleted === 0) return;
+      this.#ports.relationships.note(this.vmId,
+        makeEvent(ACTIVITY_EVENTS.recoveryPointsDeleted, this.vm.name, { points: gone.deleted, reason }));
+    });
+    await removeFiles();
+  }
+
+  /** The primary has changed how many points are kept. */
+  async historyChanged(): Promise<void> {
+    await this.points.tidy();
   }
 
   answer(): AnsweredVm {
@@ -178,6 +210,14 @@ export class ReplicaVm {
       this.relationship.error?.remedy ?? 'It is tried again by itself.');
   }
 
+  /** Applies, oldest first, until what waits is as its caller wants it, or nothing more can be applied. */
+  async applyUntil(enough: (waiting: InboxRecord[]) => boolean): Promise<void> {
+    this.wake();
+    while (!enough(this.inbox.waiting()) && this.#next() !== undefined && !this.#stop.signal.aborted && this.relationship.error === null) {
+      await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    }
+  }
+
   /** How the replica disks look now, for whoever has changed them with leave. */
   seals(): Promise<Record<string, SealRecord>> {
     return this.#seals();
@@ -193,6 +233,29 @@ export class ReplicaVm {
     };
   }
 
+  /**
+   * As `pin`, but waits only `graceMs` for the end of a long set, then stops it at its next window. The base is then half-way between two
+   * instants, and seen only through the logs or the undo logs; later the set is applied again from its start (R13).
+   */
+  async halt(who: string, graceMs: number): Promise<() => void> {
+    this.#pins.add(who);
+    const timer = new AbortController();
+    if (graceMs > 0) await Promise.race([this.#applying, this.#clock.sleep(graceMs, timer.signal).catch(() => undefined)]);
+    timer.abort();
+    this.#halted.abort(new Error(`apply is halted for ${who}`));
+    await this.#applying;
+    return () => {
+      this.#pins.delete(who);
+      this.wake();
+    };
+  }
+
+  /** What is served shows these disks and this inbox. @throws REPLICA_BUSY */
+  refuseWhileServed(what: string): void {
+    const { failover, testFailover } = this.relationship;
+    if ((failover ?? testFailover ?? null) !== null) throw servedMeanwhile(this.vm.name, what, Boolean(testFailover));
+  }
+
   async #run(): Promise<void> {
     const { signal } = this.#stop;
     while (!signal.aborted) {
@@ -202,13 +265,14 @@ export class ReplicaVm {
         await this.#wake.promise;
         continue;
       }
-      const work = this.#applyOne(next);
+      const halted = (this.#halted = new AbortController()).signal;
+      const work = this.#applyOne(next, AbortSignal.any([signal, halted]));
       this.#applying = work.catch(() => undefined);
       try {
         await work;
       } catch (error) {
         if (signal.aborted) return;
-        await this.#failed(error);
+        if (!halted.aborted) await this.#failed(error);
       }
       this.#tellWaiting();
     }
@@ -220,21 +284,23 @@ export class ReplicaVm {
     if (relationship === undefined || relationship.baselineId === '' || relationship.initial !== null) return undefined;
     if (relationship.lost !== null || relationship.wantedAgain !== null || this.#pins.size > 0) return undefined;
     if (relationship.state === 'FailedOverWaitingCompletion' || relationship.state === 'FailedOver') return undefined;
+    if ((relationship.failover ?? relationship.testFailover ?? null) !== null) return undefined;
     // From the diff disk's making to the end of the merge the base belongs to the resync.
     if (relationship.resync !== null) return undefined;
     return this.#ports.catalog.inbox.list(this.vmId)
       .find(({ epoch, status }) => status === 'received' && epoch === relationship.lastAppliedEpoch + 1);
   }
 
-  async #applyOne(record: InboxRecord): Promise<void> {
+  async #applyOne(record: InboxRecord, signal: AbortSignal): Promise<void> {
     const { relationships } = this.#ports;
     const defect = await defectOf(this.#ports, record, this.relationship, this.vm.disks);
     if (defect !== null) return this.#refuseSet(record, defect);
     const lost = this.relationship.applying === null ? await this.#changedBehindOurBack() : null;
     if (lost !== null) return this.#lose(7, lost);
     relationships.update(this.vmId, { applying: record.epoch });
+    await this.points.keepForSet(record, signal);
     await growForSet(this.#ports, this, record);
-    const applied = await applySet(this.#ports, record, this.vm.disks, this.#stop.signal);
+    const applied = await applySet(this.#ports, record, this.vm.disks, signal);
     let removeFiles = async () => {};
     this.#ports.catalog.transaction(() => {
       relationships.update(this.vmId, {
@@ -244,9 +310,13 @@ export class ReplicaVm {
       if (this.relationship.state === 'Error') {
         relationships.happened(this.vmId, { kind: 'primary-changed', state: 'Replicating', reason: 'the logs could be applied again' });
       }
+      if (record.epoch >= this.relationship.consistentFrom) {
+        this.points.afterApplied({ epoch: record.epoch, time: record.closedAt, applicationConsistent: record.applicationConsistent === true });
+      }
       removeFiles = this.inbox.forget(record);
     });
     await removeFiles();
+    await this.points.tidy();
   }
 
   /**
@@ -270,6 +340,8 @@ export class ReplicaVm {
     const { relationships } = this.#ports;
     const known = error instanceof UnderstudyError ? error
       : new UnderstudyError('io', errnoOf(error) ?? 'APPLY_FAILED', messageOf(error), 'Check the replica disk and its volume.');
+    // The points go, not the replica.
+    if (known.code === 'ENOSPC' && (await this.points.makeRoom(known.message))) return;
     const passing = isRecoverable(error);
     const before = this.relationship.error;
     const change = {
@@ -290,6 +362,8 @@ export class ReplicaVm {
   #lose(trigger: 6 | 7, reason: string): void {
     const { relationships } = this.#ports;
     this.#ports.catalog.transaction(() => {
+      // What older points show of the disk itself is no longer what it was.
+      if (trigger === 7) this.points.damaged(Number.MAX_SAFE_INTEGER, reason);
       relationships.update(this.vmId, { lost: { trigger, reason } });
       relationships.happened(this.vmId, { kind: 'primary-changed', state: 'WaitingForStartResynchronize', reason });
     });
@@ -301,6 +375,8 @@ export class ReplicaVm {
     if (relationship === undefined || relationship.baselineId === '' || relationship.lost !== null) return;
     // Half-way through an apply or a merge the disks are as nobody has recorded them; both are redone.
     if (relationship.initial !== null || relationship.applying !== null || relationship.resync?.phase === 'merging') return;
+    // The disk takes in what the guest wrote since a completed failover.
+    if ((relationship.failover?.settling ?? null) !== null) return;
     const reason = await this.#changedBehindOurBack();
     if (reason !== null) this.#lose(7, reason);
   }

@@ -18,6 +18,8 @@ export interface ReplicationPorts extends TrackingPorts {
   openDiskForReading(record: DiskRecord): Promise<VirtualDisk>;
   /** A new sparse disk of the record's format and size; fails when the file exists. */
   createDisk(record: DiskRecord): Promise<void>;
+  /** Between standard recovery points; an hour unless a test says otherwise. */
+  pointIntervalMs?: number;
   /** Limits how many VMs transfer at once. */
   transferSlot(signal: AbortSignal): Promise<() => void>;
 }

@@ -43,8 +43,12 @@ export const existingCompareMessage: PeerStreamMessage<{ vmId: string; token: st
   params: z.strictObject({ vmId: id, token: id, diskId }),
 };
 
-/** Steps 5 and 6: the logs up to `throughEpoch` go into the diff disks, then the merge is on record and begins (R19). */
-export const resyncMergeMessage = message('resync.merge', z.strictObject({ vmId: id, token: id, throughEpoch: position }), nothing);
+/**
+ * Steps 5 and 6: the logs up to `throughEpoch` go into the diff disks, then the merge is on record and begins (R19). `keepPoints`: the
+ * old recovery points shall stay, as far as they still rest on something.
+ */
+export const resyncMergeMessage = message('resync.merge',
+  z.strictObject({ vmId: id, token: id, throughEpoch: position, keepPoints: z.boolean().optional() }), nothing);
 
 /** Verify: the replica stays at this epoch while `hold`; refused when it is at another. A hold ends by itself after a while. */
 export const verifyHoldMessage = message('verify.hold',

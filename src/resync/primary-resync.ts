@@ -283,7 +283,9 @@ export class PrimaryResync implements ResyncDriver {
     const throughEpoch = known ?? primary.outbox.newestClosed();
     ports.relationships.update(vmId, { resync: { ...primary.relationship.resync!, throughEpoch } });
     await primary.ship(signal);
-    await primary.link().call(resyncMergeMessage, { vmId, token, throughEpoch }, undefined, { signal, timeoutMs: STEP_TIMEOUT_MS });
+    // Triggers 6 and 7 are the replica's: there its points have lost what they rest on.
+    const keepPoints = primary.relationship.settings.keepRecoveryPoints && ![6, 7].includes(primary.relationship.resync!.trigger);
+    await primary.link().call(resyncMergeMessage, { vmId, token, throughEpoch, keepPoints }, undefined, { signal, timeoutMs: STEP_TIMEOUT_MS });
     const disks = Object.entries(primary.relationship.resync!.disks).map(([diskId, { sentBytes }]) =>
       ({ path: primary.vm.disks.find((disk) => disk.diskId === diskId)!.path, bytes: sentBytes }));
     ports.relationships.note(vmId, makeEvent(ACTIVITY_EVENTS.mergeStarted, primary.vm.name, { disks }));

@@ -88,8 +88,8 @@ export class ReplicaResync {
     dispatcher.handleStream(verifyCompareMessage, async (caller, { vmId, token, diskId }, stream) => {
       await this.#verify(host.of(caller, vmId), token, diskId, new StreamChannel(stream, stream, this.#ports.compute));
     });
-    dispatcher.handle(resyncMergeMessage, async (caller, { vmId, token, throughEpoch }) => {
-      await this.#merge(host.of(caller, vmId), token, throughEpoch);
+    dispatcher.handle(resyncMergeMessage, async (caller, { vmId, token, throughEpoch, keepPoints }) => {
+      await this.#merge(host.of(caller, vmId), token, throughEpoch, keepPoints === true);
       return { result: {} };
     });
     dispatcher.handle(resyncProgressMessage, async (caller, { vmId, waitMs }) => {
@@ -159,6 +159,7 @@ export class ReplicaResync {
     if (params.rung === 'suspect-regions') refuseChanged(vm);
     if (before?.phase === 'merging') throw busy('the merge of the resynchronization before this one is still under way');
     if (before !== null) await this.cancel(vm, null);
+    vm.refuseWhileServed('a resynchronization');
     if (vm.relationship.lost === null) await vm.drain();
     await vm.inbox.clear();
     for (const disk of replicatedDisks(vm.vm)) {
@@ -242,7 +243,7 @@ export class ReplicaResync {
   }
 
   /** Steps 5 and 6: the logs of step 2 make the diff disks one instant; then the merge is on record and begins. */
-  async #merge(vm: ReplicaVm, token: string, throughEpoch: number): Promise<void> {
+  async #merge(vm: ReplicaVm, token: string, throughEpoch: number, keepPoints: boolean): Promise<void> {
     if (vm.relationship.baselineId === token) return;
     const resync = this.#require(vm, token);
     const disks = replicatedDisks(vm.vm);
@@ -262,14 +263,17 @@ export class ReplicaResync {
     for (const disk of disks) await this.#flushed(disk, token);
     this.#require(vm, token);
     const removals: (() => Promise<void>)[] = [];
-    this.#ports.catalog.transaction(() => {
+    const keepsPoints = keepPoints && vm.points.list().at(-1)?.damaged === null;
+    const record = () => {
       this.#ports.relationships.update(vm.vmId, {
-        baselineId: token, resync: { ...resync, phase: 'merging', throughEpoch }, lastAppliedEpoch: throughEpoch,
+        baselineId: token, resync: { ...resync, phase: 'merging', throughEpoch, keepsPoints }, lastAppliedEpoch: throughEpoch,
         lastAppliedTime: closedAt, lastAppliedLogs: logs, consistentFrom: throughEpoch, lost: null, error: null, required: null,
         lastReplicationTime: this.#ports.clock.now(), mapTrusted: true,
       });
       for (const set of sets) removals.push(vm.inbox.forget(set));
-    });
+    };
+    if (keepsPoints) this.#ports.catalog.transaction(record);
+    else await vm.forgetPoints('a resynchronization has changed what they rest on', record);
     for (const remove of removals) await remove();
     this.#startMerge(vm.vmId);
   }
@@ -305,8 +309,9 @@ export class ReplicaResync {
 
   async #mergeAll(vmId: string, merge: Merge): Promise<void> {
     const vm = this.#host.get(vmId)!;
-    const { token } = vm.relationship.resync!;
+    const { token, keepsPoints, throughEpoch } = vm.relationship.resync!;
     const disks = replicatedDisks(vm.vm);
+    if (keepsPoints === true) await this.#keepPoints(vm, token, throughEpoch!);
     let before = 0;
     for (const disk of disks) {
       const base = await this.#ports.openDisk(disk);
@@ -322,6 +327,26 @@ export class ReplicaResync {
     this.#ports.relationships.update(vmId, { resync: null, appliedSeals: await vm.seals() });
     for (const disk of disks) await removeDiffDisk(this.#ports.files, diffPath(disk, token));
     vm.wake();
+  }
+
+  /** The merge's undo unit: all that it overwrites, before it does (R14, R19). */
+  async #keepPoints(vm: ReplicaVm, token: string, throughEpoch: number): Promise<void> {
+    let bytes = 0;
+    const open = (disk: DiskRecord) => this.#ports.openDiskForReading(disk)
+      .then((base) => openDiffDisk(this.#ports.files, diffPath(disk, token), base));
+    for (const disk of replicatedDisks(vm.vm)) {
+      const diff = await open(disk);
+      bytes += diff.heldBytes;
+      await diff.close();
+    }
+    await vm.points.keep(throughEpoch, bytes, async function* heldBy(disk, base) {
+      const diff = await open(disk);
+      try {
+        for (const run of diff.runs(0, base.virtualSize)) if (run.held) yield run;
+      } finally {
+        await diff.close();
+      }
+    }, this.#stop.signal);
   }
 
   /** The run must still be the one, and comparing; an earlier message changes nothing. */

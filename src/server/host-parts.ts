@@ -18,6 +18,8 @@ export interface HostParts extends Pick<ReplicationPorts, 'openDisk' | 'openDisk
   zone: string;
   /** The kernel's, unless a test names another (UNDERSTUDY_BOOT_ID_FILE). */
   bootIdFile: string;
+  /** As in ReplicationPorts: for tests. */
+  pointIntervalMs?: number;
 }
 
 export interface Machine {

@@ -206,7 +206,11 @@ export class Host {
   }
 
   uri(vm: VmRecord, index: number): string {
-    return nbdUri(this.nbd.address()[0]!, exportName(vm, index));
+    return this.exportUri(exportName(vm, index));
+  }
+
+  exportUri(name: string): string {
+    return nbdUri(this.nbd.address()[0]!, name);
   }
 
   /** Null when NBD is not served over TCP. */

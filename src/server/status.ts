@@ -1,6 +1,7 @@
 /** Records as clients see them: the shapes of the API contract. Reads only. */
 import { healthOf } from '../model/health.ts';
-import type { RelationshipRecord, VmRecord } from '../model/records.ts';
+import { pointId } from '../model/recovery-points.ts';
+import type { FailoverRecord, RelationshipRecord, VmRecord } from '../model/records.ts';
 import { HEALTH_NUMBERS, MODE_NUMBERS, REPLICATION_STATES } from '../model/replication-state.ts';
 import { averageBytes, averageLatencyMs } from '../model/statistics.ts';
 import { exportFolderOf } from '../replication/export-folder.ts';
@@ -114,9 +115,22 @@ function replicated(host: Host, vm: VmRecord, relationship: RelationshipRecord):
       ? { exportFolder: exportFolderOf(vm, initial.folder), exportFinished: initial.copied } : {}),
     disks: vm.disks.map((disk, index) => ({
       path: disk.path, format: disk.format, virtualSize: disk.virtualSize,
-      uri: (side === 'primary' && vm.attach !== 'stopped') || host.failover.isServed(vm.vmId) ? host.uri(vm, index) : null })),
+      uri: side === 'replica' ? (host.failover.servedAs(vm.vmId)?.map((name) => host.exportUri(name))[index] ?? null)
+        : vm.attach === 'stopped' ? null : host.uri(vm, index) })),
+    ...(side === 'replica' ? {
+      failover: servedShape(host, vm, relationship.failover), testFailover: servedShape(host, vm, relationship.testFailover),
+      recoveryPoints: host.catalog.points.list(vm.vmId).length } : {}),
     ...(log === null ? {} : { logBytes: log.bytes, logLimitBytes: log.limitBytes,
       secondsToLogLimit: log.limitReachedAt === null ? null : Math.max(0, (log.limitReachedAt - host.parts.clock.now()) / 1000) }),
+  };
+}
+
+function servedShape(host: Host, { vmId }: VmRecord, served: FailoverRecord | null | undefined) {
+  if (!served) return null;
+  const point = host.catalog.points.list(vmId).find(({ epoch }) => epoch === served.pointEpoch);
+  return {
+    point: served.pointEpoch === null ? 'latest' : pointId(point ?? { time: served.time! }), time: isoOrNull(served.time),
+    startTime: new Date(served.startedAt).toISOString(), settling: served.settling,
   };
 }
 
@@ -132,5 +146,6 @@ function statisticsShape(host: Host, vm: VmRecord, relationship: RelationshipRec
     replicationErrors: statistics.errors, successfulReplications: statistics.successfulCycles,
     missedReplications: statistics.missedCycles, pendingBytes: pending ?? 0,
     initialReplicationBytes: transferred.initialBytes, resynchronizedBytes: transferred.resyncBytes, sentBytes: transferred.wireBytes,
+    lastTestFailoverTime: isoOrNull(relationship.lastTestFailoverTime ?? null),
   };
 }

@@ -237,6 +237,7 @@ const ROWS: Row[] = [
     shows: /State/,
   },
   { words: ['failover', 'cancel', 'web1'], asks: 'failover.cancel', params: { name: 'web1' }, shows: /State/ },
+  { words: ['failover', 'complete', 'web1'], asks: 'failover.complete', params: { name: 'web1' }, shows: /State/ },
 ];
 
 for (const { words, asks, params, shows, code = 0 } of ROWS) {

@@ -147,6 +147,7 @@ export function fakeOperations(): HostOperations {
     'reset-statistics': status,
     'failover': status,
     'failover.cancel': status,
+    'failover.complete': status,
     'status': ({ name }) => Promise.resolve(name === undefined ? [STATUS] : STATUS),
     'health': ({ name }) => Promise.resolve(name === undefined ? [HEALTH] : HEALTH),
     'sync-now': () => Promise.resolve({ vmName: 'web1', logSequence: 7, bytes: 4096, seconds: 0.25 }),

@@ -10,6 +10,8 @@ import { PrimaryVm } from '../../src/replication/primary-vm.ts';
 import { Relationships } from '../../src/replication/relationships.ts';
 import { ReplicaHost } from '../../src/replication/replica-host.ts';
 import { PrimaryResync } from '../../src/resync/primary-resync.ts';
+import { ReplicaFailover } from '../../src/failover/replica-failover.ts';
+import type { NbdExport } from '../../src/nbd/export.ts';
 import { ReplicaResync } from '../../src/resync/replica-resync.ts';
 import { ResyncQueue } from '../../src/resync/resync-queue.ts';
 import type { ReplicationPorts } from '../../src/replication/replication-ports.ts';
@@ -20,7 +22,7 @@ import { SimVolume } from './sim-files.ts';
 /** Not BLAKE3, but as collision-free as the simulation needs, and without native code. */
 const sha = (data: Uint8Array) => createHash('sha256').update(data).digest();
 
-const compute: Compute = {
+export const compute: Compute = {
   compress: async () => null,
   decompress: async (data) => data,
   digest: sha,
@@ -42,6 +44,11 @@ export class SimHost {
   relationships!: Relationships;
   replicas: ReplicaHost | null = null;
   replicaResync: ReplicaResync | null = null;
+  failover: ReplicaFailover | null = null;
+  /** What guests could connect to, by name, but for the primaries' own disks. */
+  readonly exports = new Map<string, NbdExport>();
+  /** Between recovery points. */
+  pointIntervalMs = 3_600_000;
   resync!: PrimaryResync;
   primaries = new Map<string, PrimaryVm>();
   ports!: ReplicationPorts;
@@ -74,6 +81,7 @@ export class SimHost {
       files, clock, compute, catalog, log, relationships: this.relationships, hostName: this.name, peerPort: () => 1, hostSettings: () => settings,
       random: { uuid: () => this.#scheduler.dice.uuid(), bytes: (count) => this.#scheduler.dice.bytes(count) },
       bootId: `${this.name}-boot-${this.#boot}`, hostId: this.name, dataFolder: `/${this.name}`,
+      pointIntervalMs: this.pointIntervalMs,
       changeMap: { regionBytes: REGION_BYTES, hotRegionsMax: 2 },
       link: () => link,
       openDisk: (record) => this.#open(files, record.path, 'write'),
@@ -93,9 +101,11 @@ export class SimHost {
     this.replicas.serve(this.dispatcher);
     this.replicaResync = new ReplicaResync(this.ports, this.replicas);
     this.replicaResync.serve(this.dispatcher);
+    this.failover = this.#makeFailover(this.replicas, this.replicaResync);
     this.resync = new PrimaryResync(new ResyncQueue(() => 1), 'UTC');
     await this.replicas.start();
     this.replicaResync.start();
+    if (life.alive) await this.failover.start();
     this.primaries.clear();
     for (const { vmId, side } of catalog.vms.list()) {
       if (side !== 'primary' || !life.alive) continue;
@@ -103,6 +113,22 @@ export class SimHost {
       await primary.start();
       this.primaries.set(vmId, primary);
     }
+  }
+
+  #makeFailover(replicas: ReplicaHost, resync: ReplicaResync): ReplicaFailover {
+    const { life } = this;
+    return new ReplicaFailover({
+      ports: this.ports, replicas, exportName: (name, index) => `${name}/${index}`,
+      openForReading: (vm, disk) => resync.openForReading(vm, disk), cancelResync: (vm) => resync.cancel(vm, null),
+      exports: {
+        add: (name, served) => {
+          if (life.alive) this.exports.set(name, served);
+        },
+        remove: async (name) => {
+          if (life.alive) this.exports.delete(name);
+        },
+      },
+    });
   }
 
   async #open(files: Files, path: string, mode: 'read' | 'write'): Promise<VirtualDisk> {
@@ -115,6 +141,8 @@ export class SimHost {
     this.life.alive = false;
     this.dispatcher = null;
     this.replicas = null;
+    this.failover = null;
+    this.exports.clear();
     this.primaries.clear();
     if (kind === 'process') return;
     this.#boot++;

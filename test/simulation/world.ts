@@ -31,6 +31,9 @@ export class World {
   checks = 0;
   /** Resyncs start by themselves, at any time. */
   autoResync = false;
+  /** Recovery points that are kept, and the time between them. */
+  recoveryHistory = 0;
+  keepRecoveryPoints = false;
   #guestRuns = false;
 
   constructor(seed: number) {
@@ -73,9 +76,9 @@ export class World {
         diskId, path: this.diskPath(index), format: 'raw', virtualSize: DISK_BYTES, logicalSectorSize: 512, geometry: null })),
     };
     this.primary.catalog.vms.put(vm);
-    this.primary.catalog.relationships.put(newRelationship(frequencySec, now, this.autoResync));
+    this.primary.catalog.relationships.put(newRelationship(frequencySec, now, this));
     await this.during(this.primary.ports.link({ host: '', port: 0, fingerprint: '' }).call(enableMessage, {
-      vmId: VM_ID, name: 'vm', primaryName: 'primary', frequencySec, recoveryHistory: 0, primaryPort: 1,
+      vmId: VM_ID, name: 'vm', primaryName: 'primary', frequencySec, recoveryHistory: this.recoveryHistory, primaryPort: 1,
       disks: vm.disks.map(({ path, ...disk }) => ({ ...disk, format: 'raw' as const, logicalSectorSize: 512 as const, fileName: path.slice(7) })),
     }));
     const primary = new PrimaryVm(this.primary.ports, VM_ID, this.primary.resync);
@@ -212,12 +215,15 @@ export class World {
   }
 }
 
-function newRelationship(frequencySec: 30 | 300, now: number, autoResync: boolean): RelationshipRecord {
+type Wanted = Pick<World, 'autoResync' | 'recoveryHistory' | 'keepRecoveryPoints'>;
+
+function newRelationship(frequencySec: 30 | 300, now: number, { autoResync, recoveryHistory, keepRecoveryPoints }: Wanted): RelationshipRecord {
   return {
     vmId: VM_ID, side: 'primary', state: 'ReadyForInitialReplication', createdAt: now, trustGroup: '', baselineId: '',
     remote: { host: 'replica', port: 1, fingerprint: 'replica-fingerprint', name: 'replica' },
     settings: relationshipSettingsSchema.parse({
-      frequencySec, logLimitPercent: 100, autoResync: { enabled: autoResync, intervalStart: '00:00:00', intervalEnd: '23:59:59' } }),
+      frequencySec, recoveryHistory, keepRecoveryPoints, logLimitPercent: 100,
+      autoResync: { enabled: autoResync, intervalStart: '00:00:00', intervalEnd: '23:59:59' } }),
     initial: null, required: null, resync: null, error: null,
     lastReplicationTime: null, lastReceivedEpoch: -1, lastAppliedEpoch: -1, lastAppliedTime: null, lastAppliedLogs: {},
     consistentFrom: 0, appliedSeals: {}, applying: null, wantedAgain: null, lost: null, remoteState: null, mapTrusted: true,

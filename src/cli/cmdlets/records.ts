@@ -4,7 +4,7 @@
  */
 
 import { BLOCK_BYTES } from '../../model/limits.ts';
-import type { AuthorizationEntry, Health, Status } from '../../server/api/contract.ts';
+import type { AuthorizationEntry, Health, RecoveryPoint, Status } from '../../server/api/contract.ts';
 import { TimeSpan } from './values.ts';
 import type { Value } from './values.ts';
 
@@ -96,6 +96,12 @@ export const VM_REPLICATION_SERVER: RecordType = {
   aliases: { RepEnabled: 'ReplicationEnabled', AuthType: 'AllowedAuthenticationType' },
 };
 
+export const VM_SNAPSHOT: RecordType = {
+  name: 'VMSnapshot',
+  columns: [property('VMName'), property('Name'), property('SnapshotType'), property('CreationTime'), property('ParentSnapshotName')],
+  aliases: {},
+};
+
 const date = (iso: string | null | undefined): Date | null =>
   iso === null || iso === undefined ? null : new Date(iso);
 const span = (seconds: number | null | undefined): TimeSpan | null =>
@@ -144,6 +150,7 @@ export function replicationRow(status: Status): Row {
       ['ReplicaServerPort', status.replicaPort ?? null],
       ['ReplicationFrequencySec', status.frequencySec],
       ['ResynchronizeStartTime', date(status.resynchronizeStartTime)],
+      ['TestVirtualMachine', (status.testFailover ?? null) === null ? null : `${status.vmName} - Test`],
       ['VSSSnapshotFrequencyHour', known(status, 'applicationConsistentHours')],
       ...common(status),
       ['ReplicationHealthDetails', status.healthDetails],
@@ -157,6 +164,7 @@ export function healthRow(status: Status, { statistics }: Health): Row {
     properties: new Map<string, Value>([
       ['MonitoringStartTime', date(statistics.monitoringStartTime)],
       ['MonitoringEndTime', date(statistics.monitoringEndTime)],
+      ['LastTestFailoverInitiatedTime', date(statistics.lastTestFailoverTime)],
       ['InitialReplicationSize', statistics.initialReplicationBytes ?? null],
       ['PendingReplicationSize', statistics.pendingBytes],
       ['AverageReplicationSize', statistics.averageReplicationBytes],
@@ -168,6 +176,23 @@ export function healthRow(status: Status, { statistics }: Health): Row {
       ['MissedReplicationCount', statistics.missedReplications],
       ['ReplicationHealthDetails', status.healthDetails],
       ...common(status),
+    ]),
+  };
+}
+
+/** A recovery point as Hyper-V shows it: a snapshot of the replica VM. Its name is its id, so that it can be given back. */
+export function snapshotRow(vmName: string, vmId: string, point: RecoveryPoint): Row {
+  return {
+    type: VM_SNAPSHOT,
+    properties: new Map<string, Value>([
+      ['VMName', vmName],
+      ['VMId', vmId],
+      ['Name', point.id],
+      ['Id', point.id],
+      ['SnapshotType', point.kind === 'application-consistent' ? 'AppConsistentReplica' : 'Replica'],
+      ['CreationTime', date(point.time)],
+      ['ParentSnapshotName', null],
+      ['SizeOfSystemFiles', point.bytes],
     ]),
   };
 }

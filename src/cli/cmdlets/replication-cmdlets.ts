@@ -6,7 +6,6 @@ import type { Health, Status } from '../../server/api/contract.ts';
 import {
   AS_JOB,
   forEachVm,
-  listOf,
   maybe,
   namesGiven,
   PASSTHRU,
@@ -18,6 +17,7 @@ import {
   VM_NAME,
 } from './cmdlet.ts';
 import type { Cmdlet, CmdletContext } from './cmdlet.ts';
+import { FAILOVER_CMDLETS, plain } from './failover-cmdlets.ts';
 import type { Bound, Parameter } from './parameters.ts';
 import { healthRow, replicationRow } from './records.ts';
 import type { Row } from './records.ts';
@@ -198,19 +198,6 @@ const RESUME: Cmdlet = {
   },
 };
 
-type PlainOperation = 'suspend' | 'cancel-resync' | 'remove' | 'reset-statistics' | 'stop-initial' | 'failover.cancel';
-
-/** A cmdlet that names VMs and does one thing to each. */
-function plain(name: string, summary: string, operation: PlainOperation): Cmdlet {
-  return {
-    name,
-    summary,
-    parameters: [VM_NAME, RELATIONSHIP, PASSTHRU, { ...AS_JOB }],
-    run: (bound, context, input) =>
-      forEachVm(name, bound, context, input, (vm) => context.call(operation, { name: vm })),
-  };
-}
-
 const START_INITIAL: Cmdlet = {
   name: 'Start-VMInitialReplication',
   summary: 'Starts the initial replication, now or at a time',
@@ -247,35 +234,6 @@ const IMPORT: Cmdlet = {
   },
 };
 
-const START_FAILOVER: Cmdlet = {
-  name: 'Start-VMFailover',
-  summary: 'Fails over on the replica, tests it with -AsTest, or prepares it on the primary with -Prepare',
-  parameters: [
-    VM_NAME,
-    { name: 'Prepare', type: 'switch' },
-    { name: 'AsTest', type: 'switch' },
-    { name: 'VMRecoverySnapshot', type: 'strings', aliases: ['VMRecoveryCheckpoint'] },
-    PASSTHRU,
-    AS_JOB,
-  ],
-  async run(bound, context, input) {
-    const [prepare, test] = [truthOf(bound, 'Prepare') === true, truthOf(bound, 'AsTest') === true];
-    const [point, ...more] = listOf(bound, 'VMRecoverySnapshot') ?? [];
-    if ((prepare && (test || point !== undefined)) || more.length > 0) {
-      throw new UnderstudyError(
-        'usage',
-        'ARGUMENT_INVALID',
-        'Start-VMFailover takes -Prepare alone, or -AsTest and one recovery point',
-        'Prepare on the primary; choose the point on the replica.',
-      );
-    }
-    const kind = prepare ? 'prepare' : test ? 'test' : 'unplanned';
-    return forEachVm('Start-VMFailover', bound, context, input, (name) =>
-      context.call('failover', { name, kind, ...maybe('point', point) }),
-    );
-  },
-};
-
 export const REPLICATION_CMDLETS: readonly Cmdlet[] = [
   GET,
   MEASURE,
@@ -289,6 +247,5 @@ export const REPLICATION_CMDLETS: readonly Cmdlet[] = [
   START_INITIAL,
   IMPORT,
   plain('Stop-VMInitialReplication', 'Cancels a running or scheduled initial replication', 'stop-initial'),
-  START_FAILOVER,
-  plain('Stop-VMFailover', 'Undoes a failover, a test failover or a preparation', 'failover.cancel'),
+  ...FAILOVER_CMDLETS,
 ];

@@ -21,8 +21,11 @@ export const failoverCommands: CommandDefinition[] = [
     summary: 'Serve the replica: after the loss of the primary, planned, or as a test.',
     details:
       'Without --test, --prepare or --planned this is an unplanned failover: what the replica has not ' +
-      'received is lost. A running ' +
-      'resynchronization is cancelled, and the consistent disk under it is served. `failover cancel NAME` undoes it.',
+      'received is lost. It serves within seconds, whatever waits to be applied. A running ' +
+      'resynchronization is cancelled, and the consistent disk under it is served. `failover cancel NAME` undoes it; then another ' +
+      'point may be tried. `failover complete NAME` makes it final.\n\n' +
+      'With --test a throw-away copy is served under the name `NAME - Test`. The replica goes on receiving; what it receives is ' +
+      'applied after the test (`pendingBytes` of `status`). `failover cancel NAME` ends the test and deletes what was written.',
     options: [
       option('--test', 'serve a throw-away copy; replication goes on').conflicts(['prepare', 'planned']),
       option('--prepare', 'on the primary, its VM off: send the last changes, and lock it').conflicts([
@@ -33,7 +36,12 @@ export const failoverCommands: CommandDefinition[] = [
       option('--planned', 'on the replica, after --prepare on the primary').conflicts(['test', 'prepare', 'point']),
       option('--point <id>', 'an older recovery point (see `points`); the latest unless told'),
     ],
-    examples: ['failover web1', 'failover web1 --test --point 2031-05-04T21:00:00Z', 'failover cancel web1'],
+    examples: [
+      'failover web1',
+      'points web1',
+      'failover web1 --test --point 2031-05-04T21:00:00.000Z',
+      'failover cancel web1',
+    ],
     async run({ call, output, zone }, [name], { test, prepare, planned, point }) {
       const kind = test === true ? 'test' : prepare === true ? 'prepare' : planned === true ? 'planned' : 'unplanned';
       const status = await call('failover', { name: name!, kind, ...(point === undefined ? {} : { point }) });
@@ -50,5 +58,15 @@ export const failoverCommands: CommandDefinition[] = [
     details:
       'What was written on the failed-over disks is discarded. Afterwards another recovery point may be tried.',
     examples: ['failover cancel web1'],
+  }),
+  statusCommand({
+    path: 'failover complete',
+    operation: 'failover.complete',
+    summary: 'Make a failover final.',
+    details:
+      'All recovery points are deleted, and there is no way back. The VM goes on running; behind it, what was written since the ' +
+      'failover is moved into the replica disks. Event FailoverDisksReady (`settling` of `failover` in `status` is `done`) says that ' +
+      'they are plain files again, which any program may open while no guest is connected.',
+    examples: ['failover complete web1'],
   }),
 ];

@@ -118,6 +118,10 @@ export const monitoringCommands: CommandDefinition[] = [
     arguments: '<name>',
     argumentHelp: { name: 'name of the virtual machine' },
     summary: 'List the recovery points of a replica, oldest first.',
+    details:
+      'The last one is `latest`: all that has arrived. The others are an hour apart, as many as --recovery-history keeps. Size is what ' +
+      'a point costs on the volume of the replica disks. Loses is how much of the guest\'s time a failover to it gives up against ' +
+      'the latest. A point whose undo log is damaged is listed with the reason, and so is every older one.',
     examples: ['points web1', "points web1 --json | jq -r '.[0].id'"],
     async run({ call, output, zone }, [name]) {
       const points = await call('points', { name: name! });
@@ -197,5 +201,7 @@ function pointRow(point: RecoveryPoint, zone: string): Row {
     ['Time', time(point.time, zone)],
     ['Kind', point.kind],
     ['Size', bytes(point.bytes)],
+    ['Loses', duration(point.lossSeconds)],
+    ['Usable', (point.damaged ?? null) === null ? 'yes' : `no: ${point.damaged}`],
   ];
 }

@@ -170,7 +170,7 @@ export const replicationCommands: CommandDefinition[] = [
 /** A command that takes a name and answers with the status after the change. */
 export function statusCommand(
   definition: Pick<CommandDefinition, 'path' | 'summary' | 'details' | 'examples'> & {
-    operation: 'stop-initial' | 'suspend' | 'remove' | 'reset-statistics' | 'cancel-resync' | 'failover.cancel';
+    operation: 'stop-initial' | 'suspend' | 'remove' | 'reset-statistics' | 'cancel-resync' | 'failover.cancel' | 'failover.complete';
   },
 ): CommandDefinition {
   const { operation, ...rest } = definition;

@@ -288,6 +288,11 @@ export const OPERATIONS = {
     params: named,
     result: status,
   },
+  'failover.complete': {
+    summary: 'Makes a failover final: the other recovery points go, the disks become plain files.',
+    params: named,
+    result: status,
+  },
   'points': { summary: 'Recovery points of a replica.', params: named, result: z.array(point), reads: true },
   'console.sign-in': {
     summary: 'A link that lets one browser in, once.',

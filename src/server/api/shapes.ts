@@ -132,11 +132,19 @@ export const statistics = z.looseObject({
   initialReplicationBytes: bytes.optional(),
   resynchronizedBytes: bytes.optional(),
   sentBytes: bytes.optional().describe('over the network, after compression'),
+  lastTestFailoverTime: time.nullable().optional(),
 });
 
 const healthName = z.enum(namesOf(HEALTH_NUMBERS));
 const relationshipName = z.enum(namesOf(RELATIONSHIP_TYPE_NUMBERS));
 const stateName = z.enum(STATES).describe("PowerShell's VMReplicationState");
+
+const served = z.looseObject({
+  point: z.string().describe('id of the recovery point, or latest'),
+  time: time.nullable().describe('the instant that it shows'),
+  startTime: time,
+  settling: z.enum(['layers', 'diff', 'done']).nullable().describe('after completion, how far the disks are; done: plain files'),
+});
 
 export const status = z.looseObject({
   vmId: z.string(),
@@ -171,7 +179,10 @@ export const status = z.looseObject({
   disks: z
     .array(z.looseObject({ path: z.string(), uri: z.string().nullable() }))
     .optional()
-    .describe('after a failover: where each disk is served'),
+    .describe('after a failover, or during a test: where each disk is served'),
+  failover: served.nullable().optional().describe('what is served since a failover'),
+  testFailover: served.nullable().optional().describe('what a test failover serves'),
+  recoveryPoints: z.int().min(0).optional().describe('on a replica: points beside the latest'),
 });
 
 export const health = z.looseObject({
@@ -260,7 +271,9 @@ export const point = z.looseObject({
   id: z.string(),
   time,
   kind: z.enum(['standard', 'application-consistent', 'latest']),
-  bytes: bytes.describe('what keeping it costs'),
+  bytes: bytes.describe('what keeping it costs; free again when it goes'),
+  lossSeconds: seconds.optional().describe('of the guest\'s time that a failover to it loses, against the latest'),
+  damaged: z.string().nullable().optional().describe('why it cannot be used; null when it can'),
 });
 
 export const check = z.looseObject({

@@ -1,42 +1,35 @@
-/** Verify, failover and recovery points, as far as they go. */
+/** Verify, failover and recovery points. */
 import { UnderstudyError } from '../../model/errors.ts';
 import { ACTIVITY_EVENTS, makeEvent } from '../../model/events.ts';
+import type { Operation } from '../../model/relationship.ts';
 import { verify } from '../../resync/verify.ts';
 import type { CallContext, HostOperations, Params, Result } from '../api/contract.ts';
 import type { Host } from '../host.ts';
+import { pointShapes } from '../point-shapes.ts';
 import { statusShape } from '../status.ts';
 
-type Operations = Pick<HostOperations, 'verify' | 'failover' | 'failover.cancel' | 'points'>;
+type Operations = Pick<HostOperations, 'verify' | 'failover' | 'failover.cancel' | 'failover.complete' | 'points'>;
 
 export function failoverOperations(host: Host): Operations {
-  const { relationships } = host;
+  const { relationships, failover } = host;
+  const onReplica = async (name: string, operation: Operation, work: (vmId: string) => Promise<void>) => {
+    const vm = host.vm(name);
+    relationships.check(vm.vmId, operation);
+    await work(vm.vmId);
+    return statusShape(host, vm);
+  };
   return {
     'verify': (params, context) => verifyVm(host, params, context),
     'failover': async ({ name, kind, point }) => {
-      const vm = host.vm(name);
-      if (kind !== 'unplanned') {
-        throw new UnderstudyError('state', 'NOT_AVAILABLE', `a ${kind} failover is not in this version`,
-          'Only the unplanned failover to the latest point is.');
-      }
-      if (point !== undefined && point !== 'latest') {
-        throw new UnderstudyError('usage', 'POINT_NOT_FOUND', `VM '${name}' has no recovery point ${point}`, 'See: understudy points NAME');
-      }
-      relationships.check(vm.vmId, 'failover');
-      await host.failover.unplanned(vm.vmId);
-      return statusShape(host, vm);
+      if (kind === 'test') return onReplica(name, 'test-failover', (vmId) => failover.test(vmId, point));
+      if (kind === 'unplanned') return onReplica(name, 'failover', (vmId) => failover.unplanned(vmId, point));
+      host.vm(name);
+      throw new UnderstudyError('state', 'NOT_AVAILABLE', `a ${kind} failover is not in this version`,
+        'The unplanned failover and the test failover are.');
     },
-    'failover.cancel': async ({ name }) => {
-      const vm = host.vm(name);
-      relationships.check(vm.vmId, 'cancel-failover');
-      await host.failover.cancel(vm.vmId);
-      return statusShape(host, vm);
-    },
-    'points': async ({ name }) => {
-      const { vmId } = host.vm(name);
-      const { lastAppliedTime, lastAppliedEpoch, consistentFrom, baselineId } = relationships.get(vmId);
-      if (baselineId === '' || lastAppliedTime === null || lastAppliedEpoch < consistentFrom) return [];
-      return [{ id: 'latest', time: new Date(lastAppliedTime).toISOString(), kind: 'latest', bytes: 0 }];
-    },
+    'failover.cancel': ({ name }) => onReplica(name, 'cancel-failover', (vmId) => failover.cancel(vmId)),
+    'failover.complete': ({ name }) => onReplica(name, 'complete-failover', (vmId) => failover.complete(vmId)),
+    'points': async ({ name }) => pointShapes(host, host.vm(name)),
   };
 }
 

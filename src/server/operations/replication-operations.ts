@@ -54,6 +54,7 @@ export function replicationOperations(host: Host): Operations {
       const vm = host.vm(name);
       relationships.check(vm.vmId, 'remove');
       if (vm.side === 'replica') {
+        await host.failover.abandon(vm.vmId);
         await host.replicas.remove(vm.vmId);
         host.catalog.transaction(() => host.catalog.vms.remove(vm.vmId));
       } else await host.primary(vm.vmId).endReplication();
