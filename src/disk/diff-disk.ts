@@ -28,8 +28,10 @@ export interface DiffDisk extends VirtualDisk {
   /** What it holds of the range and what it does not, in order; stretches of whole pages but at the ends of the range. */
   runs(offset: number, length: number): Iterable<{ offset: number; length: number; held: boolean }>;
   /** Copies everything held into the base's place, in order; may be repeated. Flushes `into` at the end. */
-  merge(into: VirtualDisk, options: { signal?: AbortSignal; onProgress?: (mergedBytes: number) => void }): Promise<void>;
+  merge(into: MergeTarget, options: { signal?: AbortSignal; onProgress?: (mergedBytes: number) => void }): Promise<void>;
 }
+
+export type MergeTarget = Pick<VirtualDisk, 'write' | 'zero' | 'flush'>;
 
 /**
  * Opens the diff disk at `path`, or makes an empty one. The base must have the same size as when it was made; it belongs to the
@@ -176,7 +178,7 @@ class PlainDiffDisk implements DiffDisk {
     await this.#base.close();
   }
 
-  async merge(into: VirtualDisk, options: { signal?: AbortSignal; onProgress?: (mergedBytes: number) => void }): Promise<void> {
+  async merge(into: MergeTarget, options: { signal?: AbortSignal; onProgress?: (mergedBytes: number) => void }): Promise<void> {
     let merged = 0;
     const buffer = new Uint8Array(COPY_BYTES);
     for (const run of this.runs(0, this.virtualSize)) {

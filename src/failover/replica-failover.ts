@@ -16,6 +16,7 @@ import type { FailoverRecord } from '../model/records.ts';
 import type { Operation } from '../model/relationship.ts';
 import { usable } from '../replication/recovery-points.ts';
 import { entriesOf, latestOf, LOG_ENTRIES_MAX } from '../replication/replica-view.ts';
+import type { Circumstances } from '../replication/relationships.ts';
 import type { ReplicaVm } from '../replication/replica-vm.ts';
 import { Serving, type FailoverParts } from './serving.ts';
 import { Settling } from './settling.ts';
@@ -78,6 +79,38 @@ export class ReplicaFailover {
         this.#parts.ports.relationships.perform(vmId, 'failover', { failover });
       });
     });
+  }
+
+  /** The last step of a planned failover. `confirm` may still refuse; between it and the record nothing else happens. */
+  planned(vmId: string, confirm: (throughEpoch: number) => void): Promise<void> {
+    return this.#inTurn(vmId, async () => {
+      const circumstances = { primaryPrepared: true };
+      const vm = this.#checked(vmId, 'planned-failover', circumstances);
+      if (vm.relationship.testFailover) await this.#endTest(vm);
+      await vm.drain();
+      await this.#serve(vm, 'latest', 0, this.#failovers, (failover) => {
+        confirm(failover.throughEpoch);
+        this.#parts.ports.relationships.perform(vmId, 'planned-failover', { failover }, circumstances);
+      });
+    });
+  }
+
+  /** Takes the disks away from guests, everything written durable, for the moment of a reversal; `resume` undoes it. */
+  suspend(vmId: string): Promise<void> {
+    return this.#inTurn(vmId, () => this.#failovers.end(vmId));
+  }
+
+  resume(vmId: string): Promise<void> {
+    return this.#inTurn(vmId, async () => {
+      const { failover } = this.#parts.ports.relationships.get(vmId);
+      if (failover) await this.#failovers.begin(vmId, failover);
+    });
+  }
+
+  /** What guests see, by disk id; null when nothing is served. */
+  sizesOf(vmId: string): Map<string, number> | null {
+    const opened = this.#failovers.of(vmId);
+    return opened === undefined ? null : new Map(opened.map(({ record, served }) => [record.diskId, served.virtualSize]));
   }
 
   /** Serves a throw-away copy under the name `NAME - Test`. */
@@ -210,8 +243,8 @@ export class ReplicaFailover {
     return point === undefined ? 'latest' : pointId(point);
   }
 
-  #checked(vmId: string, operation: Operation): ReplicaVm {
-    this.#parts.ports.relationships.check(vmId, operation);
+  #checked(vmId: string, operation: Operation, circumstances: Circumstances = {}): ReplicaVm {
+    this.#parts.ports.relationships.check(vmId, operation, circumstances);
     const vm = this.#parts.replicas.get(vmId);
     if (vm === undefined) throw new Error(`replica ${vmId} is not adopted`);
     return vm;

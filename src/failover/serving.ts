@@ -39,6 +39,9 @@ export interface OpenedDisk {
   view: LayeredDisk | null;
 }
 
+/** Where the guest of a failed-over VM writes. */
+export const failoverDiffPath = (disk: Pick<DiskRecord, 'path'>): string => `${disk.path}.failover.diff`;
+
 export class Serving {
   readonly kind: 'failover' | 'test';
   #parts: FailoverParts;
@@ -111,7 +114,7 @@ export class Serving {
   }
 
   diffPath(disk: Pick<DiskRecord, 'path'>): string {
-    return `${disk.path}.${this.kind}.diff`;
+    return this.kind === 'failover' ? failoverDiffPath(disk) : `${disk.path}.${this.kind}.diff`;
   }
 
   /** The replica disk itself, with what its guest wrote over it: from when the layers are settled on. */

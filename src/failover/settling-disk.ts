@@ -9,7 +9,7 @@
  * - `finish` returns with everything moved, flushed, and nothing written meanwhile: its caller keeps requests away (ServedDisk.changeTo)
  *   and then puts on record that the base alone is the disk.
  */
-import { PAGE_BYTES, type DiffDisk } from '../disk/diff-disk.ts';
+import { PAGE_BYTES, type DiffDisk, type MergeTarget } from '../disk/diff-disk.ts';
 import { LayeredDisk } from '../disk/layered-disk.ts';
 import { PageSet } from '../disk/page-set.ts';
 import type { Extent, Seal, VirtualDisk } from '../disk/virtual-disk.ts';
@@ -140,7 +140,7 @@ export class SettlingDisk implements VirtualDisk {
 }
 
 /** Writes what the layers of a view hold into the disk below. Repeatable, and invisible through the view. */
-export async function settleLayers(view: LayeredDisk, base: VirtualDisk, signal: AbortSignal): Promise<void> {
+export async function settleLayers(view: LayeredDisk, base: MergeTarget, signal: AbortSignal): Promise<void> {
   const buffer = new Uint8Array(COPY_BYTES);
   for await (const piece of view.held()) {
     signal.throwIfAborted();

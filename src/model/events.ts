@@ -296,6 +296,15 @@ export const ACTIVITY_EVENTS = {
       `The initial copy of VM '${vm}' is in ${folder} (${count(bytes, 'byte')}). Carry it to the replica host and import it there: ` +
       `understudy import '${vm}' --from DIR.`,
   ),
+  oldPrimaryMet: define<{ primaryServer: string; primaryHolds: boolean }>(
+    'OldPrimaryMet',
+    'Warning',
+    'After a failover the old primary can be reached again; a person must choose the direction',
+    (vm, { primaryServer, primaryHolds }) =>
+      `The old primary ${primaryServer} of VM '${vm}' can be reached again and ` +
+      `${primaryHolds ? 'holds changes that never came here' : 'holds nothing that never came here'}. Reverse replication to keep this ` +
+      'side, or cancel the failover to keep the other one.',
+  ),
   statisticsReset: define<Record<never, never>>(
     'ReplicationStatisticsReset',
     'Information',

@@ -29,8 +29,10 @@ export type HealthFacts = {
   lastReplicationTime: number | null;
   statistics: Statistics;
   /** The failure that is in the way at present, and when it is tried again. */
-  failure: { message: string; remedy: string; retryAt: number | null } | null;
+  failure: { code?: string; message: string; remedy: string; retryAt: number | null } | null;
   required: { trigger: TriggerNumber; reason: string; startAt: number | null } | null;
+  /** Replica that has failed over: the old primary can be reached again and holds what never came here. */
+  oldPrimaryHolds?: boolean;
   /** Tracking logs of the primary against their limit; null on a replica. */
   log: { bytes: number; limitBytes: number; limitReachedAt: number | null } | null;
 };
@@ -85,7 +87,10 @@ function stateFindings(facts: HealthFacts): Finding[] {
       return [warning('A planned failover is prepared but not finished. Finish it on the replica, or cancel it here.')];
     case 'FailedOverWaitingCompletion':
     case 'FailedOver':
-      return [warning('The VM has failed over and is not protected. Reverse replication.')];
+      return [
+        warning('The VM has failed over and is not protected. Reverse replication.'),
+        ...(facts.oldPrimaryHolds === true ? [critical(OLD_PRIMARY_HOLDS)] : []),
+      ];
     case 'Replicating':
     case 'Disabled':
       return [];
@@ -93,6 +98,10 @@ function stateFindings(facts: HealthFacts): Finding[] {
       return facts.state satisfies never;
   }
 }
+
+const OLD_PRIMARY_HOLDS =
+  'The old primary can be reached again and holds changes that never came here. Reverse replication to keep this side, or cancel the ' +
+  'failover to keep the other one.';
 
 function requiredText({ required, side }: HealthFacts): string {
   const act = side === 'primary' ? 'Resume replication to start it' : 'Resume replication on the primary to start it';
@@ -107,6 +116,8 @@ function requiredText({ required, side }: HealthFacts): string {
 function failureFindings({ failure, side }: HealthFacts): Finding[] {
   if (failure === null) return [];
   const what = side === 'primary' ? 'Replication cannot be sent' : 'Replication cannot be applied';
+  // There the remedy is whole: to resume is just what is not possible.
+  if (failure.code === 'PEER_FAILED_OVER') return [critical(`Replication is stopped: ${failure.message}. ${failure.remedy}`)];
   const retry =
     failure.retryAt === null ? 'Then resume replication.' : `It is tried again at ${time(failure.retryAt)}.`;
   return [critical(`${what}: ${failure.message}. ${failure.remedy} ${retry}`)];

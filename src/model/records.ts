@@ -146,6 +146,8 @@ export interface FailoverRecord {
   settling: 'layers' | 'diff' | 'done' | null;
   /** From then on: bytes that guests see, by disk id. A replica disk may be larger than it was at the point. */
   sizes?: Record<string, number>;
+  /** Whether the old primary holds changes that never came here; absent until it has been heard of. */
+  primaryHolds?: boolean;
 }
 
 export interface RemoteHost {
@@ -171,7 +173,18 @@ export interface InitialReplication {
   consistentFrom?: number;
 }
 
+/** A primary that is ready to hand its VM over. */
+export interface PreparedFailover {
+  token: string;
+  /** The last one; everything up to it is applied on the replica. */
+  epoch: number;
+  /** The replica has been told that it may take over: from then on only the replica can give the VM back. */
+  given: boolean;
+}
+
 export interface RequiredResync {
+  /** The change map names every region that may differ, whatever the trigger says: after a change of direction (R23). */
+  mapKnows?: true;
   trigger: TriggerNumber;
   reason: string;
   rung: Rung;
@@ -247,6 +260,18 @@ export interface RelationshipRecord {
   wantedAgain: number | null;
   /** Replica: why it can no longer be known equal. */
   lost: { trigger: 6 | 7; reason: string } | null;
+  /** Counts the changes of direction; the side that knows the smaller number is out of date (R21). Absent: 0. */
+  generation?: number;
+  /** Primary: prepared for a planned failover. */
+  prepared?: PreparedFailover | null;
+  /** Primary: the other host has taken over. Guests are kept out here until a person has chosen a direction (R22). */
+  tookOver?: { id: string; since: number } | null;
+  /** Primary since a change of direction: what the old primary has still to be told, and whether both disks are known equal. */
+  turning?: { epoch: number; equal: boolean } | null;
+  /** Primary since a change of direction: what this failover served has not been put together with the disks yet. */
+  unmerged?: FailoverRecord | null;
+  /** The other host was named by `enable` here: it needs no authorisation for this VM. */
+  pairedBy?: 'enable';
   /** What the other side last said of itself. */
   remoteState: ReplicationState | null;
   mapTrusted: boolean;

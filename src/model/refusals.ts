@@ -66,8 +66,9 @@ const BY_OPERATION: Partial<Record<ReplicationState, Partial<Record<Operation, R
 
 /** The remedy of a refusal by `decide`. */
 export function remedyFor(situation: Situation, operation: Operation): string {
-  const { state, hasBaseline, merging, testFailoverRunning } = situation;
+  const { state, hasBaseline, merging, testFailoverRunning, tookOver } = situation;
   const vm = quoted(situation.vmName);
+  if (tookOver === true) return tookOverRemedy(situation.vmName, situation.otherHost);
   if (merging === true) return `Wait until the merge has finished: understudy resync status ${vm}.`;
   if (operation === 'enable' && state !== 'Disabled') {
     return `Replication is enabled already; to begin anew, remove it first: understudy remove ${vm}.`;
@@ -83,6 +84,16 @@ export function remedyFor(situation: Situation, operation: Operation): string {
     return `Finish initial replication first: understudy resume ${vm} on the primary.`;
   }
   return (BY_OPERATION[state]?.[operation] ?? BY_STATE[state])(vm);
+}
+
+/** The three ways out when the other host has taken over: each names the side whose changes are lost. */
+export function tookOverRemedy(vmName: string, otherHost = 'the other host'): string {
+  const vm = quoted(vmName);
+  return (
+    `Choose a direction. On ${otherHost}: understudy reverse ${vm} keeps what runs there and drops what only this host has; ` +
+    `understudy failover cancel ${vm} keeps this host and drops what was written there. ` +
+    `If ${otherHost} is gone for good, here: understudy remove ${vm}.`
+  );
 }
 
 /** A VM name as a shell takes it. */

@@ -55,6 +55,8 @@ export type Situation = {
   testFailoverRunning?: boolean;
   /** Replica: the primary has said that a planned failover is prepared. */
   primaryPrepared?: boolean;
+  /** Primary: the other host has taken over (R21, R22). */
+  tookOver?: boolean;
 };
 
 /** What the host does for a step, in the order given, after the new state is durable. */
@@ -118,6 +120,14 @@ const STOP_UNFINISHED_INITIAL: Cell = ({ hasBaseline }) =>
   hasBaseline === true
     ? refuse('initial replication has finished')
     : go('ReadyForInitialReplication', E.initialStopped, 'stop-initial', 'stop-logging');
+
+/** Where the other host has taken over, only a choice of direction leads on, and that is made there. */
+function whileStillPrimary(cell: Cell): Cell {
+  return (situation) => {
+    if (situation.tookOver === true) return refuse('the other host has taken over');
+    return typeof cell === 'function' ? cell(situation) : cell;
+  };
+}
 
 const withBaseline =
   (outcome: Outcome): Cell =>
@@ -197,9 +207,9 @@ const TABLE: Record<ReplicationState, Row> = {
   },
   Error: {
     'stop-initial': STOP_UNFINISHED_INITIAL,
-    'suspend': SUSPEND,
-    'resume': RESUME,
-    'resynchronize': resynchronize('stop-logging'),
+    'suspend': whileStillPrimary(SUSPEND),
+    'resume': whileStillPrimary(RESUME),
+    'resynchronize': whileStillPrimary(resynchronize('stop-logging')),
     'set': stay('Error'),
     'test-failover': testFailover('Error'),
     'failover': withBaseline(FAIL_OVER),

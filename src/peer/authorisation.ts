@@ -34,6 +34,26 @@ export function entryFor(entries: Iterable<PeerEntry>, caller: PeerCaller): Peer
   return anybody;
 }
 
+/** A relationship as far as it speaks for the host at its other end. */
+export interface Partnership {
+  readonly remote: { readonly fingerprint: string; readonly name: string };
+  readonly pairedBy?: 'enable';
+}
+
+/** `enable` named this host, so it was paired by that: it may speak about VMs that it shares with us, and make none. */
+export function isPartner(partnership: Partnership, caller: PeerCaller): boolean {
+  return partnership.pairedBy === 'enable' && partnership.remote.fingerprint === caller.fingerprint;
+}
+
+/** Stands in for an entry where the caller has none: good for nothing but the VMs it shares with us. */
+export function partnerEntry(partnerships: Iterable<Partnership>, caller: PeerCaller): PeerEntry | null {
+  for (const partnership of partnerships) {
+    if (!isPartner(partnership, caller)) continue;
+    return { fingerprint: caller.fingerprint, name: partnership.remote.name || null, storageLocation: '', trustGroup: '' };
+  }
+  return null;
+}
+
 /** May the caller create a replica VM here? Entries decide where it goes and whom it trusts from then on. */
 export function decideNewVm(entries: Iterable<PeerEntry>, caller: PeerCaller, vm: string): Decision {
   const entry = entryFor(entries, caller);

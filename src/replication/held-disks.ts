@@ -25,6 +25,15 @@ export class HeldDisks<T extends Closable> {
     return this.#current;
   }
 
+  /** Nobody holds them, and none is open. */
+  get closed(): boolean {
+    return this.#holders.size === 0 && this.#opening === null && this.#closing === null;
+  }
+
+  get holders(): string[] {
+    return [...this.#holders];
+  }
+
   heldBy(holder: string): T | null {
     return this.#holders.has(holder) ? this.#current : null;
   }

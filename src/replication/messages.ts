@@ -104,6 +104,10 @@ const reported = z.strictObject({
   /** Newest epoch that the replica is known to have applied: an older answer means that it was reverted. */
   applied: position,
   mapTrusted: z.boolean(),
+  /** Something was written since that epoch ended, or may have been. */
+  pending: z.boolean().exactOptional(),
+  /** Changes of direction that the primary knows of. */
+  generation: position.exactOptional(),
 });
 export type ReportedVm = z.infer<typeof reported>;
 
@@ -123,6 +127,11 @@ const answered = z.strictObject({
   /** Why the replica can no longer be known equal (triggers 6 and 7). */
   lost: z.strictObject({ trigger: z.literal([6, 7]), reason: z.string().max(2000) }).nullable(),
   failure: z.strictObject({ code: z.string().max(100), message: z.string().max(2000), remedy: z.string().max(2000) }).nullable(),
+  /** What this host is of the VM, and the changes of direction that it knows of. */
+  side: z.enum(['primary', 'replica']).exactOptional(),
+  generation: position.exactOptional(),
+  /** A failover is being carried out at this moment: `state` does not show it yet. */
+  takingOver: z.literal(true).exactOptional(),
 });
 export type AnsweredVm = z.infer<typeof answered>;
 

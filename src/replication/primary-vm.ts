@@ -10,6 +10,7 @@
  * - Undelivered sets are sent oldest first; a late one delays the next switch instead of piling sets up.
  */
 import { isRecoverable, retryDelayMs } from '../model/backoff.ts';
+import { keptOut } from '../model/direction.ts';
 import { errnoOf, messageOf, UnderstudyError } from '../model/errors.ts';
 import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
 import type { InitialReplication, RelationshipRecord, VmRecord } from '../model/records.ts';
@@ -23,6 +24,7 @@ import { announcementOf } from './announcement.ts';
 import { enableMessage, initialCompleteMessage, waitAppliedMessage } from './messages.ts';
 import { logBytesOf, logLimitOf } from './log-limit.ts';
 import { Outbox } from './outbox.ts';
+import { noteTookOver } from './peer-direction.ts';
 import { reportOf, takeAnswer, type ReplicaNews } from './report.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
 import { requiredAfter } from './required-resync.ts';
@@ -49,6 +51,14 @@ export interface ResyncDriver {
   mendExisting(primary: PrimaryVm, initial: InitialReplication, options: CopyOptions): Promise<CopyProgress>;
 }
 
+/** What is left to do after a change of direction; handed in because failover/ knows replication/, not the reverse. */
+export interface TurnDriver {
+  /** Merges what the guest wrote since the failover, and tells the old primary. Called by the loop until the record is clear. */
+  settle(primary: PrimaryVm, signal: AbortSignal): Promise<void>;
+  /** Called with the disks open and nobody else using them. After a rejection they are closed again. */
+  mergeFailover(primary: PrimaryVm, tracked: TrackedVm, signal: AbortSignal): Promise<void>;
+}
+
 export class PrimaryVm {
   readonly vmId: string;
   readonly ports: ReplicationPorts;
@@ -64,12 +74,14 @@ export class PrimaryVm {
   #ending = false;
   #cycle: Promise<SyncResult> | null = null;
   readonly resync: ResyncDriver | null;
+  #turn: TurnDriver | null;
   initialProgress: InitialProgress | null = null;
 
-  constructor(ports: ReplicationPorts, vmId: string, resync: ResyncDriver | null = null) {
+  constructor(ports: ReplicationPorts, vmId: string, resync: ResyncDriver | null = null, turn: TurnDriver | null = null) {
     this.ports = ports;
     this.vmId = vmId;
     this.resync = resync;
+    this.#turn = turn;
     this.outbox = new Outbox(ports, vmId, (loss) => this.require(loss));
     this.#disks = new HeldDisks(() => this.#openDisks());
   }
@@ -99,7 +111,10 @@ export class PrimaryVm {
   /** At the start of the server: takes up what a crash or a stop has left. */
   async start(): Promise<void> {
     const { attach, tracking } = this.vm;
-    if (attach === 'attached' || tracking?.running === true) await this.hold('guest');
+    const { prepared = null, unmerged = null } = this.ports.relationships.find(this.vmId) ?? {};
+    // Prepared: the disks are handed over as they are. Unmerged: the loop opens them, which may take its time.
+    const opens = prepared === null && unmerged === null;
+    if (opens && (attach === 'attached' || tracking?.running === true)) await this.hold('guest');
     this.run();
   }
 
@@ -111,7 +126,9 @@ export class PrimaryVm {
   }
 
   /** The disks stay open until every holder has let go; the first one opens them. */
-  hold(holder: string): Promise<TrackedVm> {
+  async hold(holder: string): Promise<TrackedVm> {
+    const relationship = this.ports.relationships.find(this.vmId);
+    if ((relationship?.prepared ?? null) !== null) throw keptOut(this.vm.name, relationship)!;
     return this.#disks.hold(holder);
   }
 
@@ -166,9 +183,33 @@ export class PrimaryVm {
     this.interrupt(loss.reason);
   }
 
+  /** No holder, so that nothing here reads or writes the disks. */
+  get disksClosed(): boolean {
+    return this.#disks.closed;
+  }
+
+  /**
+   * Closes and seals the disks, sends the last set, and waits until the replica has applied it; returns its epoch. The caller keeps
+   * guests out. After a rejection the disks may be closed.
+   */
+  async handOverLast(signal: AbortSignal): Promise<number> {
+    // Opened first: what a crash has left is taken up, and a disk that was changed meanwhile is found out.
+    await this.hold('hand-over');
+    await this.letGo('guest');
+    await this.letGo('hand-over');
+    if (!this.disksClosed) throw new UnderstudyError('state', 'VM_IN_USE', `the disks of VM '${this.vm.name}' are in use: ${this.#disks.holders.join(', ')}`,
+      'Wait until that has ended.');
+    const { epoch } = await this.syncNow(signal);
+    return epoch;
+  }
+
   /** Ends the current epoch, sends everything, and waits until the replica has applied it. */
   async syncNow(signal: AbortSignal): Promise<SyncResult> {
     this.ports.relationships.check(this.vmId, 'sync-now');
+    if ((this.relationship.turning ?? null) !== null) {
+      throw new UnderstudyError('io', 'REPLICA_BUSY', `the old primary of VM '${this.vm.name}' has not been told of the new direction yet`,
+        'It is told as soon as it can be reached; see its status.');
+    }
     const before = this.#cycle;
     if (before !== null) await before.catch(() => undefined);
     this.#cycle = this.#deliver(AbortSignal.any([signal, this.#activity.signal]));
@@ -208,7 +249,9 @@ export class PrimaryVm {
   }
 
   async #openDisks(): Promise<TrackedVm> {
+    const { unmerged = null } = this.ports.relationships.find(this.vmId) ?? {};
     const { vm } = await TrackedVm.open(this.ports, this.vm, {
+      ...(unmerged === null ? {} : { opened: (tracked) => this.#turn!.mergeFailover(this, tracked, this.#stop.signal) }),
       boundedWaitMs: () => this.ports.relationships.find(this.vmId)?.settings.boundedWaitMs ?? 2000,
       trackingLost: (lost) => this.#recordLoss(lost),
     });
@@ -228,6 +271,8 @@ export class PrimaryVm {
 
   async #run(): Promise<void> {
     const { signal } = this.#stop;
+    // Whether this host still is the primary is the first question after a start (R21).
+    if (this.ports.relationships.find(this.vmId)?.state === 'Replicating') await this.report(signal).catch(() => undefined);
     while (!signal.aborted) {
       const relationship = this.ports.relationships.find(this.vmId);
       if (relationship === undefined || this.#ending) return;
@@ -244,6 +289,8 @@ export class PrimaryVm {
 
   async #act(relationship: RelationshipRecord, signal: AbortSignal): Promise<void> {
     const retryAt = relationship.error?.retryAt ?? null;
+    const turning = (relationship.turning ?? relationship.unmerged ?? null) !== null;
+    if (turning && this.#turn !== null) return this.#turn.settle(this, signal);
     switch (relationship.state) {
       case 'ReadyForInitialReplication':
         return void (await this.#awaitStart(relationship, signal));
@@ -335,9 +382,10 @@ export class PrimaryVm {
   async #waitApplied(epoch: number, signal: AbortSignal): Promise<void> {
     for (;;) {
       signal.throwIfAborted();
+      const asked = this.relationship;
       const params = { vmId: this.vmId, epoch, waitMs: 10_000 };
       const { result } = await this.link().call(waitAppliedMessage, params, undefined, { signal, timeoutMs: 30_000 });
-      await this.#news(takeAnswer(this.ports, this.vmId, result));
+      await this.#news(takeAnswer(this.ports, this.vmId, asked, result));
       if (result.appliedEpoch >= epoch) return;
       if (result.failure !== null) throw new UnderstudyError('io', result.failure.code, result.failure.message, result.failure.remedy);
       if (this.relationship.state !== 'Replicating') {
@@ -356,7 +404,8 @@ export class PrimaryVm {
 
   /** Says how this side is, and takes in how the replica is. */
   async report(signal: AbortSignal, unchangedUntil: number | null = null): Promise<ReplicaNews> {
-    const news = await reportOf(this.ports, this.vmId, { epoch: this.outbox.newestClosed(), unchangedUntil }, signal);
+    const pending = this.vm.tracking?.mode === 'map-only' || this.tracked?.hasWrites === true;
+    const news = await reportOf(this.ports, this.vmId, { epoch: this.outbox.newestClosed(), unchangedUntil, pending }, signal);
     await this.#news(news);
     return news;
   }
@@ -386,6 +435,7 @@ export class PrimaryVm {
     if (relationship === undefined) return;
     const known = error instanceof UnderstudyError ? error
       : new UnderstudyError('io', errnoOf(error) ?? 'REPLICATION_FAILED', messageOf(error), 'See the log of the server.', { cause: error });
+    if (await this.#hasLostItsReplica(known)) return;
     const failures = (relationship.error?.failures ?? 0) + 1;
     const delayMs = isRecoverable(known) ? retryDelayMs(failures, relationship.settings.frequencySec) : null;
     const change = { error: { code: known.code, message: known.message, remedy: known.remedy,
@@ -399,6 +449,16 @@ export class PrimaryVm {
     relationships.update(this.vmId, change);
     relationships.note(this.vmId, makeEvent(ACTIVITY_EVENTS.willRetry, this.vm.name,
       { ...facts, attempt: failures, delaySeconds: Math.round(delayMs / 1000) }));
+  }
+
+  /** The replica may have taken over, or be the primary by now; then that is on record, and the failure is none of its own. */
+  async #hasLostItsReplica({ code }: UnderstudyError): Promise<boolean> {
+    if (code === 'REPLICA_FAILED_OVER') noteTookOver(this.ports, this.vmId, 'the replica took over');
+    else if (code === 'PEER_VM_UNKNOWN') {
+      const now = { epoch: this.outbox.newestClosed(), unchangedUntil: null, pending: true };
+      await reportOf(this.ports, this.vmId, now, this.#stop.signal).catch(() => undefined);
+    } else return false;
+    return (this.ports.relationships.find(this.vmId)?.tookOver ?? null) !== null;
   }
 
   /** Waits, and meanwhile sees to it that the logs keep below their limit (trigger 2). */

@@ -64,6 +64,7 @@ export class Relationships {
       vmName: name, state, side: relationship.side, otherHost: `${remote.name || remote.host}:${remote.port}`,
       hasBaseline: hasBaseline(relationship), resyncRequired: relationship.required !== null,
       testFailoverRunning: Boolean(relationship.testFailover),
+      tookOver: (relationship.tookOver ?? null) !== null,
       startPending: (relationship.initial?.startAt ?? relationship.required?.startAt ?? null) !== null,
       ...circumstances,
     };
@@ -89,6 +90,25 @@ export class Relationships {
     const step = onEvent(this.situation(vmId), event);
     if (step !== null) this.#commit(vmId, step, change);
     return step;
+  }
+
+  /**
+   * The direction changes: side, state, event and everything else in one transaction, with `also` what belongs into it. Throws
+   * when the state does not allow it.
+   */
+  turn(vmId: string, event: Extract<RelationshipEvent, { kind: 'reversed' }>, change: Change, vm: VmRecord, also: () => void): void {
+    const step = onEvent(this.situation(vmId), event);
+    if (step === null) {
+      const { state } = this.get(vmId);
+      throw new UnderstudyError('state', 'INVALID_STATE', `VM '${vm.name}' is in state ${state}: its direction cannot change`, 'See its status.');
+    }
+    this.catalog.transaction(() => {
+      this.catalog.vms.put({ ...vm, side: event.becomes });
+      this.catalog.relationships.put({ ...this.get(vmId), ...change, side: event.becomes, state: step.next });
+      if (step.event !== null) this.catalog.addEvent({ ...step.event, time: this.#clock.now(), vmId });
+      also();
+    });
+    this.#tell(vmId);
   }
 
   update(vmId: string, change: Change): RelationshipRecord {

@@ -1,11 +1,12 @@
 /** All replica VMs of this host, and the messages through which their primaries reach them. */
 import type { z } from 'zod';
+import { generationOf } from '../model/direction.ts';
 import { UnderstudyError } from '../model/errors.ts';
 import { makeEvent, ACTIVITY_EVENTS } from '../model/events.ts';
 import type { DiskRecord, RelationshipRecord, VmRecord } from '../model/records.ts';
 import { relationshipSettingsSchema } from '../model/settings.ts';
 import { newStatistics } from '../model/statistics.ts';
-import { decide, decideNewVm, vmUnknownToPeer, type PeerEntry } from '../peer/authorisation.ts';
+import { decide, decideNewVm, isPartner, vmUnknownToPeer, type PeerEntry } from '../peer/authorisation.ts';
 import type { PeerDispatcher } from '../peer/dispatcher.ts';
 import type { PeerCaller } from '../peer/message.ts';
 import {
@@ -104,6 +105,18 @@ export class ReplicaHost {
     handle(reportMessage, async (caller, { vms }) => ({ result: { vms: vms.map((vm) => this.#report(caller, vm)) } }));
   }
 
+  /** Takes a VM up whose record says replica: at the start, and after a change of direction. */
+  async adopt(vmId: string): Promise<void> {
+    await this.#adopt(vmId);
+  }
+
+  /** The VM is no replica of this host any more; its record stays. */
+  async release(vmId: string): Promise<void> {
+    const vm = this.#vms.get(vmId);
+    this.#vms.delete(vmId);
+    await vm?.close();
+  }
+
   async #adopt(vmId: string): Promise<ReplicaVm> {
     const vm = new ReplicaVm(this.#ports, vmId);
     this.#vms.set(vmId, vm);
@@ -126,6 +139,7 @@ export class ReplicaHost {
   of(caller: PeerCaller, vmId: string): ReplicaVm {
     const relationship = this.#ports.relationships.find(vmId);
     const owned = relationship?.side === 'replica' ? relationship : undefined;
+    if (owned !== undefined && isPartner(owned, caller)) return this.#vms.get(vmId) ?? raise(vmUnknownToPeer(vmId));
     const owner = owned === undefined ? null : { storageLocation: '', trustGroup: owned.trustGroup };
     const decision = decide(this.#entries(), caller, vmId, owner);
     if (!decision.allowed) {
@@ -219,6 +233,9 @@ export class ReplicaHost {
   /** Whoever asks about a VM that is not his hears the same as about one that does not exist. */
   #report(caller: PeerCaller, reported: ReportedVm): AnsweredVm {
     let vm: ReplicaVm;
+    const relationship = this.#ports.relationships.find(reported.vmId);
+    // The caller is out of date: it must hear that it is not the primary any more (R21).
+    if (relationship?.side === 'primary' && relationship.remote.fingerprint === caller.fingerprint) return answerAsPrimary(relationship);
     try {
       vm = this.of(caller, reported.vmId);
     } catch {
@@ -231,10 +248,23 @@ export class ReplicaHost {
     return vm.answer();
   }
 
+  /** After a failover: the primary that is heard again may hold what never came here (R22); both hosts say so, none decides. */
+  #meetOldPrimary(vm: ReplicaVm, { state, epoch, pending }: ReportedVm): void {
+    const { failover = null } = vm.relationship;
+    if (failover === null || state === 'PreparedForFailover') return;
+    const primaryHolds = epoch > failover.throughEpoch || pending === true;
+    if (failover.primaryHolds === primaryHolds) return;
+    const { relationships } = this.#ports;
+    relationships.update(vm.vmId, { failover: { ...failover, primaryHolds } });
+    relationships.note(vm.vmId, makeEvent(ACTIVITY_EVENTS.oldPrimaryMet, vm.vm.name, {
+      primaryServer: vm.relationship.remote.name || vm.relationship.remote.host, primaryHolds }));
+  }
+
   /** What the primary says of itself: shown here, and its resync states are mirrored. */
   #follow(vm: ReplicaVm, reported: ReportedVm): void {
     const { relationships, clock } = this.#ports;
     const before = vm.relationship;
+    this.#meetOldPrimary(vm, reported);
     if (reported.state !== before.remoteState || reported.mapTrusted !== before.mapTrusted) {
       relationships.update(vm.vmId, { remoteState: reported.state, mapTrusted: reported.mapTrusted });
       if (!reported.mapTrusted && before.mapTrusted) {
@@ -252,6 +282,19 @@ export class ReplicaHost {
     });
     relationships.count(vm.vmId, { outcome: 'success', bytes: 0, latencyMs: 0 });
   }
+}
+
+function answerAsPrimary(relationship: RelationshipRecord): AnsweredVm {
+  const { vmId, state, baselineId, lastReceivedEpoch, lastAppliedEpoch, lastAppliedTime } = relationship;
+  return {
+    vmId, known: true, side: 'primary', generation: generationOf(relationship), baselineId: baselineId === '' ? null : baselineId, state,
+    receivedEpoch: lastReceivedEpoch, appliedEpoch: lastAppliedEpoch, appliedTime: lastAppliedTime, inboxBytes: 0, wantedAgain: null,
+    lost: null, failure: null,
+  };
+}
+
+function raise(error: Error): never {
+  throw error;
 }
 
 function checkPrimary(relationship: RelationshipRecord, caller: PeerCaller, vmId: string): void {

@@ -10,9 +10,12 @@
  */
 import type { Clock } from '../model/ports.ts';
 import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
+import { generationOf } from '../model/direction.ts';
 import { isRecoverable } from '../model/backoff.ts';
 import { errnoOf, messageOf, UnderstudyError } from '../model/errors.ts';
-import type { InboxRecord, InitialReplication, RelationshipRecord, SealRecord, VmRecord } from '../model/records.ts';
+import {
+  replicatedDisks, type InboxRecord, type InitialReplication, type RelationshipRecord, type SealRecord, type VmRecord,
+} from '../model/records.ts';
 import { applySet, defectOf } from './apply.ts';
 import { Inbox, type OfferAnswer } from './inbox.ts';
 import { InitialReceiver } from './initial-receiver.ts';
@@ -42,6 +45,8 @@ export class ReplicaVm {
   #applying: Promise<void> = Promise.resolve();
   /** Stops the set that is being applied, for `halt`. */
   #halted = new AbortController();
+  /** A failover is being carried out; the primary must not think that it was cancelled. */
+  takingOver = false;
 
   constructor(ports: ReplicationPorts, vmId: string) {
     this.#ports = ports;
@@ -84,7 +89,7 @@ export class ReplicaVm {
         'Cancel the failover on the replica, or reverse the direction.');
     }
     this.#checkBaseline(relationship, baselineId);
-    const known = new Set(this.vm.disks.map(({ diskId }) => diskId));
+    const known = new Set(replicatedDisks(this.vm).map(({ diskId }) => diskId));
     if (disks.length !== known.size || disks.some(({ diskId }) => !known.has(diskId))) {
       throw new UnderstudyError('usage', 'LOG_SET_INCOMPLETE',
         `a set of ${disks.length} logs for ${known.size} disks`, 'Remove and enable replication again if the disk set has changed.');
@@ -166,8 +171,10 @@ export class ReplicaVm {
   }
 
   answer(): AnsweredVm {
-    const { state, baselineId, lastReceivedEpoch, lastAppliedEpoch, lastAppliedTime, wantedAgain, lost, error } = this.relationship;
+    const { relationship } = this;
+    const { state, baselineId, lastReceivedEpoch, lastAppliedEpoch, lastAppliedTime, wantedAgain, lost, error } = relationship;
     return {
+      side: 'replica', generation: generationOf(relationship), ...(this.takingOver ? { takingOver: true as const } : {}),
       vmId: this.vmId, known: true, baselineId: baselineId === '' ? null : baselineId, state,
       receivedEpoch: lastReceivedEpoch, appliedEpoch: lastAppliedEpoch, appliedTime: lastAppliedTime, inboxBytes: this.inbox.bytes(),
       wantedAgain, lost,
@@ -293,14 +300,14 @@ export class ReplicaVm {
 
   async #applyOne(record: InboxRecord, signal: AbortSignal): Promise<void> {
     const { relationships } = this.#ports;
-    const defect = await defectOf(this.#ports, record, this.relationship, this.vm.disks);
+    const defect = await defectOf(this.#ports, record, this.relationship, replicatedDisks(this.vm));
     if (defect !== null) return this.#refuseSet(record, defect);
     const lost = this.relationship.applying === null ? await this.#changedBehindOurBack() : null;
     if (lost !== null) return this.#lose(7, lost);
     relationships.update(this.vmId, { applying: record.epoch });
     await this.points.keepForSet(record, signal);
     await growForSet(this.#ports, this, record);
-    const applied = await applySet(this.#ports, record, this.vm.disks, signal);
+    const applied = await applySet(this.#ports, record, replicatedDisks(this.vm), signal);
     let removeFiles = async () => {};
     this.#ports.catalog.transaction(() => {
       relationships.update(this.vmId, {
@@ -390,7 +397,7 @@ export class ReplicaVm {
       if (error instanceof UnderstudyError && error.code === 'DISK_NOT_FOUND') return error.message;
       throw error;
     }
-    for (const { diskId, path } of this.vm.disks) {
+    for (const { diskId, path } of replicatedDisks(this.vm)) {
       const [old, seen] = [before[diskId], now[diskId]];
       if (old === undefined || seen === undefined || seen.kind === 'none') continue;
       if (JSON.stringify(old) === JSON.stringify(seen)) continue;
@@ -402,7 +409,7 @@ export class ReplicaVm {
 
   async #seals(): Promise<Record<string, SealRecord>> {
     const seals: Record<string, SealRecord> = {};
-    for (const record of this.vm.disks) {
+    for (const record of replicatedDisks(this.vm)) {
       const disk = await this.#ports.openDiskForReading(record);
       seals[record.diskId] = await disk.seal();
       await disk.close();

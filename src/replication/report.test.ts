@@ -23,7 +23,7 @@ function take(changedAnswer: Partial<AnsweredVm>, changed: Partial<RelationshipR
     get: () => current, vm: () => ({ tracking: { epoch } }) as VmRecord,
     update: (_vmId: string, change: Partial<RelationshipRecord>) => updates.push(change),
   };
-  const news = takeAnswer({ relationships } as unknown as ReplicationPorts, VM_ID, { ...answer, ...changedAnswer });
+  const news = takeAnswer({ relationships } as unknown as ReplicationPorts, VM_ID, current, { ...answer, ...changedAnswer });
   return { news, updates };
 }
 

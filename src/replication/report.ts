@@ -3,9 +3,11 @@
  * it, not
  * a file. Pure but for the call itself.
  */
+import { generationOf } from '../model/direction.ts';
 import type { RelationshipRecord } from '../model/records.ts';
 import type { TrackingLoss } from '../tracking/tracked-vm.ts';
 import { reportMessage, type AnsweredVm, type ReportedVm } from './messages.ts';
+import { noticeDirection } from './peer-direction.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
 
 export interface ReplicaNews {
@@ -20,26 +22,27 @@ export interface ReplicaNews {
 }
 
 export async function reportOf(
-  ports: ReplicationPorts, vmId: string, now: { epoch: number; unchangedUntil: number | null }, signal: AbortSignal,
+  ports: ReplicationPorts, vmId: string, now: { epoch: number; unchangedUntil: number | null; pending: boolean }, signal: AbortSignal,
 ): Promise<ReplicaNews> {
-  const { state, baselineId, lastAppliedEpoch, remote, ...relationship } = ports.relationships.get(vmId);
+  const asked = ports.relationships.get(vmId);
+  const { state, baselineId, lastAppliedEpoch, remote } = asked;
   // What tracking says now: the relationship's own record follows with the next loss only (R10).
-  const mapTrusted = ports.relationships.vm(vmId).tracking?.mapTrusted ?? relationship.mapTrusted;
+  const mapTrusted = ports.relationships.vm(vmId).tracking?.mapTrusted ?? asked.mapTrusted;
   const line: ReportedVm = {
     vmId, state, baselineId: baselineId === '' ? null : baselineId, epoch: now.epoch, unchangedUntil: now.unchangedUntil,
-    applied: Math.max(0, lastAppliedEpoch), mapTrusted,
+    applied: Math.max(0, lastAppliedEpoch), mapTrusted, pending: now.pending, generation: generationOf(asked),
   };
   const { result } = await ports.link(remote).call(reportMessage, { vms: [line] }, undefined, { signal });
   const answer = result.vms.find((vm) => vm.vmId === vmId);
-  return answer === undefined ? { known: false, baselineId: null, appliedEpoch: lastAppliedEpoch, wantedAgain: null, loss: null } : takeAnswer(ports, vmId, answer);
+  return answer === undefined
+    ? { known: false, baselineId: null, appliedEpoch: lastAppliedEpoch, wantedAgain: null, loss: null }
+    : takeAnswer(ports, vmId, asked, answer);
 }
 
-/** Puts the replica's answer on record and decides what it means. */
-export function takeAnswer(ports: ReplicationPorts, vmId: string, answer: AnsweredVm): ReplicaNews {
+/** Puts the replica's answer on record and decides what it means. `asked`: the record as it was when the question was sent. */
+export function takeAnswer(ports: ReplicationPorts, vmId: string, asked: RelationshipRecord, answer: AnsweredVm): ReplicaNews {
+  noticeDirection(ports, vmId, asked, answer);
   const relationship = ports.relationships.get(vmId);
-  if (answer.state === 'FailedOverWaitingCompletion' || answer.state === 'FailedOver') {
-    ports.relationships.happened(vmId, { kind: 'peer-failed-over', reason: 'the replica took over' });
-  }
   const loss = lossIn(relationship, ports.relationships.vm(vmId).tracking?.epoch ?? 0, answer);
   if (loss === null && answer.known) {
     const fresh = answer.appliedEpoch > relationship.lastAppliedEpoch || answer.appliedTime !== relationship.lastAppliedTime;
@@ -56,7 +59,7 @@ export function takeAnswer(ports: ReplicationPorts, vmId: string, answer: Answer
 
 /** Compares generations: who is older than the other remembers (triggers 5 and 7), or has said that it is lost (6 and 7). */
 function lossIn(relationship: RelationshipRecord, epoch: number, answer: AnsweredVm): TrackingLoss | null {
-  if (relationship.initial !== null || relationship.state !== 'Replicating') return null;
+  if (relationship.initial !== null || relationship.state !== 'Replicating' || answer.side === 'primary') return null;
   if (!answer.known) return { trigger: 7, reason: 'the replica host no longer knows the VM' };
   if (answer.lost !== null) return answer.lost;
   if (answer.baselineId !== relationship.baselineId) {

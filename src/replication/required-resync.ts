@@ -12,11 +12,13 @@ export interface Loss {
  * limit or a crash in the middle of that repair must neither shrink it to the map's regions nor let it start by itself (R21).
  */
 export function requiredAfter(before: RequiredResync | null, loss: Loss, mapTrusted: boolean, now: number): RequiredResync {
-  if (before !== null && gravity(before.trigger) > gravity(loss.trigger)) {
+  if (before !== null && before.mapKnows !== true && gravity(before.trigger) > gravity(loss.trigger)) {
     return { ...before, rung: 'full-compare', startAt: null, held: false };
   }
   const byMap = gravity(loss.trigger) === 0 && mapTrusted;
-  return { ...loss, rung: byMap ? 'suspect-regions' : 'full-compare', since: now, startAt: null };
+  // After a change of direction the map knows of both sides, and the start was asked for: a crash in between alters neither.
+  const startAt = byMap && before?.mapKnows === true ? before.startAt : null;
+  return { ...loss, rung: byMap ? 'suspect-regions' : 'full-compare', since: now, startAt };
 }
 
 function gravity(trigger: TriggerNumber): number {

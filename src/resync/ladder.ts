@@ -22,11 +22,15 @@ export interface Plan {
  * side whose writes it has seen: triggers 2, 3 and 4. What happened behind our back, or on the replica, no map has seen.
  */
 export function planOf(
-  required: Pick<RequiredResync, 'trigger'>, disks: DiskRecord[], suspects: Map<string, Range[]> | null, missing: ReadonlySet<string>,
+  required: Pick<RequiredResync, 'trigger' | 'mapKnows'>, disks: DiskRecord[], suspects: Map<string, Range[]> | null, missing: ReadonlySet<string>,
 ): Plan {
   const whole = new Map(disks.map(({ diskId, virtualSize }) => [diskId, [{ offset: 0, length: virtualSize }]]));
   const { because } = RESYNC_TRIGGERS[required.trigger];
   if (missing.size > 0) return { rung: 'full-copy', reason: 'the replica has no disk to compare with', ranges: whole };
+  if (required.mapKnows === true && suspects !== null) {
+    return { rung: 'suspect-regions', ranges: suspects,
+      reason: 'the direction was reversed, and what both sides have written since they were equal is known' };
+  }
   const seenByMap = required.trigger === 2 || required.trigger === 3 || required.trigger === 4;
   if (!seenByMap) return { rung: 'full-compare', reason: `${because}, which no change map has seen`, ranges: whole };
   if (suspects === null) return { rung: 'full-compare', reason: `${because}, and the change map is not to be trusted`, ranges: whole };

@@ -5,6 +5,7 @@
  */
 import { mkdir } from 'node:fs/promises';
 import { SqliteCatalog } from '../catalog/sqlite-catalog.ts';
+import { keptOut } from '../model/direction.ts';
 import { UnderstudyError } from '../model/errors.ts';
 import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
 import type { VmRecord } from '../model/records.ts';
@@ -12,7 +13,7 @@ import { hostSettingsSchema, type HostSettings } from '../model/settings.ts';
 import type { NbdExport } from '../nbd/export.ts';
 import { NbdServer, nbdUri } from '../nbd/server.ts';
 import { PeerDispatcher } from '../peer/dispatcher.ts';
-import { entryFor } from '../peer/authorisation.ts';
+import { entryFor, partnerEntry } from '../peer/authorisation.ts';
 import { greet, handleHello } from '../peer/hello.ts';
 import { openIdentity, type HostIdentity } from '../peer/identity.ts';
 import { PeerServer } from '../peer/server.ts';
@@ -20,7 +21,11 @@ import { PrimaryVm } from '../replication/primary-vm.ts';
 import { Relationships } from '../replication/relationships.ts';
 import { ReplicaHost } from '../replication/replica-host.ts';
 import type { ReplicationPorts } from '../replication/replication-ports.ts';
+import type { DirectionHost } from '../failover/direction-host.ts';
+import { PrimaryDirection } from '../failover/primary-direction.ts';
+import { ReplicaDirection } from '../failover/replica-direction.ts';
 import { ReplicaFailover } from '../failover/replica-failover.ts';
+import { turnSettling } from '../failover/turn-settling.ts';
 import { PrimaryResync } from '../resync/primary-resync.ts';
 import { ReplicaResync } from '../resync/replica-resync.ts';
 import { ResyncQueue } from '../resync/resync-queue.ts';
@@ -55,11 +60,15 @@ export class Host {
   readonly resync: PrimaryResync;
   readonly replicaResync: ReplicaResync;
   readonly failover: ReplicaFailover;
+  readonly primaryDirection: PrimaryDirection;
+  readonly replicaDirection: ReplicaDirection;
   #lease: DataLease;
   #links: LinkPool;
   #exports = new Map<string, NbdExport & { size: number }>();
   #clients = new Map<string, Set<number>>();
   #failures = new Map<string, UnderstudyError>();
+  /** Primaries that let no new guest in, for a moment. */
+  #keptOut = new Set<string>();
 
   private constructor(built: {
     options: HostOptions; parts: HostParts; machine: Machine; identity: HostIdentity; catalog: SqliteCatalog; lease: DataLease; name: string;
@@ -88,7 +97,7 @@ export class Host {
       openForReading: (vm, disk) => this.replicaResync.openForReading(vm, disk),
       cancelResync: (vm) => this.replicaResync.cancel(vm, null),
       exports: {
-        add: (name, served) => void this.#exports.set(name, served),
+        add: (name, served) => void this.#exports.set(name, this.#counted(name, served)),
         remove: async (name) => {
           this.#exports.delete(name);
           await this.nbd.disconnect(name);
@@ -96,10 +105,17 @@ export class Host {
       },
     });
     this.resync = new PrimaryResync(new ResyncQueue(() => this.settings().resyncConcurrency), parts.zone);
-    const dispatcher = new PeerDispatcher({ log, authenticate: (caller) => entryFor(catalog.authorizations.list(), caller) });
+    const dispatcher = new PeerDispatcher({
+      log, authenticate: (caller) => entryFor(catalog.authorizations.list(), caller) ?? partnerEntry(catalog.relationships.list(), caller),
+    });
     handleHello(dispatcher, { hostName: this.name, bootId: machine.bootId }, clock);
     this.replicas.serve(dispatcher);
     this.replicaResync.serve(dispatcher);
+    const directionHost = this.#directionHost();
+    this.primaryDirection = new PrimaryDirection(directionHost);
+    this.primaryDirection.serve(dispatcher);
+    this.replicaDirection = new ReplicaDirection(directionHost, this.failover);
+    this.replicaDirection.serve(dispatcher);
     this.nbd = new NbdServer({ exports: (name) => this.#exports.get(name), list: () => [...this.#exports.keys()], clock, log });
     this.peer = new PeerServer({
       identity, dispatcher, log, clock,
@@ -166,7 +182,7 @@ export class Host {
 
   /** Makes a VM's disks reachable for guests. They are opened when the first guest comes, or at once by `attach`. */
   adopt(vm: VmRecord): PrimaryVm {
-    const primary = new PrimaryVm(this.ports, vm.vmId, this.resync);
+    const primary = new PrimaryVm(this.ports, vm.vmId, this.resync, turnSettling);
     this.primaries.set(vm.vmId, primary);
     vm.disks.forEach((disk, index) => {
       const name = exportName(vm, index);
@@ -201,8 +217,33 @@ export class Host {
     }
   }
 
+  /** Open connections to the disks of a VM, also to those of one that has failed over to here. */
   guests(vmId: string): number {
-    return this.#clients.get(vmId)?.size ?? 0;
+    const vm = this.relationships.vm(vmId);
+    const failedOver = vm.disks.reduce((sum, _, index) => sum + (this.#clients.get(exportName(vm, index))?.size ?? 0), 0);
+    return failedOver + (this.#clients.get(vmId)?.size ?? 0);
+  }
+
+  #counted(name: string, served: NbdExport): NbdExport {
+    const clients = new Set<number>();
+    this.#clients.set(name, clients);
+    return { ...served, clientConnected: ({ id }) => void clients.add(id), clientGone: ({ id }) => void clients.delete(id) };
+  }
+
+  #directionHost(): DirectionHost {
+    return {
+      ports: this.ports, replicas: this.replicas, primary: (vmId) => this.primary(vmId), guests: (vmId) => this.guests(vmId),
+      keepOut: (vmId) => {
+        this.#keptOut.add(vmId);
+        return () => void this.#keptOut.delete(vmId);
+      },
+      becamePrimary: async (vmId) => {
+        await this.replicas.release(vmId);
+        await this.adopt(this.relationships.vm(vmId)).start();
+      },
+      leavePrimary: (vmId) => this.abandon(this.relationships.vm(vmId)),
+      becameReplica: (vmId) => this.replicas.adopt(vmId),
+    };
   }
 
   uri(vm: VmRecord, index: number): string {
@@ -246,6 +287,7 @@ export class Host {
 
   #guestCame(vmId: string, client: number): void {
     this.#refuseStopped(vmId);
+    this.#refuseKeptOut(vmId);
     const clients = this.#clients.get(vmId) ?? new Set();
     this.#clients.set(vmId, clients.add(client));
   }
@@ -254,6 +296,14 @@ export class Host {
     const { attach, name } = this.relationships.vm(vmId);
     if (attach !== 'stopped') return;
     throw new UnderstudyError('state', 'VM_STOPPED', `VM '${name}' is stopped`, `Attach it first: understudy vm attach '${name}'`);
+  }
+
+  #refuseKeptOut(vmId: string): void {
+    const { name } = this.relationships.vm(vmId);
+    const refusal = keptOut(name, this.relationships.find(vmId));
+    if (refusal !== null) throw refusal;
+    if (!this.#keptOut.has(vmId)) return;
+    throw new UnderstudyError('state', 'VM_LOCKED', `a planned failover of VM '${name}' is being prepared`, 'Wait until it has ended.');
   }
 
   async #openForGuest(vmId: string) {

@@ -57,6 +57,7 @@ function judge(host: Host, vm: VmRecord, relationship: RelationshipRecord) {
     hasBaseline: hasBaseline(relationship), lastReplicationTime: relationship.lastReplicationTime, statistics: relationship.statistics,
     failure, required: relationship.required === null ? null
       : { ...relationship.required, startAt: host.resync.startOf(relationship, host.parts.clock.now()) },
+    oldPrimaryHolds: relationship.failover?.primaryHolds === true,
     log: relationship.side === 'primary' ? logFacts(host, vm, relationship) : null,
   });
 }

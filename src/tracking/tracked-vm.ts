@@ -11,9 +11,7 @@
  */
 import type { LogWriter } from '../hrl/log-writer.ts';
 import { messageOf, UnderstudyError } from '../model/errors.ts';
-import {
-  replicatedDisks, type EpochRecord, type SealRecord, type TrackingRecord, type VmRecord,
-} from '../model/records.ts';
+import { replicatedDisks, type EpochRecord, type SealRecord, type TrackingRecord, type VmRecord } from '../model/records.ts';
 import type { TriggerNumber } from '../model/resync-trigger.ts';
 import type { ChangeMap, Range } from './change-map.ts';
 import { decideContinuity, type Continuity } from './continuity.ts';
@@ -41,6 +39,8 @@ export interface TrackedVmHooks {
    * it.
    */
   trackingLost(loss: TrackingLoss): void;
+  /** Runs before anybody else may use the disks; what it writes is tracked. */
+  opened?(vm: TrackedVm): Promise<void>;
 }
 
 export class TrackedVm implements TrackingHost {
@@ -76,8 +76,10 @@ export class TrackedVm implements TrackingHost {
       }
       const loss = vm.tracking === null ? null : await opened.#resume(vm.tracking);
       await endResizes(opened.#resizing());
+      await hooks.opened?.(opened);
       return { vm: opened, loss };
     } catch (error) {
+      opened.#closed = true;
       for (const disk of opened.#disks.values()) await disk.disk.close();
       throw error;
     }

@@ -236,6 +236,13 @@ const ROWS: Row[] = [
     params: { name: 'web1', kind: 'test', point: 'p1' },
     shows: /State/,
   },
+  { words: ['reverse', 'web1'], asks: 'reverse', params: { name: 'web1' }, shows: /State/ },
+  {
+    words: ['reverse', 'web1', '--discard-primary'],
+    asks: 'reverse',
+    params: { name: 'web1', discardPrimary: true },
+    shows: /State/,
+  },
   { words: ['failover', 'cancel', 'web1'], asks: 'failover.cancel', params: { name: 'web1' }, shows: /State/ },
   { words: ['failover', 'complete', 'web1'], asks: 'failover.complete', params: { name: 'web1' }, shows: /State/ },
 ];

@@ -8,7 +8,7 @@ export const MAY_IMPORT: Record<string, readonly string[]> = {
   tracking: ['model', 'disk', 'hrl'],
   replication: ['model', 'disk', 'hrl', 'tracking', 'peer'],
   resync: ['model', 'disk', 'hrl', 'tracking', 'peer', 'replication'],
-  failover: ['model', 'disk', 'hrl', 'nbd', 'replication'],
+  failover: ['model', 'disk', 'hrl', 'nbd', 'tracking', 'peer', 'replication'],
   catalog: ['model'],
   server: ['model', 'disk', 'hrl', 'nbd', 'peer', 'tracking', 'replication', 'resync', 'failover', 'catalog'],
   cli: ['model', 'disk', 'hrl', 'resync', 'server'],

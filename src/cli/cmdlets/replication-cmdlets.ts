@@ -127,8 +127,6 @@ const ENABLE: Cmdlet = {
   },
 };
 
-const NOT_YET = 'reverse replication with: understudy reverse';
-
 const SET: Cmdlet = {
   name: 'Set-VMReplication',
   summary: 'Changes settings of replication',
@@ -138,7 +136,7 @@ const SET: Cmdlet = {
     ...SETTING_PARAMETERS,
     { name: 'InitialReplicationStartTime', type: 'start-time', aliases: ['IRTime'] },
     { name: 'DisableVSSSnapshotReplication', type: 'switch', aliases: ['DisableVSS'] },
-    { name: 'Reverse', type: 'switch', unsupported: NOT_YET },
+    { name: 'Reverse', type: 'switch' },
     AS_REPLICA,
     { name: 'UseBackup', type: 'switch', unsupported: 'give it to Start-VMInitialReplication' },
     {
@@ -156,6 +154,17 @@ const SET: Cmdlet = {
       ...maybe('fingerprint', textOf(bound, 'ReplicaFingerprint')),
       ...maybe('initialReplicationStartTime', textOf(bound, 'InitialReplicationStartTime')),
     };
+    if (truthOf(bound, 'Reverse') === true) {
+      if (Object.keys(change).length > 0) {
+        throw new UnderstudyError(
+          'usage',
+          'ARGUMENT_INVALID',
+          'Set-VMReplication -Reverse changes the direction and no setting',
+          'Reverse first, then change settings on the new primary.',
+        );
+      }
+      return forEachVm('Set-VMReplication', bound, context, input, (name) => context.call('reverse', { name }));
+    }
     if (Object.keys(change).length === 0) {
       throw new UnderstudyError(
         'usage',

@@ -307,6 +307,7 @@ const called: readonly [line: string, calls: Call[]][] = [
   ],
   ['Start-VMFailover web -Prepare', [{ name: 'failover', params: { name: 'web', kind: 'prepare' } }]],
   ['Start-VMFailover web', [{ name: 'failover', params: { name: 'web', kind: 'unplanned' } }]],
+  ['Set-VMReplication web -Reverse', [{ name: 'reverse', params: { name: 'web' } }]],
   ['Stop-VMFailover web', [{ name: 'failover.cancel', params: { name: 'web' } }]],
   [
     `Enable-VMReplication plain b.example 7443 Certificate -Cert ${FINGERPRINT} -RepFreq 30 -RecHist 4 -AutoResync 0 ` +

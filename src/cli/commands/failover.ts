@@ -51,6 +51,26 @@ export const failoverCommands: CommandDefinition[] = [
       output.print(status, () => `${statusList(status, output, zone)}${paste}`);
     },
   }),
+  define<{ discardPrimary?: true }>({
+    path: 'reverse',
+    arguments: '<name>',
+    argumentHelp: { name: 'name of the virtual machine' },
+    summary: 'Change the direction: this host becomes the primary, the old primary its replica.',
+    details:
+      'Runs on the host to which the VM has failed over, with the guest shut down for the moment; it may start again at ' +
+      'once. After a planned failover nothing is compared and nothing is lost. After an unplanned one the old primary is ' +
+      'resynchronized: only the regions that either side has written since, where these are known, else everything. ' +
+      'What only the old primary holds is dropped; the event ReplicationReversed says how much. If the guest has run on ' +
+      'both sides at once (split brain), that must be asked for by name: --discard-primary.',
+    options: [
+      option('--discard-primary', 'split brain: keep this side, drop what the old primary has written since'),
+    ],
+    examples: ['reverse web1', 'reverse web1 --discard-primary'],
+    async run({ call, output, zone }, [name], { discardPrimary }) {
+      const status = await call('reverse', { name: name!, ...(discardPrimary === true ? { discardPrimary } : {}) });
+      output.print(status, () => statusList(status, output, zone));
+    },
+  }),
   statusCommand({
     path: 'failover cancel',
     operation: 'failover.cancel',

@@ -293,6 +293,18 @@ export const OPERATIONS = {
     params: named,
     result: status,
   },
+  'reverse': {
+    summary: 'Changes the direction after a failover: this host becomes the primary, the other one its replica.',
+    params: z.strictObject({
+      name: vmName,
+      discardPrimary: z
+        .boolean()
+        .exactOptional()
+        .describe('what the old primary has written since the failover may go (split brain)'),
+    }),
+    result: status,
+    long: true,
+  },
   'points': { summary: 'Recovery points of a replica.', params: named, result: z.array(point), reads: true },
   'console.sign-in': {
     summary: 'A link that lets one browser in, once.',

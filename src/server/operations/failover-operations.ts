@@ -1,17 +1,17 @@
 /** Verify, failover and recovery points. */
-import { UnderstudyError } from '../../model/errors.ts';
 import { ACTIVITY_EVENTS, makeEvent } from '../../model/events.ts';
+import type { VmRecord } from '../../model/records.ts';
 import type { Operation } from '../../model/relationship.ts';
 import { verify } from '../../resync/verify.ts';
-import type { CallContext, HostOperations, Params, Result } from '../api/contract.ts';
+import type { CallContext, HostOperations, Params, Result, Status } from '../api/contract.ts';
 import type { Host } from '../host.ts';
 import { pointShapes } from '../point-shapes.ts';
 import { statusShape } from '../status.ts';
 
-type Operations = Pick<HostOperations, 'verify' | 'failover' | 'failover.cancel' | 'failover.complete' | 'points'>;
+type Operations = Pick<HostOperations, 'verify' | 'failover' | 'failover.cancel' | 'failover.complete' | 'reverse' | 'points'>;
 
 export function failoverOperations(host: Host): Operations {
-  const { relationships, failover } = host;
+  const { relationships, failover, replicaDirection: direction } = host;
   const onReplica = async (name: string, operation: Operation, work: (vmId: string) => Promise<void>) => {
     const vm = host.vm(name);
     relationships.check(vm.vmId, operation);
@@ -20,17 +20,30 @@ export function failoverOperations(host: Host): Operations {
   };
   return {
     'verify': (params, context) => verifyVm(host, params, context),
-    'failover': async ({ name, kind, point }) => {
+    'failover': async ({ name, kind, point }, { signal }) => {
       if (kind === 'test') return onReplica(name, 'test-failover', (vmId) => failover.test(vmId, point));
-      if (kind === 'unplanned') return onReplica(name, 'failover', (vmId) => failover.unplanned(vmId, point));
-      host.vm(name);
-      throw new UnderstudyError('state', 'NOT_AVAILABLE', `a ${kind} failover is not in this version`,
-        'The unplanned failover and the test failover are.');
+      if (kind === 'unplanned') return onReplica(name, 'failover', (vmId) => direction.unplanned(vmId, signal, () => failover.unplanned(vmId, point)));
+      const vm = host.vm(name);
+      if (kind === 'prepare') return prepare(host, vm, signal);
+      await direction.planned(vm.vmId, signal);
+      return statusShape(host, vm);
     },
-    'failover.cancel': ({ name }) => onReplica(name, 'cancel-failover', (vmId) => failover.cancel(vmId)),
-    'failover.complete': ({ name }) => onReplica(name, 'complete-failover', (vmId) => failover.complete(vmId)),
+    'failover.cancel': ({ name }, { signal }) => onReplica(name, 'cancel-failover', (vmId) =>
+      (host.vm(name).side === 'primary' ? host.primaryDirection.cancel(vmId, signal) : direction.cancel(vmId))),
+    'failover.complete': ({ name }) => onReplica(name, 'complete-failover', (vmId) => direction.complete(vmId)),
+    'reverse': async ({ name, discardPrimary }, { signal }) => {
+      await direction.reverse(host.vm(name).vmId, discardPrimary === true, signal);
+      return statusShape(host, host.vm(name));
+    },
     'points': async ({ name }) => pointShapes(host, host.vm(name)),
   };
+}
+
+/** The replica hears of it at once, so that the planned failover can follow without waiting for a cycle. */
+async function prepare(host: Host, vm: VmRecord, signal: AbortSignal): Promise<Status> {
+  await host.primaryDirection.prepare(vm.vmId, signal);
+  await host.primary(vm.vmId).report(signal).catch(() => undefined);
+  return statusShape(host, vm);
 }
 
 async function verifyVm(host: Host, { name, repair }: Params<'verify'>, context: CallContext): Promise<Result<'verify'>> {

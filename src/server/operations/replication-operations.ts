@@ -79,7 +79,7 @@ async function enable(host: Host, { name, replica, fingerprint, settings }: Para
   const { result } = await host.ports.link(remote).call(enableMessage, announcementOf(host.ports, kept, chosen));
   const now = host.parts.clock.now();
   const relationship: RelationshipRecord = {
-    vmId: vm.vmId, side: 'primary', state: 'Disabled', createdAt: now, trustGroup: result.trustGroup, baselineId: '',
+    vmId: vm.vmId, side: 'primary', pairedBy: 'enable', state: 'Disabled', createdAt: now, trustGroup: result.trustGroup, baselineId: '',
     remote: { ...remote, name: result.replicaName }, settings: chosen, initial: null, required: null, resync: null, error: null,
     lastReplicationTime: null, lastReceivedEpoch: -1, lastAppliedEpoch: -1, lastAppliedTime: null, lastAppliedLogs: {},
     consistentFrom: 0, appliedSeals: {}, applying: null, wantedAgain: null, lost: null, remoteState: null, mapTrusted: true,

@@ -1,4 +1,5 @@
 /** Virtual machines and their disks: add, list, attach, stop, remove. */
+import { keptOut } from '../../model/direction.ts';
 import { UnderstudyError } from '../../model/errors.ts';
 import type { DiskRecord, VmRecord } from '../../model/records.ts';
 import type { HostOperations } from '../api/contract.ts';
@@ -26,6 +27,8 @@ export function vmOperations(host: Host): Operations {
     'vm.show': async ({ name }) => vmShape(host, host.vm(name)),
     'vm.attach': async ({ name, trustDisk }) => {
       const vm = primaryOnly(host, name, 'vm attach');
+      const refusal = keptOut(name, host.relationships.find(vm.vmId));
+      if (refusal !== null) throw refusal;
       const changed: VmRecord = { ...vm, attach: 'attached', trustDisk: trustDisk ?? vm.trustDisk };
       host.catalog.transaction(() => host.catalog.vms.put(changed));
       try {
