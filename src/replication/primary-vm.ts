@@ -464,14 +464,23 @@ export class PrimaryVm {
   /** Waits, and meanwhile sees to it that the logs keep below their limit (trigger 2). */
   async watchLogs(waitMs: number, signal: AbortSignal): Promise<void> {
     const end = this.ports.clock.monotonic() + waitMs;
+    let seen = -1;
     for (let left = waitMs; left > 0 && !signal.aborted; left = end - this.ports.clock.monotonic()) {
-      const limit = logLimitOf(this.vm, this.relationship);
-      const bytes = logBytesOf(this.ports.catalog, this.vmId) + (this.tracked?.openLogBytes ?? 0);
-      if (bytes > limit && (this.vm.tracking?.mode ?? 'map-only') === 'logging') {
-        return this.require({ trigger: 2, reason: `the tracking logs hold ${bytes} bytes, the limit is ${limit}` });
-      }
+      // Closed logs do not grow, so only what guests write since the last look can cross the limit: an idle VM costs nothing.
+      const open = this.tracked?.openLogBytes ?? 0;
+      if (open !== seen) this.#checkLogLimit(open);
+      seen = open;
+      if (signal.aborted) return;
       if (await this.pause(Math.min(left, LOG_WATCH_MS), signal)) return;
     }
+  }
+
+  /** Trigger 2. */
+  #checkLogLimit(openBytes: number): void {
+    const limit = logLimitOf(this.vm, this.relationship);
+    const bytes = logBytesOf(this.ports.catalog, this.vmId) + openBytes;
+    if (bytes <= limit || (this.vm.tracking?.mode ?? 'map-only') !== 'logging') return;
+    this.require({ trigger: 2, reason: `the tracking logs hold ${bytes} bytes, the limit is ${limit}` });
   }
 
   /** Waits for the time, a wake-up (then true) or the signal; null waits for ever. */
