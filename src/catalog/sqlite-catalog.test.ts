@@ -155,3 +155,16 @@ test('old events are dropped, so that the file has a bound', () => {
   assert.equal(all.length, 100_000);
   assert.equal(all.at(-1)!.message, '100999');
 });
+
+test('a lazy transaction is all or nothing too; a durable one may hold it, and may not lie in it', () => {
+  const catalog = SqliteCatalog.open(':memory:');
+  catalog.lazyTransaction(() => catalog.vms.put(vm('1', 'counted')));
+  assert.throws(() => catalog.lazyTransaction(() => {
+    catalog.vms.put(vm('2', 'lost'));
+    catalog.transaction(() => catalog.vms.put(vm('3', 'promised')));
+  }), /durable transaction inside/);
+  assert.deepEqual(catalog.vms.list().map(({ name }) => name), ['counted']);
+  // The refusal above must not stick.
+  catalog.transaction(() => catalog.lazyTransaction(() => catalog.vms.put(vm('4', 'both'))));
+  assert.deepEqual(catalog.vms.list().map(({ name }) => name), ['counted', 'both']);
+});

@@ -27,6 +27,7 @@ export class SqliteCatalog implements Catalog {
   readonly authorizations: Table<[string], AuthorizationRecord>;
   #db: DatabaseSync;
   #depth = 0;
+  #isLazy = false;
   #statements = new Map<string, StatementSync>();
 
   private constructor(db: DatabaseSync) {
@@ -56,6 +57,24 @@ export class SqliteCatalog implements Catalog {
   }
 
   transaction<T>(work: () => T): T {
+    if (this.#isLazy) throw new Error('a durable transaction inside one that is not');
+    return this.#run(work);
+  }
+
+  lazyTransaction<T>(work: () => T): T {
+    if (this.#depth > 0) return work();
+    // With a write-ahead log this leaves out the sync at the commit, and nothing else: the file stays whole whatever happens.
+    this.#db.exec('PRAGMA synchronous = NORMAL');
+    this.#isLazy = true;
+    try {
+      return this.#run(work);
+    } finally {
+      this.#isLazy = false;
+      this.#db.exec('PRAGMA synchronous = FULL');
+    }
+  }
+
+  #run<T>(work: () => T): T {
     if (this.#depth > 0) return work();
     this.#db.exec('BEGIN IMMEDIATE');
     this.#depth = 1;

@@ -321,6 +321,11 @@ export interface Table<Key extends readonly unknown[], Row> {
 export interface Catalog {
   /** All or nothing, durable on return. May be nested: the outermost commits. */
   transaction<T>(work: () => T): T;
+  /**
+   * As `transaction`, but durable only together with the next one: a power loss may take it back, a crash of the process not. For
+   * counters and clocks, which nothing rests on; it costs no wait for the disk. A `transaction` inside is a bug.
+   */
+  lazyTransaction<T>(work: () => T): T;
   readonly vms: Table<[vmId: string], VmRecord>;
   readonly relationships: Table<[vmId: string], RelationshipRecord>;
   readonly epochs: Table<[vmId: string, epoch: number], EpochRecord>;

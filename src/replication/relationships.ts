@@ -118,19 +118,26 @@ export class Relationships {
     return changed;
   }
 
+  /** As `update`, for what a power loss may take back: times that the next cycle tells again. */
+  updateLazily(vmId: string, change: Change): void {
+    const changed = { ...this.get(vmId), ...change };
+    this.catalog.lazyTransaction(() => this.catalog.relationships.put(changed));
+    this.#tell(vmId);
+  }
+
   /** Records an event that changes no state. */
   note(vmId: string | null, event: ReplicationEvent): void {
     this.catalog.transaction(() => this.catalog.addEvent({ ...event, time: this.#clock.now(), vmId }));
     if (vmId !== null) this.#tell(vmId);
   }
 
-  /** Counts a cycle; closes the monitoring interval when its time has come (event 29174). */
+  /** Counts a cycle; closes the monitoring interval when its time has come (event 29174). A power loss may take a count back. */
   count(vmId: string, cycle: Cycle | null): void {
     const relationship = this.find(vmId);
     if (relationship === undefined) return;
     const { current, finished } = rollOver(relationship.statistics, this.#clock.now(), this.#settings(), this.#zone);
     if (cycle === null && finished === null) return;
-    this.catalog.transaction(() => {
+    this.catalog.lazyTransaction(() => {
       this.catalog.relationships.put({ ...relationship, statistics: cycle === null ? current : fold(current, cycle) });
       if (cycle !== null) {
         this.catalog.setValue(cyclesKey(vmId), addCycle(parseHistory(this.catalog.value(cyclesKey(vmId))), cycle, this.#clock.now()));

@@ -277,7 +277,7 @@ export class ReplicaHost {
     if (reported.baselineId !== before.baselineId || reported.unchangedUntil === null) return;
     // Nothing was written: the replica shows that instant too, without a log.
     if (reported.epoch !== before.lastAppliedEpoch) return;
-    relationships.update(vm.vmId, {
+    relationships.updateLazily(vm.vmId, {
       lastReplicationTime: clock.now(), lastAppliedTime: Math.max(before.lastAppliedTime ?? 0, reported.unchangedUntil),
     });
     relationships.count(vm.vmId, { outcome: 'success', bytes: 0, latencyMs: 0 });
