@@ -4,7 +4,7 @@
  * of all disks together is one past instant (promise 2).
  *
  * A sector's content names the write that put it there. That write explains the sector at every instant from its asking until the
- * answer of some later write to the same sector (later: asked after this one was answered). A state is one past instant when
+ * answer of some later write to the same sector (later: asked after it, and not before it was answered). A state is one past instant when
  * the spans of all sectors, over all disks, have an instant in common.
  */
 const SECTOR = 512;
@@ -81,13 +81,15 @@ function spanOf(view: Buffer, sector: number, writes: Write[]): { id: number; fr
   const id = view.readDoubleLE(sector * SECTOR);
   const tail = view.readDoubleLE(sector * SECTOR + SECTOR - 8);
   if (id !== tail) return `torn: begins with write ${id}, ends with ${tail}`;
+  const first: Write = { id: 0, asked: -Infinity, answered: -Infinity, zero: true };
   // Zeroes may be the first state or any zeroing; take what explains the most.
-  const candidates = id === 0 ? [{ id: 0, asked: -Infinity, answered: -Infinity }, ...writes.filter(({ zero }) => zero)]
-    : writes.filter((write) => write.id === id);
+  const candidates = [first, ...writes].map((write, index) => ({ write, later: writes.slice(index) }))
+    .filter(({ write }) => (id === 0 ? write.zero : write.id === id));
   if (candidates.length === 0) return `holds write ${id}, which was never made`;
-  const spans = candidates.map((write) => ({
+  const spans = candidates.map(({ write, later }) => ({
     id: write.id, from: write.asked,
-    until: Math.min(Infinity, ...writes.filter((later) => later.asked >= write.answered && later.id !== write.id).map(({ answered }) => answered)),
+    // Only what came after it: a write that is done at once is answered at the instant at which the one before it was asked.
+    until: Math.min(Infinity, ...later.filter(({ asked }) => asked >= write.answered).map(({ answered }) => answered)),
   }));
   // One span that starts earliest and ends latest is enough for a check that must not raise false alarms.
   return { id, from: Math.min(...spans.map(({ from }) => from)), until: Math.max(...spans.map(({ until }) => until)) };
