@@ -22,7 +22,7 @@ import type { CopyOptions, CopyProgress } from './initial-sender.ts';
 import { runInitial, type InitialProgress } from './initial-run.ts';
 import { announcementOf } from './announcement.ts';
 import { enableMessage, initialCompleteMessage, waitAppliedMessage } from './messages.ts';
-import { logBytesOf, logLimitOf } from './log-limit.ts';
+import { logsBeyondLimit } from './log-limit.ts';
 import { Outbox } from './outbox.ts';
 import { noteTookOver } from './peer-direction.ts';
 import { reportOf, takeAnswer, type ReplicaNews } from './report.ts';
@@ -468,19 +468,11 @@ export class PrimaryVm {
     for (let left = waitMs; left > 0 && !signal.aborted; left = end - this.ports.clock.monotonic()) {
       // Closed logs do not grow, so only what guests write since the last look can cross the limit: an idle VM costs nothing.
       const open = this.tracked?.openLogBytes ?? 0;
-      if (open !== seen) this.#checkLogLimit(open);
+      const loss = open === seen ? null : logsBeyondLimit(this.ports.catalog, this.vm, this.relationship, open);
+      if (loss !== null) return this.require(loss);
       seen = open;
-      if (signal.aborted) return;
       if (await this.pause(Math.min(left, LOG_WATCH_MS), signal)) return;
     }
-  }
-
-  /** Trigger 2. */
-  #checkLogLimit(openBytes: number): void {
-    const limit = logLimitOf(this.vm, this.relationship);
-    const bytes = logBytesOf(this.ports.catalog, this.vmId) + openBytes;
-    if (bytes <= limit || (this.vm.tracking?.mode ?? 'map-only') !== 'logging') return;
-    this.require({ trigger: 2, reason: `the tracking logs hold ${bytes} bytes, the limit is ${limit}` });
   }
 
   /** Waits for the time, a wake-up (then true) or the signal; null waits for ever. */
