@@ -16,8 +16,8 @@ interface Group {
   concurrency: number;
 }
 
-/** With the rounds of `npm run test:long` only: minutes of throttled compares, and of a log volume that hangs. */
-const LONG_ONLY = ['resync-control', 'resync-log-failures'].map((name) => `test/system/${name}.test.ts`);
+/** With the rounds of `npm run test:long` only: minutes of throttled compares. */
+const LONG_ONLY = ['resync-control'].map((name) => `test/system/${name}.test.ts`);
 const systemFiles = globSync('test/{interop,system,crash,guest}/**/*.test.ts').filter((file) => long || !LONG_ONLY.includes(file));
 
 const groups: Group[] = [

@@ -8,6 +8,7 @@ import { hostClock, hostRandom } from './disk/host-clock.ts';
 import { hostFiles } from './disk/host-files.ts';
 import { openDisk } from './disk/open-disk.ts';
 import { createRawDisk } from './disk/raw-disk.ts';
+import { sharedFiles } from './disk/shared-files.ts';
 import { UnderstudyError } from './model/errors.ts';
 import type { DiskRecord } from './model/records.ts';
 import { hostCompute } from './resync/compare/host-compute.ts';
@@ -23,7 +24,7 @@ const bootIdFile = process.env.UNDERSTUDY_BOOT_ID_FILE ?? '/proc/sys/kernel/rand
 function hostParts(): HostParts {
   const format = (record: DiskRecord) => (record.format === 'nbd' ? {} : { format: record.format as 'raw' });
   return {
-    clock: hostClock, random: hostRandom, files: hostFiles, compute: hostCompute(), zone, bootIdFile, pointIntervalMs,
+    clock: hostClock, random: hostRandom, files: sharedFiles(hostFiles), compute: hostCompute(), zone, bootIdFile, pointIntervalMs,
     log: pino(
       { level: process.env.UNDERSTUDY_LOG_LEVEL ?? 'info', base: null, serializers: { error: pino.stdSerializers.err } },
       pino.destination({ fd: 2, sync: false }),

@@ -35,12 +35,17 @@ export type MergeTarget = Pick<VirtualDisk, 'write' | 'zero' | 'flush'>;
 
 /**
  * Opens the diff disk at `path`, or makes an empty one. The base must have the same size as when it was made; it belongs to the
- * diff disk from here on and is closed with it.
+ * diff disk from here on and is closed with it. `mustExist`: what it holds counts already, so one that is gone is an error
+ * (DIFF_DISK_MISSING); an empty one in its place would silently read as the base.
  */
-export async function openDiffDisk(files: Files, path: string, base: VirtualDisk): Promise<DiffDisk> {
+export async function openDiffDisk(files: Files, path: string, base: VirtualDisk, { mustExist = false } = {}): Promise<DiffDisk> {
   const mapPath = `${path}.map`;
   const bits = new Uint8Array(Math.ceil(Math.ceil(base.virtualSize / PAGE_BYTES) / 8));
   const exists = (await files.stat(mapPath)) !== null;
+  if (mustExist && (!exists || (await files.stat(path)) === null)) {
+    throw new UnderstudyError('io', 'DIFF_DISK_MISSING', `the diff disk ${path} is gone, and with it what it held`,
+      'Resynchronize the VM from the start.');
+  }
   if (exists) await readMap(files, mapPath, base.virtualSize, bits);
   else await makeFiles(files, path, base.virtualSize, bits);
   return new PlainDiffDisk(base, await files.open(path, 'write'), await files.open(mapPath, 'write'), bits);

@@ -316,10 +316,14 @@ export class LogWriter {
     this.#indexRemoval.catch(() => undefined);
   }
 
-  /** Leaves a log that recovery refuses: open by its header, and without an index. */
+  /**
+   * Leaves a log that recovery refuses: open by its header, and without an index. Its space is given back before anybody hears of the
+   * failure: on a volume that it has filled, the disk write that follows unlogged may need it.
+   */
   async #withdraw(): Promise<void> {
     if (this.#mayNameItsEnd) await writeLogStart(this.#log, this.#about);
     await this.#ports.files.remove(indexPathOf(this.path));
+    if (!this.#mayNameItsEnd) await this.#log.truncate(0).catch(() => undefined);
   }
 }
 

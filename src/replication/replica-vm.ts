@@ -303,7 +303,7 @@ export class ReplicaVm {
     const defect = await defectOf(this.#ports, record, this.relationship, replicatedDisks(this.vm));
     if (defect !== null) return this.#refuseSet(record, defect);
     const lost = this.relationship.applying === null ? await this.#changedBehindOurBack() : null;
-    if (lost !== null) return this.#lose(7, lost);
+    if (lost !== null) return this.lose(7, lost);
     relationships.update(this.vmId, { applying: record.epoch });
     await this.points.keepForSet(record, signal);
     await growForSet(this.#ports, this, record);
@@ -366,12 +366,12 @@ export class ReplicaVm {
   }
 
   /** The replica is not what it was: from here the primary must resynchronize. */
-  #lose(trigger: 6 | 7, reason: string): void {
+  lose(trigger: 6 | 7, reason: string, change: Change = {}): void {
     const { relationships } = this.#ports;
     this.#ports.catalog.transaction(() => {
       // What older points show of the disk itself is no longer what it was.
       if (trigger === 7) this.points.damaged(Number.MAX_SAFE_INTEGER, reason);
-      relationships.update(this.vmId, { lost: { trigger, reason } });
+      relationships.update(this.vmId, { ...change, lost: { trigger, reason } });
       relationships.happened(this.vmId, { kind: 'primary-changed', state: 'WaitingForStartResynchronize', reason });
     });
     this.#tellWaiting();
@@ -385,7 +385,7 @@ export class ReplicaVm {
     // The disk takes in what the guest wrote since a completed failover.
     if ((relationship.failover?.settling ?? null) !== null) return;
     const reason = await this.#changedBehindOurBack();
-    if (reason !== null) this.#lose(7, reason);
+    if (reason !== null) this.lose(7, reason);
   }
 
   async #changedBehindOurBack(): Promise<string | null> {

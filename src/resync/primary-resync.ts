@@ -6,6 +6,7 @@
  *   next step. A crash, a lost link or a pause continues there.
  * - Nothing is compared before every write accepted before the step-2 log is on disk (R17; `TrackedVm.begin` sees to it).
  * - The bits of the change map stay until the merge is on record on the replica (R9): they are pinned from `begin` on.
+ * - What comes back from a wait changes the record of its own run only: meanwhile the user may have cancelled or begun anew (R18).
  */
 import { isRecoverable, retryDelayMs } from '../model/backoff.ts';
 import { messageOf, UnderstudyError } from '../model/errors.ts';
@@ -45,10 +46,13 @@ export class PrimaryResync implements ResyncDriver {
   readonly queue: ResyncQueue;
   readonly live = new Map<string, LiveProgress>();
   #zone: string;
+  #checkpointBytes: { compared: number; mended: number } | undefined;
 
-  constructor(queue: ResyncQueue, zone: string) {
+  /** `checkpointBytes`: how far apart the durable cursors are; default: that of the compare engine. Small in the simulation. */
+  constructor(queue: ResyncQueue, zone: string, options: { checkpointBytes?: { compared: number; mended: number } } = {}) {
     this.queue = queue;
     this.#zone = zone;
+    this.#checkpointBytes = options.checkpointBytes;
   }
 
   async step(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
@@ -139,7 +143,7 @@ export class PrimaryResync implements ResyncDriver {
       const running = this.queue.running.map((other) => ports.relationships.vm(other).name);
       ports.relationships.note(vmId, makeEvent(ACTIVITY_EVENTS.resyncQueued, vm.name, { position: this.queue.waiting.length + 1, running }));
     }
-    const leave = await this.queue.enter(vmId, relationship.settings.resyncPriority, signal);
+    const leave = await this.#watched(primary, signal, (both) => this.queue.enter(vmId, relationship.settings.resyncPriority, both));
     try {
       await work();
     } finally {
@@ -147,14 +151,24 @@ export class PrimaryResync implements ResyncDriver {
     }
   }
 
-  /** One attempt, from wherever the record says. Interruptions keep the state; what cannot heal changes it. */
-  async #run(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
-    const { ports, vmId, vm } = primary;
+  /** The logs may outgrow their limit meanwhile: while a run waits for its turn just as while it runs. */
+  async #watched<T>(primary: PrimaryVm, signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const stop = new AbortController();
     const both = AbortSignal.any([signal, stop.signal]);
     const watch = this.#watchLogs(primary, both);
     try {
-      await this.#steps(primary, both);
+      return await work(both);
+    } finally {
+      stop.abort();
+      await watch;
+    }
+  }
+
+  /** One attempt, from wherever the record says. Interruptions keep the state; what cannot heal changes it. */
+  async #run(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+    const { ports, vmId, vm } = primary;
+    try {
+      await this.#watched(primary, signal, (both) => this.#steps(primary, both));
     } catch (error) {
       if (signal.aborted || primary.relationship.state !== 'Resynchronizing') throw error;
       const known = error instanceof UnderstudyError ? error : new UnderstudyError('io', 'RESYNC_FAILED', messageOf(error), 'See the log.', { cause: error });
@@ -166,7 +180,11 @@ export class PrimaryResync implements ResyncDriver {
       const facts = { reason: known.message, code: known.code };
       if (!isRecoverable(known) && known.code !== 'STALE_TOKEN') {
         const required = { ...primary.relationship.required!, held: true, startAt: null };
-        ports.relationships.happened(vmId, { kind: 'resync-failed', ...facts, resumable: false }, { ...change(null), required, resync: null });
+        const { resync } = primary.relationship;
+        ports.relationships.happened(vmId, { kind: 'resync-failed', ...facts, resumable: false }, { ...change(null), required, resync: null,
+          ...(resync === null ? {} : { abandoned: resync.token }) });
+        // Required again: only the map goes on, as before it had begun.
+        primary.tracked?.goMapOnly();
         return;
       }
       const delayMs = retryDelayMs(failures, primary.relationship.settings.frequencySec);
@@ -174,8 +192,6 @@ export class PrimaryResync implements ResyncDriver {
       ports.relationships.update(vmId, { ...change(now + delayMs), resync });
       ports.relationships.note(vmId, makeEvent(ACTIVITY_EVENTS.resyncInterrupted, vm.name, { ...facts, delaySeconds: Math.round(delayMs / 1000) }));
     } finally {
-      stop.abort();
-      await watch;
       this.live.delete(vmId);
     }
   }
@@ -204,16 +220,18 @@ export class PrimaryResync implements ResyncDriver {
   /** Steps 1 to 3: characteristics, tracking from here on, diff disks. */
   async #track(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
     const { ports, vmId, vm } = primary;
+    const { token } = primary.relationship.resync!;
     const plan = await this.plan(primary, signal);
+    runOf(primary, token);
     const tracked = primary.tracked!;
     const firstEpoch = await tracked.begin({ keepMap: true });
+    if (primary.relationship.resync?.token !== token) tracked.goMapOnly();
     const { required } = primary.relationship;
     ports.relationships.update(vmId, {
       required: required === null ? null : { ...required, rung: plan.rung },
-      resync: { ...primary.relationship.resync!, phase: 'comparing', rung: plan.rung, reason: plan.reason, firstEpoch,
+      resync: { ...runOf(primary, token), phase: 'comparing', rung: plan.rung, reason: plan.reason, firstEpoch,
         disks: disksOf(plan) },
     });
-    const { token } = primary.relationship.resync!;
     await primary.link().call(resyncBeginMessage, { vmId, token, rung: plan.rung, reason: plan.reason, firstEpoch }, undefined,
       { signal, timeoutMs: STEP_TIMEOUT_MS });
     const disks = replicatedDisks(vm).map(({ diskId, path }) => rangeEvent(path, plan.ranges.get(diskId) ?? []));
@@ -231,12 +249,12 @@ export class PrimaryResync implements ResyncDriver {
     for (const { diskId } of replicatedDisks(vm)) {
       if (!primary.relationship.resync!.disks[diskId]!.compared) await this.#compareDisk(primary, diskId, signal);
     }
-    const { resync } = primary.relationship;
-    const seconds = Math.round((ports.clock.now() - resync!.startedAt) / 1000);
+    const resync = runOf(primary, token);
+    const seconds = Math.round((ports.clock.now() - resync.startedAt) / 1000);
     const disks = replicatedDisks(vm).map(({ diskId, path }) =>
-      ({ path, blocksSent: Math.ceil(resync!.disks[diskId]!.sentBytes / BLOCK_BYTES) }));
+      ({ path, blocksSent: Math.ceil(resync.disks[diskId]!.sentBytes / BLOCK_BYTES) }));
     ports.relationships.note(vmId, makeEvent(ACTIVITY_EVENTS.compareFinished, vm.name, { disks, seconds, result: 'success' }));
-    ports.relationships.update(vmId, { resync: { ...resync!, phase: 'completing' } });
+    ports.relationships.update(vmId, { resync: { ...resync, phase: 'completing' } });
   }
 
   async #compareDisk(primary: PrimaryVm, diskId: string, signal: AbortSignal): Promise<void> {
@@ -251,21 +269,23 @@ export class PrimaryResync implements ResyncDriver {
     const pacer = new Pacer(ports.clock, relationship.settings.resyncShare, () => tracked.openOperations, signal);
     const stream = await primary.link().stream(resyncCompareMessage, { vmId, token, diskId, fresh: before.cursor === 0 }, { signal });
     const keep = (change: Partial<ResyncDisk>) => {
-      const { resync } = primary.relationship;
-      ports.relationships.update(vmId, {
-        resync: { ...resync!, disks: { ...resync!.disks, [diskId]: { ...resync!.disks[diskId]!, ...change } } } });
+      const resync = runOf(primary, token);
+      // It has come further: what failed before has passed, and the next failure is the first one again.
+      ports.relationships.update(vmId, { error: null,
+        resync: { ...resync, disks: { ...resync.disks, [diskId]: { ...resync.disks[diskId]!, ...change } } } });
     };
     const counted = (progress: { comparedBytes: number; differingBytes: number; sentBytes: number; wireBytes: number }) => ({
       comparedBytes: before.comparedBytes + progress.comparedBytes, differingBytes: before.differingBytes + progress.differingBytes,
       sentBytes: before.sentBytes + progress.sentBytes, wireBytes: before.wireBytes + progress.wireBytes });
-    let latest = before;
+    let latest = { comparedBytes: 0, differingBytes: 0, sentBytes: 0, wireBytes: 0 };
     const result = await runSource(new StreamChannel(stream, stream, ports.compute), {
       disk: tracked.disk, mode: 'mend', compute: ports.compute, session: { token, phase: 'comparing' }, signal, cursor: before.cursor,
       ...(suspects === null ? {} : { ranges: suspects.get(diskId)! }),
+      ...(this.#checkpointBytes && { checkpointBytes: this.#checkpointBytes }),
       pace: (bytes) => pacer.read(bytes), paceWire: (bytes) => pacer.sent(bytes),
       onCursor: (cursor) => keep({ ...counted(latest), cursor }),
       onProgress: (progress) => {
-        latest = { ...latest, ...progress };
+        latest = progress;
         this.live.get(vmId)?.disks.set(diskId, progress);
       },
     });
@@ -281,17 +301,18 @@ export class PrimaryResync implements ResyncDriver {
     const { token, throughEpoch: known } = primary.relationship.resync!;
     if (known === null) await primary.tracked!.switchLog();
     const throughEpoch = known ?? primary.outbox.newestClosed();
-    ports.relationships.update(vmId, { resync: { ...primary.relationship.resync!, throughEpoch } });
+    ports.relationships.update(vmId, { resync: { ...runOf(primary, token), throughEpoch } });
     await primary.ship(signal);
     // Triggers 6 and 7 are the replica's: there its points have lost what they rest on.
-    const keepPoints = primary.relationship.settings.keepRecoveryPoints && ![6, 7].includes(primary.relationship.resync!.trigger);
+    const keepPoints = primary.relationship.settings.keepRecoveryPoints && ![6, 7].includes(runOf(primary, token).trigger);
     await primary.link().call(resyncMergeMessage, { vmId, token, throughEpoch, keepPoints }, undefined, { signal, timeoutMs: STEP_TIMEOUT_MS });
-    const disks = Object.entries(primary.relationship.resync!.disks).map(([diskId, { sentBytes }]) =>
+    const resync = runOf(primary, token);
+    const disks = Object.entries(resync.disks).map(([diskId, { sentBytes }]) =>
       ({ path: primary.vm.disks.find((disk) => disk.diskId === diskId)!.path, bytes: sentBytes }));
     ports.relationships.note(vmId, makeEvent(ACTIVITY_EVENTS.mergeStarted, primary.vm.name, { disks }));
     ports.relationships.update(vmId, {
       baselineId: token, lastAppliedEpoch: throughEpoch, consistentFrom: throughEpoch, mapTrusted: true,
-      resync: { ...primary.relationship.resync!, phase: 'merging' },
+      resync: { ...resync, phase: 'merging' },
     });
   }
 
@@ -304,15 +325,27 @@ export class PrimaryResync implements ResyncDriver {
       const live = this.live.get(vmId);
       if (live !== undefined) Object.assign(live, { mergedBytes: result.mergedBytes, mergeTotalBytes: result.totalBytes });
       if (result.token !== token && result.baselineId === token) break;
+      this.#tellOfMerge(primary, token, result.failure);
       if (result.token !== token) throw new UnderstudyError('state', 'STALE_TOKEN', 'the replica lost this resynchronization', 'It starts over by itself.');
       signal.throwIfAborted();
     }
     await primary.tracked!.repaired();
+    runOf(primary, token);
     const seconds = Math.round((ports.clock.now() - startedAt) / 1000);
     ports.relationships.note(vmId, makeEvent(ACTIVITY_EVENTS.mergeFinished, vm.name, { deletedPoints: 0, seconds }));
     ports.relationships.happened(vmId, { kind: 'resync-finished', reason: 'the replica disks are merged' },
       { resync: null, required: null, error: null });
     await primary.report(signal);
+  }
+
+  /** A merge that cannot go on, by the replica's own word: shown until it does. */
+  #tellOfMerge(primary: PrimaryVm, token: string, failure: string | null): void {
+    const { ports, vmId, relationship } = primary;
+    runOf(primary, token);
+    if ((relationship.error?.message ?? null) === failure) return;
+    const now = ports.clock.now();
+    ports.relationships.update(vmId, { error: failure === null ? null : { code: 'MERGE_DELAYED', message: failure,
+      remedy: 'Correct the cause on the replica host; the merge is tried again by itself.', since: now, retryAt: null, failures: 1 } });
   }
 
   /** A run that was cancelled or became void: its diff disks on the replica go as soon as the replica can be reached. */
@@ -326,6 +359,13 @@ export class PrimaryResync implements ResyncDriver {
       primary.ports.log.debug({ error: messageOf(error) }, 'the replica could not be told of a cancelled resynchronization yet');
     }
   }
+}
+
+/** The record of this run; throws when the user has cancelled it or begun anew while something was waited for. */
+function runOf(primary: PrimaryVm, token: string): ResyncRecord {
+  const { resync } = primary.relationship;
+  if (resync?.token === token) return resync;
+  throw new UnderstudyError('state', 'RESYNC_FENCED', 'this resynchronization was cancelled or replaced meanwhile', 'See its status.');
 }
 
 function newRun(primary: PrimaryVm, trigger: ResyncRecord['trigger'], reason: string): ResyncRecord {

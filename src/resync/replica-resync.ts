@@ -5,41 +5,48 @@
  * - From `begin` to the end of the merge nothing but the merge writes to a base: until the merge is on record every base is the
  *   consistent point that it was (promise 3).
  * - Only the current token writes (R18). A begin with another token drops the diff disks of the one before.
- * - One transaction starts the merge (R19): from then on base + diff is the replica, whatever stops us, and merging is redo.
+ * - At most one thing is done with the diff disks of a VM at a time: each opening has a map of its own in memory, and two would
+ *   undo each other's bits. A newer message of the primary ends what an older one, whose link may be dead, still does.
+ * - What a run has put into its diff disks is never silently replaced by an empty one: the run starts over instead.
+ * - One transaction starts the merge (R19): from then on base + diff is the replica, whatever stops us (replica-merge.ts).
  */
+import type { Duplex } from 'node:stream';
 import type { VirtualDisk } from '../disk/virtual-disk.ts';
-import { messageOf, UnderstudyError } from '../model/errors.ts';
+import { UnderstudyError } from '../model/errors.ts';
 import { replicatedDisks, type DiskRecord, type InboxRecord, type ResyncRecord } from '../model/records.ts';
 import type { PeerDispatcher } from '../peer/dispatcher.ts';
 import { applySet, defectOf } from '../replication/apply.ts';
 import type { ReplicaHost } from '../replication/replica-host.ts';
 import type { ReplicaVm } from '../replication/replica-vm.ts';
 import type { ReplicationPorts } from '../replication/replication-ports.ts';
+import { ReplicaMerge } from './replica-merge.ts';
+import { refuse } from './compare/conversation.ts';
 import { StreamChannel } from './compare/frame-channel.ts';
 import { runTarget } from './compare/target.ts';
-import { openDiffDisk, removeDiffDisk } from '../disk/diff-disk.ts';
+import { removeDiffDisk } from '../disk/diff-disk.ts';
+import { diffPath, openOverlay, sweepDiffDisks } from './diff-files.ts';
 import {
   characteristicsMessage, existingCompareMessage, resyncBeginMessage, resyncCancelMessage, resyncCompareMessage, resyncMergeMessage, resyncProgressMessage,
   verifyCompareMessage, verifyHoldMessage,
 } from './messages.ts';
 
-const RETRY_MS = 30_000;
 /** A verify of a very large disk over a slow line takes hours; longer than that its primary is gone. */
 const HOLD_MS = 24 * 3_600_000;
 
-interface Merge {
-  mergedBytes: number;
-  totalBytes: number;
-  failure: string | null;
+/** What is being done with a VM's diff disks. */
+interface Work {
+  kind: string;
+  stop: AbortController;
+  result: Promise<unknown>;
+  /** As `result`, but never rejects. */
   done: Promise<void>;
 }
-
-export const diffPath = (disk: Pick<DiskRecord, 'path'>, token: string): string => `${disk.path}.${token.slice(0, 8)}.diff`;
 
 export class ReplicaResync {
   #ports: ReplicationPorts;
   #host: ReplicaHost;
-  #merges = new Map<string, Merge>();
+  #merges: ReplicaMerge;
+  #work = new Map<string, Work>();
   #stop = new AbortController();
   /** Verifies that keep a replica at one epoch, by token. */
   #holds = new Map<string, AbortController>();
@@ -47,18 +54,23 @@ export class ReplicaResync {
   constructor(ports: ReplicationPorts, host: ReplicaHost) {
     this.#ports = ports;
     this.#host = host;
+    this.#merges = new ReplicaMerge(ports, host);
   }
 
-  /** Goes on with merges that a stop or crash has interrupted. */
-  start(): void {
-    for (const { vmId, side, resync } of this.#ports.catalog.relationships.list()) {
-      if (side === 'replica' && resync?.phase === 'merging') this.#startMerge(vmId);
+  /** Goes on with merges that a stop or crash has interrupted, and removes what one has left behind. */
+  async start(): Promise<void> {
+    for (const relationship of this.#ports.catalog.relationships.list()) {
+      const { vmId, side, resync } = relationship;
+      if (side !== 'replica') continue;
+      await sweepDiffDisks(this.#ports, this.#ports.relationships.vm(vmId), relationship);
+      if (resync?.phase === 'merging') this.#merges.start(vmId);
     }
   }
 
   async close(): Promise<void> {
     this.#stop.abort(new Error('the server stops'));
-    await Promise.all([...this.#merges.values()].map(({ done }) => done));
+    await Promise.all([...this.#work.values()].map(({ done }) => done));
+    await this.#merges.close();
   }
 
   serve(dispatcher: PeerDispatcher): void {
@@ -68,16 +80,18 @@ export class ReplicaResync {
       return { result: { disks: await this.#characteristics(vmId) } };
     });
     dispatcher.handle(resyncBeginMessage, async (caller, { vmId, ...params }) => {
-      await this.#begin(host.of(caller, vmId), params);
+      const vm = host.of(caller, vmId);
+      await this.#alone(vm, 'begin', () => this.#begin(vm, params));
       return { result: {} };
     });
     dispatcher.handleStream(resyncCompareMessage, async (caller, { vmId, token, diskId, fresh }, stream) => {
-      const channel = new StreamChannel(stream, stream, this.#ports.compute);
-      await this.#compare(host.of(caller, vmId), token, diskId, fresh, channel);
+      const vm = host.of(caller, vmId);
+      await this.#over(stream, (channel) =>
+        this.#alone(vm, 'compare', (signal) => this.#compare(vm, { token, diskId, fresh }, channel, signal)));
     });
     dispatcher.handleStream(existingCompareMessage, async (caller, { vmId, token, diskId }, stream) => {
-      const channel = new StreamChannel(stream, stream, this.#ports.compute);
-      await this.#mendExisting(host.of(caller, vmId), token, diskId, channel);
+      const vm = host.of(caller, vmId);
+      await this.#over(stream, (channel) => this.#mendExisting(vm, token, diskId, channel));
     });
     dispatcher.handle(verifyHoldMessage, async (caller, { vmId, token, epoch, hold }) => {
       const vm = host.of(caller, vmId);
@@ -86,7 +100,8 @@ export class ReplicaResync {
       return { result: {} };
     });
     dispatcher.handleStream(verifyCompareMessage, async (caller, { vmId, token, diskId }, stream) => {
-      await this.#verify(host.of(caller, vmId), token, diskId, new StreamChannel(stream, stream, this.#ports.compute));
+      const vm = host.of(caller, vmId);
+      await this.#over(stream, (channel) => this.#verify(vm, token, diskId, channel));
     });
     dispatcher.handle(resyncMergeMessage, async (caller, { vmId, token, throughEpoch, keepPoints }) => {
       await this.#merge(host.of(caller, vmId), token, throughEpoch, keepPoints === true);
@@ -94,7 +109,7 @@ export class ReplicaResync {
     });
     dispatcher.handle(resyncProgressMessage, async (caller, { vmId, waitMs }) => {
       const vm = host.of(caller, vmId);
-      const merge = this.#merges.get(vmId);
+      const merge = this.#merges.of(vmId);
       if (merge !== undefined && waitMs > 0) {
         const timer = new AbortController();
         await Promise.race([merge.done, this.#ports.clock.sleep(waitMs, timer.signal).catch(() => undefined)]);
@@ -113,6 +128,17 @@ export class ReplicaResync {
     });
   }
 
+  /** A refusal before the compare has begun goes to the primary as one of the compare does: it must not look like a lost link. */
+  async #over(stream: Duplex, work: (channel: StreamChannel) => Promise<void>): Promise<void> {
+    const channel = new StreamChannel(stream, stream, this.#ports.compute);
+    try {
+      await work(channel);
+    } catch (error) {
+      await refuse(channel, error as Error);
+      throw error;
+    }
+  }
+
   /** Drops a run that has not reached its merge; the base is as it was. A run that is not there is no error. */
   async cancel(vm: ReplicaVm, token: string | null): Promise<void> {
     const { resync } = vm.relationship;
@@ -121,17 +147,53 @@ export class ReplicaResync {
       throw new UnderstudyError('state', 'MERGE_HAS_BEGUN', `the resynchronized data of VM '${vm.vm.name}' is being merged`,
         'Wait until the merge is done.');
     }
-    this.#ports.relationships.update(vm.vmId, { resync: null });
-    for (const disk of replicatedDisks(vm.vm)) await removeDiffDisk(this.#ports.files, diffPath(disk, resync.token));
+    await this.#alone(vm, 'cancel', () => this.#drop(vm, resync.token));
+  }
+
+  async #drop(vm: ReplicaVm, token: string): Promise<void> {
+    const { resync } = vm.relationship;
+    if (resync?.token !== token || resync.phase === 'merging') return;
     // The logs of step 2 belong to the diff disks; over the base they would make a mixture.
+    const removals: (() => Promise<void>)[] = [];
+    this.#ports.catalog.transaction(() => {
+      this.#ports.relationships.update(vm.vmId, { resync: null });
+      for (const set of this.#ports.catalog.inbox.list(vm.vmId)) removals.push(vm.inbox.forget(set));
+    });
+    for (const remove of removals) await remove();
     await vm.inbox.clear();
+    for (const disk of replicatedDisks(vm.vm)) await removeDiffDisk(this.#ports.files, diffPath(disk, token));
     vm.wake();
+  }
+
+  /**
+   * Runs `work` when what was begun before it for this VM has ended; that is told to stop first, as whoever asked for it has gone or
+   * asks anew.
+   */
+  async #alone<T>(vm: ReplicaVm, kind: string, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const before = this.#work.get(vm.vmId);
+    before?.stop.abort(busy('a newer message of the primary has replaced this one'));
+    const stop = new AbortController();
+    const result = (before?.done ?? Promise.resolve()).then(() => work(AbortSignal.any([stop.signal, this.#stop.signal])));
+    const entry: Work = { kind, stop, result, done: result.then(() => undefined, () => undefined) };
+    this.#work.set(vm.vmId, entry);
+    try {
+      return await result;
+    } finally {
+      if (this.#work.get(vm.vmId) === entry) this.#work.delete(vm.vmId);
+    }
   }
 
   /** Base + diff as one disk while a merge is under way, else the base alone: what a reader of the replica must see. */
   async openForReading(vm: ReplicaVm, disk: DiskRecord): Promise<VirtualDisk> {
     const { resync } = vm.relationship;
-    return resync?.phase === 'merging' ? this.#overlay(disk, resync.token) : this.#ports.openDiskForReading(disk);
+    if (resync?.phase !== 'merging') return this.#ports.openDiskForReading(disk);
+    try {
+      return await openOverlay(this.#ports, disk, resync.token);
+    } catch (error) {
+      // The merge has ended meanwhile, and its diff disks went: the base alone is the replica now.
+      if (vm.relationship.resync === null) return this.#ports.openDiskForReading(disk);
+      throw error;
+    }
   }
 
   async #characteristics(vmId: string) {
@@ -153,15 +215,17 @@ export class ReplicaResync {
 
   async #begin(vm: ReplicaVm, params: Pick<ResyncRecord, 'token' | 'rung' | 'reason' | 'firstEpoch'>): Promise<void> {
     const { relationships, files } = this.#ports;
+    refuseFailedOver(vm);
     const before = vm.relationship.resync;
     if (before?.token === params.token) return refuseChanged(vm);
     // Regions of the primary's map say nothing of what was changed here.
     if (params.rung === 'suspect-regions') refuseChanged(vm);
     if (before?.phase === 'merging') throw busy('the merge of the resynchronization before this one is still under way');
-    if (before !== null) await this.cancel(vm, null);
+    if (before !== null) await this.#drop(vm, before.token);
     vm.refuseWhileServed('a resynchronization');
     if (vm.relationship.lost === null) await vm.drain();
     await vm.inbox.clear();
+    await sweepDiffDisks(this.#ports, vm.vm, { resync: null });
     for (const disk of replicatedDisks(vm.vm)) {
       if ((await files.stat(disk.path)) !== null) continue;
       // Rung 3: nothing is there, so everything differs from an empty disk.
@@ -171,21 +235,24 @@ export class ReplicaResync {
     relationships.update(vm.vmId, {
       lastReceivedEpoch: params.firstEpoch - 1, wantedAgain: null, applying: null, initial: null,
       // Everything is compared from here on; a base that is changed after this is seen at the next start.
-      lost: null, appliedSeals: await vm.seals(),
+      lost: null, appliedSeals: await vm.seals(), remoteState: 'Resynchronizing',
       resync: { ...params, phase: 'comparing', trigger: 8, startedAt: this.#ports.clock.now(), throughEpoch: null, disks: {} },
     });
+    relationships.happened(vm.vmId, { kind: 'primary-changed', state: 'Resynchronizing', reason: 'the primary has begun to compare' });
   }
 
-  async #compare(vm: ReplicaVm, token: string, diskId: string, fresh: boolean, channel: StreamChannel): Promise<void> {
+  async #compare(
+    vm: ReplicaVm, { token, diskId, fresh }: { token: string; diskId: string; fresh: boolean }, channel: StreamChannel, signal: AbortSignal,
+  ): Promise<void> {
     this.#require(vm, token);
     const record = replicatedDisks(vm.vm).find((disk) => disk.diskId === diskId);
     if (record === undefined) throw new UnderstudyError('usage', 'DISK_NOT_FOUND', `no disk ${diskId}`, 'Enable replication again.');
     if (fresh) await removeDiffDisk(this.#ports.files, diffPath(record, token));
-    const target = await this.#overlay(record, token);
+    const target = await overlayOf(this.#ports, record, token, fresh);
     const base = fresh ? await this.#ports.openDiskForReading(record) : target;
     try {
       await runTarget(channel, {
-        base, target, allow: 'mend', compute: this.#ports.compute, session: { token, phase: 'comparing' }, signal: this.#stop.signal,
+        base, target, allow: 'mend', compute: this.#ports.compute, session: { token, phase: 'comparing' }, signal,
         admit: () => this.#require(vm, token),
       });
     } finally {
@@ -242,21 +309,35 @@ export class ReplicaResync {
     }
   }
 
-  /** Steps 5 and 6: the logs of step 2 make the diff disks one instant; then the merge is on record and begins. */
+  /** Steps 5 and 6. A repeat joins what is under way, so that logs which take longer than the primary waits are applied all the same. */
   async #merge(vm: ReplicaVm, token: string, throughEpoch: number, keepPoints: boolean): Promise<void> {
-    if (vm.relationship.baselineId === token) return;
+    if (vm.relationship.baselineId === token) {
+      if (vm.relationship.resync?.phase === 'merging') this.#merges.start(vm.vmId);
+      return;
+    }
+    const kind = `merge ${token} ${throughEpoch}`;
+    const before = this.#work.get(vm.vmId);
+    if (before?.kind === kind) return void (await before.result);
+    await this.#alone(vm, kind, (signal) => this.#complete(vm, { token, throughEpoch, keepPoints }, signal));
+    this.#merges.start(vm.vmId);
+  }
+
+  /** The logs of step 2 make the diff disks one instant; then the merge is on record. */
+  async #complete(
+    vm: ReplicaVm, { token, throughEpoch, keepPoints }: { token: string; throughEpoch: number; keepPoints: boolean }, signal: AbortSignal,
+  ): Promise<void> {
     const resync = this.#require(vm, token);
     const disks = replicatedDisks(vm.vm);
     let logs: Record<string, string> = {};
     let closedAt = resync.startedAt;
     const sets: InboxRecord[] = [];
+    const ports = { ...this.#ports, openDisk: (disk: DiskRecord) => overlayOf(this.#ports, disk, token, false) };
     for (let epoch = resync.firstEpoch; epoch <= throughEpoch; epoch++) {
       const set = this.#ports.catalog.inbox.get(vm.vmId, epoch);
       if (set?.status !== 'received') throw busy(`epoch ${epoch} has not arrived yet`);
       const defect = await defectOf(this.#ports, set, { ...vm.relationship, lastAppliedLogs: logs }, disks);
       if (defect !== null) throw new UnderstudyError('io', defect.code, defect.reason, 'Resynchronize again.');
-      const ports = { ...this.#ports, openDisk: (disk: DiskRecord) => this.#overlay(disk, token) };
-      ({ logs } = await applySet(ports, set, disks, this.#stop.signal));
+      ({ logs } = await applySet(ports, set, disks, signal));
       closedAt = set.closedAt;
       sets.push(set);
     }
@@ -274,94 +355,44 @@ export class ReplicaResync {
     };
     if (keepsPoints) this.#ports.catalog.transaction(record);
     else await vm.forgetPoints('a resynchronization has changed what they rest on', record);
-    for (const remove of removals) await remove();
-    this.#startMerge(vm.vmId);
+    // On record: the files are only in the way.
+    for (const remove of removals) await remove().catch(() => undefined);
   }
 
   async #flushed(disk: DiskRecord, token: string): Promise<void> {
-    const overlay = await this.#overlay(disk, token);
+    const overlay = await overlayOf(this.#ports, disk, token, false);
     await overlay.flush();
     await overlay.close();
-  }
-
-  #startMerge(vmId: string): void {
-    const merge: Merge = { mergedBytes: 0, totalBytes: 0, failure: null, done: Promise.resolve() };
-    merge.done = this.#runMerge(vmId, merge);
-    this.#merges.set(vmId, merge);
-  }
-
-  /** Redo until it is done: a failure (no space, a locked disk) is tried again; meanwhile readers see base + diff. */
-  async #runMerge(vmId: string, merge: Merge): Promise<void> {
-    const { signal } = this.#stop;
-    while (!signal.aborted) {
-      try {
-        await this.#mergeAll(vmId, merge);
-        this.#merges.delete(vmId);
-        return;
-      } catch (error) {
-        if (signal.aborted) return;
-        merge.failure = messageOf(error);
-        this.#ports.log.error({ vm: vmId, error: merge.failure }, 'the merge of a resynchronization failed and is tried again');
-        await this.#ports.clock.sleep(RETRY_MS, signal).catch(() => undefined);
-      }
-    }
-  }
-
-  async #mergeAll(vmId: string, merge: Merge): Promise<void> {
-    const vm = this.#host.get(vmId)!;
-    const { token, keepsPoints, throughEpoch } = vm.relationship.resync!;
-    const disks = replicatedDisks(vm.vm);
-    if (keepsPoints === true) await this.#keepPoints(vm, token, throughEpoch!);
-    let before = 0;
-    for (const disk of disks) {
-      const base = await this.#ports.openDisk(disk);
-      const diff = await openDiffDisk(this.#ports.files, diffPath(disk, token), base);
-      try {
-        merge.totalBytes = before + diff.heldBytes;
-        await diff.merge(base, { signal: this.#stop.signal, onProgress: (bytes) => (merge.mergedBytes = before + bytes) });
-        before += diff.heldBytes;
-      } finally {
-        await diff.close();
-      }
-    }
-    this.#ports.relationships.update(vmId, { resync: null, appliedSeals: await vm.seals() });
-    for (const disk of disks) await removeDiffDisk(this.#ports.files, diffPath(disk, token));
-    vm.wake();
-  }
-
-  /** The merge's undo unit: all that it overwrites, before it does (R14, R19). */
-  async #keepPoints(vm: ReplicaVm, token: string, throughEpoch: number): Promise<void> {
-    let bytes = 0;
-    const open = (disk: DiskRecord) => this.#ports.openDiskForReading(disk)
-      .then((base) => openDiffDisk(this.#ports.files, diffPath(disk, token), base));
-    for (const disk of replicatedDisks(vm.vm)) {
-      const diff = await open(disk);
-      bytes += diff.heldBytes;
-      await diff.close();
-    }
-    await vm.points.keep(throughEpoch, bytes, async function* heldBy(disk, base) {
-      const diff = await open(disk);
-      try {
-        for (const run of diff.runs(0, base.virtualSize)) if (run.held) yield run;
-      } finally {
-        await diff.close();
-      }
-    }, this.#stop.signal);
   }
 
   /** The run must still be the one, and comparing; an earlier message changes nothing. */
   #require(vm: ReplicaVm, token: string): ResyncRecord {
     const { resync } = vm.relationship;
+    refuseFailedOver(vm);
     if (resync !== null && resync.token === token && resync.phase === 'comparing') {
       refuseChanged(vm);
       return resync;
     }
     throw new UnderstudyError('state', 'STALE_TOKEN', 'this resynchronization was cancelled or replaced by a newer one', 'Start it again.');
   }
+}
 
-  async #overlay(disk: DiskRecord, token: string): Promise<VirtualDisk> {
-    return openDiffDisk(this.#ports.files, diffPath(disk, token), await this.#ports.openDiskForReading(disk));
+/** As `openOverlay`; a diff disk that is gone or damaged voids the run, which the primary then starts over. */
+async function overlayOf(ports: ReplicationPorts, disk: DiskRecord, token: string, fresh: boolean): Promise<VirtualDisk> {
+  try {
+    return await openOverlay(ports, disk, token, { fresh });
+  } catch (error) {
+    if (!(error instanceof UnderstudyError) || !error.code.startsWith('DIFF_DISK_')) throw error;
+    throw new UnderstudyError('state', 'STALE_TOKEN', error.message, 'It starts over by itself.', { cause: error });
   }
+}
+
+/** A guest may run on what a resynchronization would overwrite (R22). */
+function refuseFailedOver(vm: ReplicaVm): void {
+  const { state } = vm.relationship;
+  if (state !== 'FailedOverWaitingCompletion' && state !== 'FailedOver') return;
+  throw new UnderstudyError('state', 'REPLICA_FAILED_OVER', `VM '${vm.vm.name}' runs on the replica since a failover`,
+    'Cancel the failover on the replica, or reverse the direction.');
 }
 
 /** What was compared with the base as it was no longer counts. */

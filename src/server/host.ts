@@ -263,7 +263,7 @@ export class Host {
 
   async #begin(options: HostOptions): Promise<void> {
     await this.replicas.start();
-    this.replicaResync.start();
+    await this.replicaResync.start();
     await this.failover.start();
     // Before the primaries: they tell their replicas where this host listens.
     await this.peer.listen(options.peer.host, options.peer.port);

@@ -2,6 +2,7 @@
 import type { VirtualDisk } from '../disk/virtual-disk.ts';
 import { recoverLog, type UnfinishedRecord } from '../hrl/log-recovery.ts';
 import { LogWriter, type ClosedLog } from '../hrl/log-writer.ts';
+import { messageOf } from '../model/errors.ts';
 import { replicatedDisks, type EpochRecord, type VmRecord } from '../model/records.ts';
 import { leasePath, logPath, mapPath, type TrackingPorts } from './tracking-ports.ts';
 
@@ -24,13 +25,18 @@ export async function createLogs(
       }));
     }
   } catch (error) {
-    for (const log of logs.values()) {
-      await log.abandon();
-      await removeLog(ports, log.path);
-    }
+    await removeNewLogs(ports, logs);
     throw error;
   }
   return logs;
+}
+
+/** For logs that have not become an epoch's. */
+export async function removeNewLogs(ports: TrackingPorts, logs: Map<string, LogWriter>): Promise<void> {
+  for (const log of logs.values()) {
+    await log.abandon();
+    await removeLog(ports, log.path);
+  }
 }
 
 /** Puts the epoch of new logs on record. */
@@ -161,6 +167,31 @@ export async function dropEpochs(ports: TrackingPorts, vm: VmRecord): Promise<vo
     for (const { vmId, epoch } of records) ports.catalog.epochs.remove(vmId, epoch);
   });
   for (const record of records) await removeEpochFiles(ports, record);
+}
+
+/**
+ * The VM keeps no logs any more, by its record: nobody can use those that are there, and the space they take may be what the guest's
+ * disks need, so they go at once. Best effort, and possibly on a volume that hangs: never rejects, and nobody need wait for it. The files
+ * go first: after a crash in between the record is still there, and the next start removes again.
+ */
+export async function discardLogs(
+  ports: TrackingPorts, vm: VmRecord, open: readonly LogWriter[], closing: Promise<unknown> | null, reason: string,
+): Promise<void> {
+  // Of this moment: new logs of a resynchronization that begins meanwhile are not among them.
+  const records = ports.catalog.epochs.list(vm.vmId);
+  try {
+    const ended = open.map((log) => log.distrust(reason).then(() => log.abandon()));
+    await Promise.allSettled(ended);
+    // Those that are being closed last: that may have to wait for a write which waits for the space.
+    for (const record of records) if (record.status !== 'closing') await removeEpochFiles(ports, record);
+    await closing?.catch(() => undefined);
+    for (const record of records) await removeEpochFiles(ports, record);
+    ports.catalog.transaction(() => {
+      for (const { vmId, epoch } of records) ports.catalog.epochs.remove(vmId, epoch);
+    });
+  } catch (error) {
+    ports.log.warn({ vm: vm.name, error: messageOf(error) }, 'could not remove the tracking logs');
+  }
 }
 
 /** Removes logs, maps and record of tracking; for a VM whose disks are not open here. */

@@ -14,6 +14,7 @@
  */
 import type { LogRecord, LogWriter } from '../hrl/log-writer.ts';
 import { assertInside, type Extent, type VirtualDisk } from '../disk/virtual-disk.ts';
+import { errnoOf } from '../model/errors.ts';
 import type { Clock } from '../model/ports.ts';
 import { promptWrites } from '../disk/prompt-writes.ts';
 import type { ChangeMap } from './change-map.ts';
@@ -32,6 +33,11 @@ export interface TrackingHost {
    * returns: unlogged writes reach the disks right after.
    */
   loggingFailed(reason: Error): void;
+  /**
+   * The disk has no space for a write that is in this log. True when the logs lie on the same volume and were given up for it, as by
+   * `loggingFailed`: the write may succeed now.
+   */
+  makeRoom(disk: TrackedDisk, log: LogWriter, cause: unknown): Promise<boolean>;
   /** A bit of the map could not be made durable in time (R10); must put it on record durably before it returns. */
   mapFailed(reason: Error): void;
 }
@@ -275,8 +281,8 @@ export class TrackedDisk {
       try {
         done = this.#writeNow(operation.data!, operation.offset);
       } catch (failure) {
-        void this.#fail(operation, failure);
-        return;
+        // A full volume is for the slow way to deal with.
+        if (!isFull(failure)) return void this.#fail(operation, failure);
       }
     }
     if (!done) return void this.#performLater(operation);
@@ -288,9 +294,10 @@ export class TrackedDisk {
     try {
       const lease = this.#host.lease();
       if (lease !== null) await lease;
-      if (operation.kind === 'write') await this.disk.write(operation.data!, operation.offset);
-      else if (operation.kind === 'zero') await this.disk.zero(operation.offset, operation.length);
-      else await this.disk.discard(operation.offset, operation.length);
+      await this.#onDisk(operation).catch(async (cause: unknown) => {
+        if (!(await this.#madeRoom(operation, cause))) throw cause;
+        await this.#onDisk(operation);
+      });
     } catch (cause) {
       return this.#fail(operation, cause);
     }
@@ -301,6 +308,15 @@ export class TrackedDisk {
   async #fail(operation: Operation, cause: unknown): Promise<void> {
     await this.#logWhatIsThere(operation);
     this.#end(operation, cause ?? new Error('the disk write failed'));
+  }
+
+  /** Replication must not be why a guest write fails (promise 1): rather a resynchronization than that. */
+  async #madeRoom({ log }: Operation, cause: unknown): Promise<boolean> {
+    return isFull(cause) && log !== null && (await this.#host.makeRoom(this, log, cause));
+  }
+
+  #onDisk({ kind, offset, length, data }: Operation): Promise<void> {
+    return kind === 'write' ? this.disk.write(data!, offset) : kind === 'zero' ? this.disk.zero(offset, length) : this.disk.discard(offset, length);
   }
 
   /**
@@ -334,6 +350,8 @@ export class TrackedDisk {
     else operation.reject(failure);
   }
 }
+
+const isFull = (failure: unknown): boolean => errnoOf(failure) === 'ENOSPC' || errnoOf(failure) === 'EDQUOT';
 
 function recordOf(operation: Operation): LogRecord {
   return operation.kind === 'write'

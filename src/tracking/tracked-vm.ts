@@ -12,36 +12,23 @@
 import type { LogWriter } from '../hrl/log-writer.ts';
 import { messageOf, UnderstudyError } from '../model/errors.ts';
 import { replicatedDisks, type EpochRecord, type SealRecord, type TrackingRecord, type VmRecord } from '../model/records.ts';
-import type { TriggerNumber } from '../model/resync-trigger.ts';
 import type { ChangeMap, Range } from './change-map.ts';
 import { decideContinuity, type Continuity } from './continuity.ts';
 import {
-  chainOf, closeEpoch, createLogs, dropEpochs, forgetTracking, putOpenEpoch, readBackInto, recoverEpochs,
+  chainOf, closeEpoch, createLogs, discardLogs, dropEpochs, forgetTracking, putOpenEpoch, readBackInto, recoverEpochs,
+  removeNewLogs,
 } from './epoch-logs.ts';
 import { freshMap, openChecked, openMaps, openOrCreate, resizedDisks } from './open-disks.ts';
 import { endResizes, growDisk, recordSize, type ResizeHost } from './resize.ts';
+import { onOneVolume, withinWait } from './room.ts';
 import { TrackedDisk, type TrackingHost } from './tracked-disk.ts';
-import { leasePath, vmFolder, type TrackingPorts } from './tracking-ports.ts';
+import { leasePath, vmFolder, type TrackedVmHooks, type TrackingLoss, type TrackingPorts } from './tracking-ports.ts';
 import { readLease, WriteLease } from './write-lease.ts';
 
 /** No write for this long: the disks are sealed where they are, so that a crash later proves them untouched exactly. */
 const QUIET_AFTER_MS = 20;
 
-export interface TrackingLoss {
-  trigger: TriggerNumber;
-  reason: string;
-}
-
-export interface TrackedVmHooks {
-  boundedWaitMs(): number;
-  /**
-   * Tracking has stopped, or what was tracked is not believed at a start; called inside the catalog transaction that records
-   * it.
-   */
-  trackingLost(loss: TrackingLoss): void;
-  /** Runs before anybody else may use the disks; what it writes is tracked. */
-  opened?(vm: TrackedVm): Promise<void>;
-}
+export type { TrackedVmHooks, TrackingLoss } from './tracking-ports.ts';
 
 export class TrackedVm implements TrackingHost {
   readonly clock;
@@ -51,6 +38,7 @@ export class TrackedVm implements TrackingHost {
   #disks = new Map<string, TrackedDisk>();
   #lease: WriteLease | null = null;
   #closing: Promise<EpochRecord> | null = null;
+  #discarding: Promise<void> = Promise.resolve();
   #switching: Promise<unknown> = Promise.resolve();
   #activity = 0;
   #sealing = false;
@@ -111,7 +99,6 @@ export class TrackedVm implements TrackingHost {
     return [...this.#disks.values()].some((disk) => (disk.log?.recordCount ?? 0) > 0);
   }
 
-  // What TrackedDisk asks of its VM.
   boundedWaitMs(): number {
     return this.#hooks.boundedWaitMs();
   }
@@ -133,6 +120,13 @@ export class TrackedVm implements TrackingHost {
     if (this.#vm.tracking?.mode !== 'logging') return;
     const cause = reason.cause === undefined ? '' : `: ${messageOf(reason.cause)}`;
     this.stopLogging({ trigger: 3, reason: `${reason.message}${cause}` });
+  }
+
+  async makeRoom(disk: TrackedDisk, log: LogWriter, cause: unknown): Promise<boolean> {
+    if (!(await onOneVolume(this.#ports, log.path.slice(0, log.path.lastIndexOf('/')), disk.disk.location))) return false;
+    this.loggingFailed(new Error('the volume of the disk is full, and the tracking logs are on it', { cause }));
+    await withinWait(this.clock, this.boundedWaitMs(), this.#discarding);
+    return true;
   }
 
   mapFailed(reason: Error): void {
@@ -159,13 +153,13 @@ export class TrackedVm implements TrackingHost {
   }
 
   #leaveLogs(reason: string): void {
+    const logs: LogWriter[] = [];
     for (const disk of this.#disks.values()) {
-      const log = disk.log;
+      if (disk.log !== null) logs.push(disk.log);
       disk.stopLogging();
       disk.map?.pin();
-      // Best effort, and possibly on a volume that hangs: the record above is what recovery goes by.
-      void log?.distrust(reason).then(() => log.abandon()).catch((error: unknown) => this.#ports.log.warn({ error: messageOf(error) }, 'could not discard a log'));
     }
+    this.#discarding = discardLogs(this.#ports, this.#vm, logs, this.#closing, reason);
   }
 
   /**
@@ -255,7 +249,9 @@ export class TrackedVm implements TrackingHost {
   async repaired(): Promise<void> {
     for (const disk of this.#disks.values()) await disk.flush();
     for (const disk of this.#disks.values()) disk.map?.unpin();
-    this.#record({ mapTrusted: true });
+    // A map that failed meanwhile marks nothing any more (R10): it must not count as one that knows everything.
+    const whole = [...this.#disks.values()].every(({ map }) => map === null || map.distrusted === null);
+    this.#record({ mapTrusted: whole });
   }
 
   /** Resolves when every operation submitted before the call has ended. */
@@ -352,7 +348,7 @@ export class TrackedVm implements TrackingHost {
     const vm = resized === null ? this.#vm : { ...this.#vm, disks: resizedDisks(this.#vm.disks, resized.diskId, resized) };
     const logs = await createLogs(this.#ports, vm, next, (diskId) => chain[diskId] ?? null);
     if (!this.logging) {
-      for (const log of logs.values()) await log.abandon();
+      await removeNewLogs(this.#ports, logs);
       throw new UnderstudyError('state', 'NOT_TRACKING', `VM '${this.#vm.name}' stopped tracking meanwhile`, 'See its status.');
     }
     const ended: EpochRecord = {
@@ -401,7 +397,10 @@ export class TrackedVm implements TrackingHost {
     if (continuity.kind === 'lost' && !continuity.mapHolds) mapTrusted = false;
     const base = { running: true, bootId, hostId, mapTrusted };
     if (loss === null && before.mode === 'logging') loss = await this.#continueLogs(continuity.kind === 'recover', base);
-    else if (loss === null) this.#record(base);
+    else if (loss === null) {
+      this.#record(base);
+      void discardLogs(this.#ports, this.#vm, [], null, 'the server was restarted');
+    }
     if (loss !== null) {
       this.#recordLossAtStart(base, loss);
       for (const disk of this.#disks.values()) disk.map?.pin();

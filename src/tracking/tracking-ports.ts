@@ -2,6 +2,8 @@
 import type { VirtualDisk } from '../disk/virtual-disk.ts';
 import type { Clock, Compute, Files, Logger, Random } from '../model/ports.ts';
 import type { Catalog, DiskRecord, VmRecord } from '../model/records.ts';
+import type { TriggerNumber } from '../model/resync-trigger.ts';
+import type { TrackedVm } from './tracked-vm.ts';
 
 export interface TrackingPorts {
   files: Files;
@@ -20,6 +22,22 @@ export interface TrackingPorts {
   changeMap?: { regionBytes?: number; hotRegionsMax?: number };
   /** Opens for writing, with the locks that keep others out; rejects with DISK_IN_USE and the like. */
   openDisk(record: DiskRecord): Promise<VirtualDisk>;
+}
+
+export interface TrackingLoss {
+  trigger: TriggerNumber;
+  reason: string;
+}
+
+export interface TrackedVmHooks {
+  boundedWaitMs(): number;
+  /**
+   * Tracking has stopped, or what was tracked is not believed at a start; called inside the catalog transaction that records
+   * it.
+   */
+  trackingLost(loss: TrackingLoss): void;
+  /** Runs before anybody else may use the disks; what it writes is tracked. */
+  opened?(vm: TrackedVm): Promise<void>;
 }
 
 type Where = Pick<TrackingPorts, 'dataFolder'>;

@@ -4,7 +4,7 @@
  * on the replica), and the next repair is a full compare.
  * Seen to fail: in tracked-disk.ts `#boundedMark`, `mapFailed` left out; the wait without its bound; in report.ts the
  * relationship's
- * own `mapTrusted` reported; in tracked-vm.ts `begin`, a map that has failed kept.
+ * own `mapTrusted` reported; in tracked-vm.ts `begin`, a map that has failed kept; in `repaired`, the trust recorded whatever the maps say.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -56,6 +56,20 @@ test('R10: after the resync that follows, the map names what was written since',
   await rig.during(rig.vm.repaired());
   await rig.during(rig.write('d0', REGION_BYTES * 9, 1));
   assert.deepEqual(rig.vm.suspects()!.get('d0')!.map(({ offset }) => offset / REGION_BYTES), [7, 9]);
+});
+
+test('R10: a map that fails in the middle of a resync is not believed after it', async () => {
+  const rig = await TrackingRig.begun();
+  rig.vm.stopLogging({ trigger: 3, reason: 'a test' });
+  await rig.during(rig.vm.begin({ keepMap: true }));
+  rig.volume.fault = { path: /\.map/, operation: 'write', errno: 'EIO' };
+  await rig.during(rig.write('d0', 3 * REGION_BYTES, 1));
+  rig.volume.fault = null;
+  await rig.during(rig.vm.repaired());
+  // What is written from here on leaves no bit: a loss that came now must not be repaired by the map.
+  await rig.during(rig.write('d0', 5 * REGION_BYTES, 1));
+  assert.equal(rig.tracking.mapTrusted, false);
+  assert.equal(rig.vm.suspects(), null);
 });
 
 test('R10: the replica hears of it, and the next resync compares everything', async () => {

@@ -10,7 +10,7 @@ import type { OpenFile } from '../../src/model/ports.ts';
 import { pointId } from '../../src/model/recovery-points.ts';
 import type { InboxRecord } from '../../src/model/records.ts';
 import { openLatest, openPoint } from '../../src/replication/replica-view.ts';
-import { diffPath } from '../../src/resync/replica-resync.ts';
+import { diffPath } from '../../src/resync/diff-files.ts';
 import { simDisk } from './sim-disk.ts';
 import { compute } from './sim-host.ts';
 import type { World } from './world.ts';

@@ -33,6 +33,8 @@ export const compute: Compute = {
 };
 
 export const REGION_BYTES = 32 * 1024;
+/** One leaf of the compare: a cursor for each, so that a disk of 2 MiB has several. */
+export const CHECKPOINT_BYTES = { compared: 256 * 1024, mended: 64 * 1024 };
 
 export class SimHost {
   readonly name: string;
@@ -102,9 +104,9 @@ export class SimHost {
     this.replicaResync = new ReplicaResync(this.ports, this.replicas);
     this.replicaResync.serve(this.dispatcher);
     this.failover = this.#makeFailover(this.replicas, this.replicaResync);
-    this.resync = new PrimaryResync(new ResyncQueue(() => 1), 'UTC');
+    this.resync = new PrimaryResync(new ResyncQueue(() => 1), 'UTC', { checkpointBytes: CHECKPOINT_BYTES });
     await this.replicas.start();
-    this.replicaResync.start();
+    await this.replicaResync.start();
     if (life.alive) await this.failover.start();
     this.primaries.clear();
     for (const { vmId, side } of catalog.vms.list()) {

@@ -7,7 +7,7 @@ import type { RelationshipRecord, VmRecord } from '../../src/model/records.ts';
 import { PrimaryVm } from '../../src/replication/primary-vm.ts';
 import { enableMessage } from '../../src/replication/messages.ts';
 import { PAGE_BYTES } from '../../src/disk/diff-disk.ts';
-import { diffPath } from '../../src/resync/replica-resync.ts';
+import { diffPath } from '../../src/resync/diff-files.ts';
 import { History } from './history.ts';
 import { Dice } from './random.ts';
 import { Scheduler, settle } from './scheduler.ts';
@@ -103,7 +103,7 @@ export class World {
     const burst = () => {
       if (!this.#guestRuns) return;
       const count = this.dice.chance(0.2) ? 0 : this.dice.between(1, 6);
-      for (let index = 0; index < count; index++) this.#guestWrite();
+      for (let index = 0; index < count; index++) this.guestWrite();
       if (this.dice.chance(0.2)) this.tracked?.disk(this.dice.pick(DISKS)).flush().catch(() => undefined);
       this.scheduler.after(this.dice.between(1, 4000), null, burst);
     };
@@ -114,7 +114,7 @@ export class World {
     this.#guestRuns = false;
   }
 
-  #guestWrite(): void {
+  guestWrite(): void {
     const { tracked } = this;
     if (tracked === null) return;
     const disk = this.dice.between(0, DISKS.length - 1);

@@ -29,6 +29,8 @@ export interface EventLine {
 
 export interface PairOptions {
   sizes?: number[];
+  /** Instead of new disks of those sizes in the pair's folder. */
+  disks?: string[];
   env?: Record<string, string>;
   enable?: string[];
   add?: string[];
@@ -44,10 +46,13 @@ export async function replicatingPair(t: Pick<TestContext, 'after'>, options: Pa
   for (const server of [pair.primary, pair.replica]) answerInside(server);
   await Promise.all([pair.primary.start(), pair.replica.start()]);
   await pair.authorize();
-  for (const [index, size] of (options.sizes ?? [64 << 20, 16 << 20]).entries()) {
-    pair.disks.push(join(pair.folder, `disk${index}.raw`));
-    await writeFile(pair.disks[index]!, '');
-    await truncate(pair.disks[index]!, size);
+  if (options.disks !== undefined) pair.disks.push(...options.disks);
+  else {
+    for (const [index, size] of (options.sizes ?? [64 << 20, 16 << 20]).entries()) {
+      pair.disks.push(join(pair.folder, `disk${index}.raw`));
+      await writeFile(pair.disks[index]!, '');
+      await truncate(pair.disks[index]!, size);
+    }
   }
   pair.vmId = (await pair.primary.json<VmShape>('vm', 'add', pair.vm, ...pair.disks.flatMap((disk) => ['--disk', disk]),
     ...(options.add ?? []))).vmId;
@@ -150,4 +155,21 @@ export async function holdImage(t: Pick<TestContext, 'after'>, path: string): Pr
     child.stdin.end('quit\n');
     if (child.exitCode === null) await once(child, 'exit');
   };
+}
+
+/** A guest that is told what to do one command at a time (those of qemu-io); `ask` resolves with what it printed. */
+export async function slowGuest(t: Pick<TestContext, 'after'>, pair: Pair, disk = 0): Promise<{ ask(command: string): Promise<string> }> {
+  const child = spawn('qemu-io', ['-f', 'raw', (await pair.uris())[disk]!], { stdio: ['pipe', 'pipe', 'inherit'] });
+  t.after(() => child.kill('SIGKILL'));
+  let said = '';
+  child.stdout.on('data', (data: Buffer) => (said += data.toString()));
+  const ask = async (command: string): Promise<string> => {
+    said = '';
+    // The prompt comes back when the command is done; an asynchronous write counts as done when it is under way.
+    child.stdin.write(`${command}\n`);
+    while (!said.includes('qemu-io> ')) await once(child.stdout, 'data');
+    return said;
+  };
+  while (!said.includes('qemu-io> ')) await once(child.stdout, 'data');
+  return { ask };
 }

@@ -95,6 +95,11 @@ export class Conversation {
   }
 }
 
+/** For whoever cannot even begin: the other side hears why. Harmless on a channel whose conversation has failed already. */
+export function refuse(channel: FrameChannel, error: Error): Promise<void> {
+  return channel.close(error, { type: FRAME.refused, parts: encodeRefusal(asExpected(error)) });
+}
+
 /** Not told back to the side it came from. */
 class RemoteRefusal extends Error {
   readonly reason: UnderstudyError;

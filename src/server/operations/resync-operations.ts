@@ -36,6 +36,8 @@ export function resyncOperations(host: Host): Operations {
         error: null, required: required === null ? null : { ...required, held: true, startAt: null },
         ...(resync === null ? {} : { resync: null, abandoned: resync.token }),
       }, merging(host, vmId));
+      // Required as before: from here on the map alone remembers, and the logs of the run go.
+      host.primary(vmId).tracked?.goMapOnly();
       host.primary(vmId).interrupt('the resynchronization was cancelled');
       return status(name);
     },
