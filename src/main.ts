@@ -6,10 +6,10 @@ import { pino } from 'pino';
 import { runCli } from './cli/run-cli.ts';
 import { hostClock, hostRandom } from './disk/host-clock.ts';
 import { hostFiles } from './disk/host-files.ts';
+import { createImage } from './disk/images/create-image.ts';
 import { openDisk } from './disk/open-disk.ts';
-import { createRawDisk } from './disk/raw-disk.ts';
 import { sharedFiles } from './disk/shared-files.ts';
-import { UnderstudyError } from './model/errors.ts';
+import type { DiskFormat } from './disk/virtual-disk.ts';
 import type { DiskRecord } from './model/records.ts';
 import { hostCompute } from './resync/compare/host-compute.ts';
 import type { HostParts } from './server/host-parts.ts';
@@ -22,7 +22,7 @@ const pointIntervalMs = Number(process.env.UNDERSTUDY_POINT_INTERVAL_SEC ?? 3600
 const bootIdFile = process.env.UNDERSTUDY_BOOT_ID_FILE ?? '/proc/sys/kernel/random/boot_id';
 
 function hostParts(): HostParts {
-  const format = (record: DiskRecord) => (record.format === 'nbd' ? {} : { format: record.format as 'raw' });
+  const format = (record: DiskRecord) => (record.format === 'nbd' ? {} : { format: record.format as DiskFormat });
   return {
     clock: hostClock, random: hostRandom, files: sharedFiles(hostFiles), compute: hostCompute(), zone, bootIdFile, pointIntervalMs,
     log: pino(
@@ -31,12 +31,8 @@ function hostParts(): HostParts {
     ),
     openDisk: (record) => openDisk(record.path, { ...format(record), readOnly: false, bootIdFile, clock: hostClock }),
     openDiskForReading: (record) => openDisk(record.path, { ...format(record), readOnly: true, lock: false, bootIdFile, clock: hostClock }),
-    createDisk: async (record) => {
-      if (record.format !== 'raw') {
-        throw new UnderstudyError('usage', 'FORMAT_NOT_SUPPORTED', `a replica of format ${record.format} cannot be made`, 'Use a raw disk.');
-      }
-      await (await createRawDisk(record.path, record.virtualSize)).close();
-    },
+    createDisk: ({ path, format: family, virtualSize, logicalSectorSize, geometry }) => createImage(path, {
+      format: family as DiskFormat, size: virtualSize, geometry, ...(family === 'vhdx' && { logicalSectorSize }) }),
     describeDisk: async (path) => {
       const disk = await openDisk(path, { readOnly: false, bootIdFile, clock: hostClock });
       const { format: found, virtualSize, logicalSectorSize, geometry } = disk;

@@ -24,7 +24,7 @@ export interface Extent {
 }
 
 /**
- * What identifies the contents at rest (rule R24): taken at a clean stop, compared at the next start. Two equal seals of kind
+ * What identifies the contents at rest (rule R24): taken at a clean stop, compared at the next start (`changedMarks` in seal.ts). Two equal seals of kind
  * `file` or `vhdx` prove that nobody wrote in between; `block` proves it within one boot only; `none` proves nothing.
  * Plain JSON, because it is kept in the catalog.
  */
@@ -71,12 +71,21 @@ export interface VirtualDisk {
   flush(): Promise<void>;
   /** Extents that cover the range from start to end without gaps or overlaps, in order. `data` where it cannot be known. */
   extents(offset: number, length: number): AsyncIterable<Extent>;
-  seal(): Promise<Seal>;
+  /** `goesOn`: it is written on soon, so that nothing has to be tidied up. Without it, closing the disk does not change the seal. */
+  seal(options?: { goesOn?: boolean }): Promise<Seal>;
   /**
    * The disk has this size from now on, durable when it resolves; what is new reads as zeroes (R26). Never makes it smaller. Absent:
    * a disk of this kind cannot be grown in place.
    */
   grow?(size: number): Promise<void>;
+  /**
+   * A guest writes to it from now on, and lives on when this process dies: what a write, zero or discard has answered is there for the
+   * next process of this boot, flush or no flush. `leave` is asked before each change of the file, also those that a flush or seal
+   * makes, and waited for unless it gives null. Absent: the disk is like that anyway.
+   */
+  serveGuest?(leave: () => Promise<void> | null): void;
+  /** The seal that the file had before it was opened. Absent: opening it changes nothing, so `seal` tells the same. */
+  readonly foundSeal?: Seal;
   close(): Promise<void>;
 }
 

@@ -7,6 +7,7 @@
  * - A cursor in the catalog never lies ahead of what is durable.
  * - The files take their final names before the catalog calls them the baseline; a crash between the two repeats the renames.
  */
+import { writeSparsely } from '../disk/images/copy-disk.ts';
 import type { VirtualDisk } from '../disk/virtual-disk.ts';
 import { UnderstudyError } from '../model/errors.ts';
 import type { DiskRecord, InitialReplication } from '../model/records.ts';
@@ -60,7 +61,7 @@ export class InitialReceiver {
       throw new UnderstudyError('usage', 'PIECE_OUTSIDE_DISK',
         `a piece at ${offset}+${data.length} of a disk of ${disk.virtualSize} bytes`, 'Check the disk sizes on both sides.');
     }
-    await disk.write(data, offset);
+    await writeSparsely(disk, data, offset);
   }
 
   /** Everything before `offset` has been sent: makes it durable and remembers it. */

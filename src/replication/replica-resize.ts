@@ -46,6 +46,7 @@ export async function growReplica(ports: ReplicationPorts, vm: ReplicaVm, disk: 
 }
 
 async function grow(ports: ReplicationPorts, vm: ReplicaVm, { diskId, path, virtualSize }: DiskRecord, size: number): Promise<void> {
+  let geometry: DiskRecord['geometry'];
   const disk = await ports.openDisk(vm.vm.disks.find((one) => one.diskId === diskId)!);
   try {
     if (disk.virtualSize > size) {
@@ -58,13 +59,15 @@ async function grow(ports: ReplicationPorts, vm: ReplicaVm, { diskId, path, virt
         'Remove replication and enable it again.');
     }
     if (disk.virtualSize < size) await disk.grow(size);
+    // A VHD's follows its size.
+    ({ geometry } = disk);
   } finally {
     await disk.close();
   }
   const { catalog, relationships } = ports;
   catalog.transaction(() => {
     const { disks, ...record } = vm.vm;
-    catalog.vms.put({ ...record, disks: disks.map((one) => (one.diskId === diskId ? { ...one, virtualSize: size } : one)) });
+    catalog.vms.put({ ...record, disks: disks.map((one) => (one.diskId === diskId ? { ...one, virtualSize: size, geometry } : one)) });
     relationships.note(vm.vmId, makeEvent(ACTIVITY_EVENTS.diskResized, vm.vm.name, { path, beforeBytes: virtualSize, afterBytes: size }));
   });
 }

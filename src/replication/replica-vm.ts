@@ -8,6 +8,7 @@
  * - A message of an earlier token or baseline changes nothing (R18).
  * - What the replica cannot use it asks for again; only when nobody can supply it is it a reason for a resync (R12).
  */
+import { changedMarks } from '../disk/seal.ts';
 import type { Clock } from '../model/ports.ts';
 import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
 import { generationOf } from '../model/direction.ts';
@@ -400,7 +401,7 @@ export class ReplicaVm {
     for (const { diskId, path } of replicatedDisks(this.vm)) {
       const [old, seen] = [before[diskId], now[diskId]];
       if (old === undefined || seen === undefined || seen.kind === 'none') continue;
-      if (JSON.stringify(old) === JSON.stringify(seen)) continue;
+      if (old.kind === seen.kind && changedMarks(old, seen).length === 0) continue;
       const sizes = old.size === seen.size ? '' : `: it has ${String(seen.size)} bytes, it was left with ${String(old.size)}`;
       return `replica disk ${path} was changed, replaced or restored behind our back${sizes}`;
     }

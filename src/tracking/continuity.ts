@@ -4,6 +4,7 @@
  * The answers are those of the design: rules R2 (process crash), R11 (machine crash), R24 (seals), R25 (other host), triggers
  * 1, 4 and 5.
  */
+import { changedMarks, marksOf } from '../disk/seal.ts';
 import type { SealRecord, TrackingRecord } from '../model/records.ts';
 import type { LeaseRecord } from './write-lease.ts';
 
@@ -81,7 +82,7 @@ function compareSeals(
     return unproven(name, 'the machine was restarted, and a block device keeps no mark of writes over that');
   }
   const [old, found] = [marksOf(before), marksOf(now)];
-  const changed = Object.keys(found).filter((key) => JSON.stringify(old[key]) !== JSON.stringify(found[key]));
+  const changed = changedMarks(before, now);
   if (changed.length === 0) return null;
   const reverted = revertReason(before, now);
   if (reverted !== null) {
@@ -103,11 +104,6 @@ function revertReason(before: SealRecord, now: SealRecord): string | null {
 }
 
 const isInFile = ({ kind }: SealRecord): boolean => kind === 'file' || kind === 'vhdx';
-
-/** The marks of a seal by name; those of the file that a VHDX is in count like its own. */
-function marksOf({ file, ...own }: SealRecord): Record<string, unknown> {
-  return { ...(file as Record<string, unknown> | undefined), ...own };
-}
 
 const unproven = (name: string, why: string): Extract<Continuity, { kind: 'lost' }> =>
   ({ kind: 'lost', trigger: 1, mapHolds: false, reason: `nobody can prove that disk ${name} was not modified: ${why}` });

@@ -52,7 +52,7 @@ export async function openOrCreate(ports: TrackingPorts, path: string): Promise<
 }
 
 /** The records with one disk that is about to get another size, or has it. */
-export function resizedDisks(disks: DiskRecord[], diskId: string, change: { growTo: number } | { virtualSize: number }): DiskRecord[] {
+export function resizedDisks(disks: DiskRecord[], diskId: string, change: Partial<Pick<DiskRecord, 'growTo' | 'virtualSize' | 'geometry'>>): DiskRecord[] {
   return disks.map((disk) => {
     if (disk.diskId !== diskId) return disk;
     const { growTo: _, ...settled } = disk;

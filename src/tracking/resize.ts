@@ -8,7 +8,7 @@
  *   That holds after an error, and after a crash at any point.
  */
 import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
-import type { EpochRecord, VmRecord } from '../model/records.ts';
+import type { DiskRecord, EpochRecord, VmRecord } from '../model/records.ts';
 import { resizedDisks } from './open-disks.ts';
 import type { TrackedDisk } from './tracked-disk.ts';
 import { mapPath, type TrackingPorts } from './tracking-ports.ts';
@@ -58,13 +58,14 @@ export async function endResizes(host: ResizeHost): Promise<void> {
         if (host.logging()) throw error;
       });
     }
-    recordSize(ports, vm, diskId, { virtualSize });
+    recordSize(ports, vm, diskId, { virtualSize, geometry: host.disk(diskId).disk.geometry });
   }
 }
 
 /** `virtualSize`: the resize is over, and this is the size from now on. */
 export function recordSize(
-  { catalog, clock }: TrackingPorts, vm: VmRecord, diskId: string, change: { growTo: number } | { virtualSize: number },
+  { catalog, clock }: TrackingPorts, vm: VmRecord, diskId: string,
+  change: { growTo: number } | { virtualSize: number; geometry?: DiskRecord['geometry'] },
 ): void {
   const { path, virtualSize: before } = vm.disks.find((disk) => disk.diskId === diskId)!;
   const disks = resizedDisks(vm.disks, diskId, change);

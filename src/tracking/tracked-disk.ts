@@ -83,6 +83,7 @@ export class TrackedDisk {
     this.#map = map;
     this.#host = host;
     this.#writeNow = promptWrites(disk, host.clock);
+    disk.serveGuest?.(() => host.lease());
   }
 
   get map(): ChangeMap | null {

@@ -9,6 +9,7 @@
  *   with a gap.
  * - An epoch's bits leave the map after: closed, disks flushed, and applied on the replica (R8).
  */
+import type { VirtualDisk } from '../disk/virtual-disk.ts';
 import type { LogWriter } from '../hrl/log-writer.ts';
 import { messageOf, UnderstudyError } from '../model/errors.ts';
 import { replicatedDisks, type EpochRecord, type SealRecord, type TrackingRecord, type VmRecord } from '../model/records.ts';
@@ -373,7 +374,8 @@ export class TrackedVm implements TrackingHost {
   }
 
   async #resume(tracking: TrackingRecord): Promise<TrackingLoss | null> {
-    const seals = await this.#seals();
+    // Opening a VHDX replays the log that a crash has left: what counts is how the file was found.
+    const seals = await this.#seals(async (disk) => disk.foundSeal ?? disk.seal());
     const file = await openOrCreate(this.#ports, leasePath(this.#ports, this.#vm.vmId));
     const lease = await readLease(file);
     const names = Object.fromEntries(replicatedDisks(this.#vm).map((disk) => [disk.diskId, disk.path]));
@@ -468,7 +470,7 @@ export class TrackedVm implements TrackingHost {
       if (this.#closed) return;
     }
     const seen = this.#activity;
-    const seals = await this.#seals();
+    const seals = await this.#seals((disk) => disk.seal({ goesOn: true }));
     this.#sealing = false;
     if (seen === this.#activity && !this.#closed) await this.#lease?.quiet(seals);
     else if (!this.#closed) void this.#sealWhenQuiet();
@@ -478,9 +480,9 @@ export class TrackedVm implements TrackingHost {
     return this.#growing || [...this.#disks.values()].some((disk) => disk.openOperations > 0);
   }
 
-  async #seals(): Promise<Record<string, SealRecord>> {
+  async #seals(of: (disk: VirtualDisk) => Promise<SealRecord> = (disk) => disk.seal()): Promise<Record<string, SealRecord>> {
     const seals: Record<string, SealRecord> = {};
-    for (const { diskId } of replicatedDisks(this.#vm)) seals[diskId] = await this.disk(diskId).disk.seal();
+    for (const { diskId } of replicatedDisks(this.#vm)) seals[diskId] = await of(this.disk(diskId).disk);
     return seals;
   }
 

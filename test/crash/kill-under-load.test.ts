@@ -3,12 +3,14 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { test } from 'node:test';
+import { formatsFor } from '../rig/disk-formats.ts';
 import { Pair } from '../rig/pair.ts';
 
 const ROUNDS = process.env.UNDERSTUDY_TEST_LONG === '1' ? 40 : 10;
 
-test(`kill -9 of either server at random moments under load, ${ROUNDS} times: no guest I/O error, no resync, disks equal`, async (t) => {
-  const pair = await Pair.make(t, { sizes: [1 << 30] });
+for (const format of formatsFor('dear')) test(`${format}: kill -9 of either server at random moments under load, ${ROUNDS} times: ` +
+  'no guest I/O error, no resync, disks equal', async (t) => {
+  const pair = await Pair.make(t, { format, sizes: [1 << 30] });
   await pair.replicate();
   const { socket, stop } = await reconnectingDisk(t, pair);
   const seed = Number(process.env.SEED ?? Date.now() % 100_000);

@@ -5,7 +5,7 @@ import type { Seeded } from './seeded.ts';
 
 /** A seeded mix of writes, zeroes and flushes over a disk and over plain bytes that say what the disk has to hold. */
 export async function exercise(
-  disk: VirtualDisk,
+  disk: Pick<VirtualDisk, 'virtualSize' | 'write' | 'zero' | 'flush'>,
   model: Buffer,
   random: Seeded,
   count: number,

@@ -1,8 +1,8 @@
 /** Two servers on loopback, paired, with one VM enabled: where most system tests begin. */
-import { truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { mustRun, temporaryFolder } from './program.ts';
+import { assertSameDisk, makeDisk, type TestFormat } from './disk-formats.ts';
+import { temporaryFolder } from './program.ts';
 import { TestServer } from './server.ts';
 
 export interface Status {
@@ -26,9 +26,11 @@ export class Pair {
   readonly replica: TestServer;
   readonly vm: string;
   readonly disks: string[] = [];
+  readonly format: TestFormat;
   vmId = '';
 
-  constructor(folder: string, vm: string, env: Record<string, string>) {
+  constructor(folder: string, vm: string, env: Record<string, string>, format: TestFormat = 'raw') {
+    this.format = format;
     this.folder = folder;
     this.vm = vm;
     this.primary = new TestServer('primary', join(folder, 'primary'), env);
@@ -38,23 +40,28 @@ export class Pair {
   /** Both servers up and paired; a VM with sparse disks of these sizes (bytes) enabled, not started. */
   static async make(
     t: Pick<TestContext, 'after'>,
-    options: { sizes?: number[]; frequencySec?: 30 | 300 | 900; vm?: string; env?: Record<string, string>; enable?: string[]; add?: string[] } = {},
+    options: {
+      format?: TestFormat; sizes?: number[]; frequencySec?: 30 | 300 | 900; vm?: string; env?: Record<string, string>; enable?: string[]; add?: string[];
+    } = {},
   ): Promise<Pair> {
     const folder = await temporaryFolder(t);
-    const pair = new Pair(folder, options.vm ?? 'vm1', options.env ?? {});
+    const pair = new Pair(folder, options.vm ?? 'vm1', options.env ?? {}, options.format);
     t.after(() => pair.kill());
-    for (const [index, size] of (options.sizes ?? [64 << 20, 32 << 20]).entries()) {
-      const path = join(folder, `disk${index}.raw`);
-      await writeFile(path, '');
-      await truncate(path, size);
-      pair.disks.push(path);
-    }
+    await pair.makeDisks(options.sizes ?? [64 << 20, 32 << 20]);
     await Promise.all([pair.primary.start(), pair.replica.start()]);
     await pair.authorize();
     const disks = pair.disks.flatMap((disk) => ['--disk', disk]);
     pair.vmId = (await pair.primary.json<VmShape>('vm', 'add', pair.vm, ...disks, ...(options.add ?? []))).vmId;
     await pair.enable(options.frequencySec ?? 30, options.enable ?? []);
     return pair;
+  }
+
+  async makeDisks(sizes: number[]): Promise<void> {
+    for (const size of sizes) {
+      const path = join(this.folder, `disk${this.disks.length}.${this.format}`);
+      await makeDisk(path, this.format, size);
+      this.disks.push(path);
+    }
   }
 
   async authorize(): Promise<void> {
@@ -88,13 +95,13 @@ export class Pair {
   }
 
   replicaPath(index: number): string {
-    return join(this.folder, 'store', this.vm, this.vmId, `disk${index}.raw`);
+    return join(this.folder, 'store', this.vm, this.vmId, `disk${index}.${this.format}`);
   }
 
-  /** `qemu-img compare` of every disk with its replica; the disks must not be changing. */
+  /** Every disk with its replica; the disks must not be changing. */
   async compare(): Promise<void> {
     for (const [index, disk] of this.disks.entries()) {
-      await mustRun('qemu-img', ['compare', '-U', '-f', 'raw', '-F', 'raw', disk, this.replicaPath(index)]);
+      await assertSameDisk(disk, this.replicaPath(index));
     }
   }
 

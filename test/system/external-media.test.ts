@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { cp, mkdir, open, readdir, readFile, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { formatsFor, type TestFormat } from '../rig/disk-formats.ts';
 import { Pair, type Status } from '../rig/pair.ts';
 import { mustRun } from '../rig/program.ts';
 import { answerInside } from './resync-rig.ts';
@@ -16,8 +17,8 @@ interface ExportStatus extends Status {
   exportFinished?: boolean;
 }
 
-async function attachedPair(t: TestContext, sizes: number[]): Promise<Pair> {
-  const pair = await Pair.make(t, { sizes });
+async function attachedPair(t: TestContext, sizes: number[], format: TestFormat = 'raw'): Promise<Pair> {
+  const pair = await Pair.make(t, { sizes, format });
   for (const server of [pair.primary, pair.replica]) answerInside(server);
   await pair.primary.json('vm', 'attach', pair.vm);
   return pair;
@@ -65,9 +66,11 @@ function guest(uri: string, size: number): { stop(): Promise<void> } {
   };
 }
 
-test('a copy that was carried over is merged with what the guest wrote since', { timeout: 120_000 }, async (t) => {
+for (const format of formatsFor('dear')) test(`${format}: a copy that was carried over is merged with what the guest wrote since`, {
+  timeout: 120_000,
+}, async (t) => {
   const sizes = [96 << 20, 16 << 20];
-  const pair = await attachedPair(t, sizes);
+  const pair = await attachedPair(t, sizes, format);
   const [uri0, uri1] = await pair.uris();
   await mustRun('qemu-io', ['-f', 'raw', uri0!], { input: 'write -q -P 7 0 40M\nflush\nquit\n' });
   const guests = [guest(uri0!, 80 << 20), guest(uri1!, sizes[1]!)];

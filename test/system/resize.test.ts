@@ -5,12 +5,16 @@ import { once } from 'node:events';
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { probeDisk } from '../../src/disk/open-disk.ts';
+import { formatsFor, makeDisk } from '../rig/disk-formats.ts';
 import { Pair, type VmShape } from '../rig/pair.ts';
 import { mustRun } from '../rig/program.ts';
 import type { TestServer } from '../rig/server.ts';
 import { answerInside, replicatingPair } from './resync-rig.ts';
 
 const MIB = 1 << 20;
+
+const sizeOf = async (path: string): Promise<number> => (await probeDisk(path)).virtualSize;
 
 async function refused(server: TestServer, words: string[], status: number, code: string, message: RegExp): Promise<void> {
   const done = await server.cli('vm', 'resize', ...words, '--json');
@@ -20,8 +24,8 @@ async function refused(server: TestServer, words: string[], status: number, code
   assert.ok(error.remedy.length > 0);
 }
 
-test('a disk grows under its guest, the replica follows without a resync', { timeout: 120_000 }, async (t) => {
-  const pair = await replicatingPair(t, { sizes: [16 * MIB, 8 * MIB] });
+for (const format of formatsFor('cheap')) test(`${format}: a disk grows under its guest, the replica follows without a resync`, { timeout: 120_000 }, async (t) => {
+  const pair = await replicatingPair(t, { format, sizes: [16 * MIB, 8 * MIB] });
   const [disk] = pair.disks;
   const [uri] = await pair.uris();
   // A guest that stays connected: it must not be disturbed.
@@ -41,7 +45,7 @@ test('a disk grows under its guest, the replica follows without a resync', { tim
   await mustRun('qemu-io', ['-f', 'raw', uri!], { input: 'write -q -P 3 23M 1M\nflush\nquit\n' });
   await pair.primary.json('sync-now', pair.vm);
   await pair.compare();
-  assert.equal((await stat(pair.replicaPath(0))).size, 24 * MIB);
+  assert.equal(await sizeOf(pair.replicaPath(0)), 24 * MIB);
   assert.equal((await pair.replica.json<VmShape>('vm', 'show', pair.vm)).disks[0]!.virtualSize, 24 * MIB);
 
   // Stopped, and with nothing written: the size alone reaches the replica.
@@ -51,7 +55,7 @@ test('a disk grows under its guest, the replica follows without a resync', { tim
   await pair.primary.json('vm', 'attach', pair.vm);
   await mustRun('qemu-io', ['-f', 'raw', (await pair.uris())[0]!], { input: 'write -q -P 4 31M 1M\nflush\nquit\n' });
   await pair.primary.json('sync-now', pair.vm);
-  assert.equal((await stat(pair.replicaPath(0))).size, 32 * MIB);
+  assert.equal(await sizeOf(pair.replicaPath(0)), 32 * MIB);
   await pair.compare();
   for (const server of [pair.primary, pair.replica]) {
     const ids = (await server.json<{ id: string }[]>('events', pair.vm)).map(({ id }) => id);
@@ -60,7 +64,7 @@ test('a disk grows under its guest, the replica follows without a resync', { tim
   }
 });
 
-test('before initial replication the placeholder takes the new size; a VHD and a VM without replication', { timeout: 120_000 }, async (t) => {
+test('before initial replication the placeholder takes the new size; a VM without replication', { timeout: 120_000 }, async (t) => {
   const pair = await Pair.make(t, { sizes: [8 * MIB] });
   for (const server of [pair.primary, pair.replica]) answerInside(server);
   await pair.primary.json('vm', 'resize', pair.vm, '--disk', pair.disks[0]!, '--size', '12M');
@@ -69,10 +73,12 @@ test('before initial replication the placeholder takes the new size; a VHD and a
   assert.equal((await stat(pair.replicaPath(0))).size, 12 * MIB);
 
   const [vhd, plain] = [join(pair.folder, 'a.vhd'), join(pair.folder, 'b.raw')];
-  await mustRun('qemu-img', ['create', '-q', '-f', 'vpc', vhd, '8M']);
-  await mustRun('qemu-img', ['create', '-q', '-f', 'raw', plain, '8M']);
+  await makeDisk(vhd, 'vhd', 8 * MIB);
+  await makeDisk(plain, 'raw', 8 * MIB);
   await pair.primary.json('vm', 'add', 'vm2', '--disk', vhd, '--disk', plain);
-  await refused(pair.primary, ['vm2', '--disk', vhd, '--size', '16M'], 2, 'DISK_NOT_GROWABLE', /of format vhd is no raw image file/);
+  await refused(pair.primary, ['vm2', '--disk', vhd, '--size', '3T'], 2, 'DISK_SIZE_REFUSED', /a VHD cannot have 3298534883328 bytes/);
+  await pair.primary.json('vm', 'resize', 'vm2', '--disk', vhd, '--size', '16M');
+  assert.equal(await sizeOf(vhd), 16 * MIB);
   await pair.primary.json('vm', 'resize', 'vm2', '--disk', plain, '--size', '16M');
   assert.equal((await stat(plain)).size, 16 * MIB);
 });

@@ -3,13 +3,14 @@ import { cp, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, before, describe, test, type TestContext } from 'node:test';
+import { formatsFor } from '../rig/disk-formats.ts';
 import type { Pair } from '../rig/pair.ts';
 import { temporaryFolder } from '../rig/program.ts';
 import {
   assertEqual, assertRequired, crash, editFile, events, guestWrites, repair, replicatingPair, resyncStatus,
 } from './resync-rig.ts';
 
-describe('triggers of the primary, each by its real cause', () => {
+for (const format of formatsFor('dear')) describe(`${format}: triggers of the primary, each by its real cause`, () => {
   const cleanups: (() => unknown)[] = [];
   const t = { after: (cleanup: () => unknown) => void cleanups.push(cleanup) } as Pick<TestContext, 'after'>;
   const bootIds = ['11111111-1111-4111-8111-111111111111', '22222222-2222-4222-8222-222222222222'];
@@ -20,7 +21,7 @@ describe('triggers of the primary, each by its real cause', () => {
     const folder = await temporaryFolder(t);
     bootIdFile = join(folder, 'boot-id');
     await writeFile(bootIdFile, `${bootIds[0]}\n`);
-    pair = await replicatingPair(t, { sizes: [64 << 20, 16 << 20], env: { UNDERSTUDY_BOOT_ID_FILE: bootIdFile } });
+    pair = await replicatingPair(t, { format, sizes: [64 << 20, 16 << 20], env: { UNDERSTUDY_BOOT_ID_FILE: bootIdFile } });
     await guestWrites(pair, 0, [{ at: '0', length: '8M', byte: 1 }]);
     await guestWrites(pair, 1, [{ at: '1M', length: '1M', byte: 2 }]);
     await assertEqual(pair);
@@ -34,7 +35,7 @@ describe('triggers of the primary, each by its real cause', () => {
     await editFile(pair.disks[0]!, '3M', 0x77);
     await pair.primary.json('vm', 'attach', pair.vm);
     await assertRequired(pair, { trigger: 1, rung: 'full-compare',
-      reason: /disk0\.raw was modified while the VM was off \(mtimeNs was \d+, is \d+/ });
+      reason: /disk0\.\w+ was modified while the VM was off \(.*mtimeNs was \d+, is \d+/ });
     await repair(pair);
     const started = (await events(pair.primary, pair)).findLast(({ id }) => id === 29242)!;
     assert.deepEqual((started.data['disks'] as object[])[0],
@@ -51,7 +52,7 @@ describe('triggers of the primary, each by its real cause', () => {
     await pair.primary.kill9();
     await editFile(pair.disks[1]!, '5M', 0x55);
     await pair.primary.start();
-    await assertRequired(pair, { trigger: 1, rung: 'full-compare', reason: /disk1\.raw was modified/ });
+    await assertRequired(pair, { trigger: 1, rung: 'full-compare', reason: /disk1\.\w+ was modified/ });
     await repair(pair);
   });
 
@@ -113,7 +114,7 @@ describe('triggers of the primary, each by its real cause', () => {
     await rename(older, pair.disks[0]!);
     await pair.primary.json('set', pair.vm, '--auto-resync', 'on');
     await pair.primary.json('vm', 'attach', pair.vm);
-    await assertRequired(pair, { trigger: 5, rung: 'full-compare', reason: /disk0\.raw was replaced or reverted/ });
+    await assertRequired(pair, { trigger: 5, rung: 'full-compare', reason: /disk0\.\w+ was replaced or reverted/ });
     await pair.primary.json('set', pair.vm, '--auto-resync', 'off');
     await repair(pair, '--resynchronize');
   });

@@ -2,16 +2,17 @@ import assert from 'node:assert/strict';
 import { cp, open, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test, type TestContext } from 'node:test';
+import { formatsFor } from '../rig/disk-formats.ts';
 import type { Pair } from '../rig/pair.ts';
 import { assertEqual, assertRequired, events, guestWrites, holdImage, repair, replicatingPair, resyncStatus } from './resync-rig.ts';
 
-describe('triggers of the replica, each by its real cause', () => {
+for (const format of formatsFor('dear')) describe(`${format}: triggers of the replica, each by its real cause`, () => {
   const cleanups: (() => unknown)[] = [];
   const t = { after: (cleanup: () => unknown) => void cleanups.push(cleanup) } as Pick<TestContext, 'after'>;
   let pair: Pair;
 
   before(async () => {
-    pair = await replicatingPair(t);
+    pair = await replicatingPair(t, { format });
     await guestWrites(pair, 0, [{ at: '0', length: '4M', byte: 1 }]);
     await assertEqual(pair);
   });
@@ -80,7 +81,7 @@ describe('triggers of the replica, each by its real cause', () => {
     await pair.primary.json('set', pair.vm, '--auto-resync', 'on');
     await pair.primary.cli('sync-now', pair.vm);
     await assertRequired(pair, { trigger: 7, rung: 'full-compare',
-      reason: /disk0\.raw was changed, replaced or restored behind our back/ });
+      reason: /disk0\.\w+ was changed, replaced or restored behind our back/ });
     assert.equal((await pair.replica.json<{ state: string }>('status', pair.vm)).state, 'WaitingForStartResynchronize');
     await pair.primary.json('set', pair.vm, '--auto-resync', 'off');
     await repair(pair, '--resynchronize');

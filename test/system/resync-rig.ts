@@ -2,11 +2,12 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdir, truncate, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { readdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { TestContext } from 'node:test';
 import { hostClock } from '../../src/disk/host-clock.ts';
 import { run as runInside } from '../cli/fake-host.ts';
+import { qemuName, type TestFormat } from '../rig/disk-formats.ts';
 import { Pair, type Status, type VmShape } from '../rig/pair.ts';
 import { mustRun, temporaryFolder } from '../rig/program.ts';
 import type { TestServer } from '../rig/server.ts';
@@ -28,6 +29,7 @@ export interface EventLine {
 }
 
 export interface PairOptions {
+  format?: TestFormat;
   sizes?: number[];
   /** Instead of new disks of those sizes in the pair's folder. */
   disks?: string[];
@@ -41,19 +43,13 @@ export interface PairOptions {
  * often.
  */
 export async function replicatingPair(t: Pick<TestContext, 'after'>, options: PairOptions = {}): Promise<Pair> {
-  const pair = new Pair(await temporaryFolder(t), 'vm1', options.env ?? {});
+  const pair = new Pair(await temporaryFolder(t), 'vm1', options.env ?? {}, options.format);
   t.after(() => pair.kill());
   for (const server of [pair.primary, pair.replica]) answerInside(server);
   await Promise.all([pair.primary.start(), pair.replica.start()]);
   await pair.authorize();
   if (options.disks !== undefined) pair.disks.push(...options.disks);
-  else {
-    for (const [index, size] of (options.sizes ?? [64 << 20, 16 << 20]).entries()) {
-      pair.disks.push(join(pair.folder, `disk${index}.raw`));
-      await writeFile(pair.disks[index]!, '');
-      await truncate(pair.disks[index]!, size);
-    }
-  }
+  else await pair.makeDisks(options.sizes ?? [64 << 20, 16 << 20]);
   pair.vmId = (await pair.primary.json<VmShape>('vm', 'add', pair.vm, ...pair.disks.flatMap((disk) => ['--disk', disk]),
     ...(options.add ?? []))).vmId;
   await pair.enable(30, ['--auto-resync', 'off', ...(options.enable ?? [])]);
@@ -80,7 +76,7 @@ export async function guestWrites(pair: Pair, disk: number,
 export const editFile = (path: string, at: string, byte: number): Promise<void> => qemuIo(path, [`write -P ${byte} ${at} 64k`]);
 
 async function qemuIo(image: string, commands: string[]): Promise<void> {
-  await mustRun('qemu-io', ['-f', 'raw', image], { input: [...commands, 'flush', 'quit', ''].join('\n') });
+  await mustRun('qemu-io', ['-f', image.includes('://') ? 'raw' : qemuName(image), image], { input: [...commands, 'flush', 'quit', ''].join('\n') });
 }
 
 export const resyncStatus = (pair: Pair): Promise<ResyncStatus> => pair.primary.json<ResyncStatus>('resync', 'status', pair.vm);
@@ -146,7 +142,7 @@ export async function crash(server: TestServer): Promise<void> {
 
 /** Holds the lock of an image as another program does that has it open for writing; returns what lets it go. */
 export async function holdImage(t: Pick<TestContext, 'after'>, path: string): Promise<() => Promise<void>> {
-  const child = spawn('qemu-io', ['-f', 'raw', path], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const child = spawn('qemu-io', ['-f', qemuName(path), path], { stdio: ['pipe', 'pipe', 'inherit'] });
   t.after(() => child.kill('SIGKILL'));
   // It answers when it has opened the image.
   child.stdin.write('length\n');

@@ -34,16 +34,25 @@ export async function copyDisk(source: VirtualDisk, target: VirtualDisk, { progr
 }
 
 /** Writes the parts that are not zero; the others are holes of the target already. */
-export async function writeStored(target: Pick<VirtualDisk, 'write'>, data: Uint8Array, offset: number): Promise<void> {
+async function writeStored(target: Pick<VirtualDisk, 'write'>, data: Uint8Array, offset: number): Promise<void> {
+  for (const [from, to, zero] of stretches(data)) if (!zero) await target.write(data.subarray(from, to), offset + from);
+}
+
+/** Writes all of it, long stretches of zeroes as holes: what a primary stores but never wrote takes no space on a replica. */
+export async function writeSparsely(target: Pick<VirtualDisk, 'write' | 'zero'>, data: Uint8Array, offset: number): Promise<void> {
+  for (const [from, to, zero] of stretches(data)) {
+    if (zero) await target.zero(offset + from, to - from);
+    else await target.write(data.subarray(from, to), offset + from);
+  }
+}
+
+function* stretches(data: Uint8Array): Iterable<[from: number, to: number, zero: boolean]> {
   for (let from = 0; from < data.length; ) {
-    if (isZero(data, from)) {
-      from += ZERO_BYTES_MIN;
-      continue;
-    }
-    let end = from + ZERO_BYTES_MIN;
-    while (end < data.length && !isZero(data, end)) end += ZERO_BYTES_MIN;
-    await target.write(data.subarray(from, Math.min(end, data.length)), offset + from);
-    from = end;
+    const zero = isZero(data, from);
+    let to = from + ZERO_BYTES_MIN;
+    while (to < data.length && isZero(data, to) === zero) to += ZERO_BYTES_MIN;
+    yield [from, Math.min(to, data.length), zero];
+    from = to;
   }
 }
 

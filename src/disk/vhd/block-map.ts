@@ -36,8 +36,8 @@ export interface BlockMap {
 
   /** False until `begin` has run in this session. */
   readonly begun: boolean;
-  /** Before the first change that a guest can see. */
-  begin(): Promise<void>;
+  /** Before the first change that a guest can see. `identity`: the one that a VHDX gets, when somebody was told it before. */
+  begin(identity?: string): Promise<void>;
   reserve(block: number): Promise<BlockRoom>;
   /** Gives back room that was never published. */
   abandon(room: BlockRoom): void;
@@ -45,6 +45,8 @@ export interface BlockMap {
   publish(block: number, room: BlockRoom, state: 'full' | 'partial'): Promise<void>;
   /** The block is not stored any more; its old room is used again only after a commit. */
   vacate(block: number, state: 'absent' | 'zero'): void;
+  /** True while something changed that the file does not say yet. */
+  readonly unsettled: boolean;
   /** True when so much waits in memory that it should be committed now. */
   readonly overfull: boolean;
   /** Makes everything that was written and changed so far durable. */

@@ -9,6 +9,7 @@ export class FixedMap implements BlockMap {
   readonly zeroedState = null;
   readonly begun = true;
   readonly overfull = false;
+  readonly unsettled = false;
   readonly #file: OpenFile;
 
   constructor(file: OpenFile) {

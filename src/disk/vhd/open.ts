@@ -2,8 +2,10 @@ import { UnderstudyError } from '../../model/errors.ts';
 import type { Files, OpenFile } from '../../model/ports.ts';
 import { fileSeal } from './file-seal.ts';
 import { FixedMap } from './fixed-map.ts';
+import { GuardedFile } from './guarded-file.ts';
 import { findParent } from './parent-path.ts';
-import { SparseDisk } from './sparse-disk.ts';
+import { resizeFile } from './resize.ts';
+import { SparseDisk, type GrownParts } from './sparse-disk.ts';
 import { readVhd } from './vhd-image.ts';
 import type { VhdImage } from './vhd-image.ts';
 import { VhdMap } from './vhd-map.ts';
@@ -40,7 +42,7 @@ export class ChainGuard {
 
 async function openLink(path: string, files: Files, options: OpenOptions, guard: ChainGuard): Promise<SparseDisk> {
   await guard.enter(path, files);
-  const file = await files.open(path, options.readOnly ? 'read' : 'write');
+  const file = options.readOnly ? await files.open(path, 'read') : new GuardedFile(await files.open(path, 'write'));
   let parent: SparseDisk | null = null;
   try {
     const image = await readVhd(file);
@@ -60,7 +62,15 @@ export function diskOf(file: OpenFile, image: VhdImage, parent: SparseDisk | nul
     location: file.path, format: 'vhd', variant: image.variant, virtualSize: image.virtualSize,
     logicalSectorSize: 512, physicalSectorSize: 512, geometry: image.footer.geometry,
     readOnly, file, map, parent, sealAtRest: () => fileSeal(file.path, files),
+    ...(readOnly ? {} : { grow: (size) => grown(file, files, size) }),
   });
+}
+
+async function grown(file: OpenFile, files: Files, size: number): Promise<GrownParts> {
+  await resizeFile(file, size);
+  const image = await readVhd(file);
+  const map = image.sparse === null ? new FixedMap(file) : new VhdMap(file, image, image.sparse, false);
+  return { virtualSize: image.virtualSize, geometry: image.footer.geometry, map, sealAtRest: () => fileSeal(file.path, files) };
 }
 
 async function openParent(

@@ -17,21 +17,25 @@ import type { SparseParts, VhdImage } from './vhd-image.ts';
 export async function resizeVhd(path: string, files: Files, options: { size: number }): Promise<void> {
   const file = await files.open(path, 'write');
   try {
-    const image = await readVhd(file);
-    const { size } = options;
-    assertGrows(path, image.virtualSize, size);
-    if (size % 512 !== 0 || size > VHD_BYTES_MAX) {
-      throw new UnderstudyError('usage', 'DISK_SIZE_REFUSED', `a VHD cannot have ${size} bytes`,
-        `Choose a multiple of 512 up to ${VHD_BYTES_MAX} bytes (2040 GiB).`);
-    }
-    if (size === image.virtualSize) return;
-    // As `win ` every reader takes the size from the footer and not from the geometry.
-    const footer: Footer = { ...image.footer, creatorApp: 'win ', currentSize: size, geometry: geometryOf(size) };
-    if (image.sparse === null) await growFixed(file, image, footer);
-    else await growSparse(file, image, image.sparse, footer);
+    await resizeFile(file, options.size);
   } finally {
     await file.close();
   }
+}
+
+/** The same for a file that is open, but at rest: stored blocks stay where they are, so they may be read and written meanwhile. */
+export async function resizeFile(file: OpenFile, size: number): Promise<void> {
+  const image = await readVhd(file);
+  assertGrows(file.path, image.virtualSize, size);
+  if (size % 512 !== 0 || size > VHD_BYTES_MAX) {
+    throw new UnderstudyError('usage', 'DISK_SIZE_REFUSED', `a VHD cannot have ${size} bytes`,
+      `Choose a multiple of 512 up to ${VHD_BYTES_MAX} bytes (2040 GiB).`);
+  }
+  if (size === image.virtualSize) return;
+  // As `win ` every reader takes the size from the footer and not from the geometry.
+  const footer: Footer = { ...image.footer, creatorApp: 'win ', currentSize: size, geometry: geometryOf(size) };
+  if (image.sparse === null) await growFixed(file, image, footer);
+  else await growSparse(file, image, image.sparse, footer);
 }
 
 /** The new footer is durable before the old one, now inside of the disk, becomes zeroes. */

@@ -114,6 +114,10 @@ export class BitmapCache {
     this.#entries.delete(key);
   }
 
+  get hasDirty(): boolean {
+    return this.#dirty.size > 0;
+  }
+
   get overfull(): boolean {
     return this.#dirty.size > this.#limit;
   }

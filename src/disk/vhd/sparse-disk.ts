@@ -1,9 +1,10 @@
 import { assertInside } from '../virtual-disk.ts';
 import type { DiskFormat, DiskVariant, Extent, Geometry, Seal, VirtualDisk } from '../virtual-disk.ts';
-import { messageOf } from '../../model/errors.ts';
+import { messageOf, UnderstudyError } from '../../model/errors.ts';
 import type { OpenFile } from '../../model/ports.ts';
 import { ioError } from '../disk-errors.ts';
 import type { BlockMap } from './block-map.ts';
+import { GuardedFile } from './guarded-file.ts';
 import { Lane, Pins } from './lane.ts';
 import { allSet, isSet, runEnd } from './sector-bits.ts';
 
@@ -36,9 +37,15 @@ export interface SparseDiskParts {
   file: OpenFile;
   map: BlockMap;
   parent: VirtualDisk | null;
-  /** Called at rest: nothing waits to be written. */
+  /** Called when nothing waits to be written. */
   sealAtRest: () => Promise<Seal>;
+  foundSeal?: Seal;
+  /** Makes the file larger while nothing waits to be written; absent when it is open for reading. Blocks stay where they are. */
+  grow?: (size: number) => Promise<GrownParts>;
 }
+
+/** What is another after a resize. */
+export type GrownParts = Pick<SparseDiskParts, 'virtualSize' | 'geometry' | 'map' | 'sealAtRest'>;
 
 const CHUNK_BYTES = 1 << 20;
 const ZEROES = Buffer.alloc(CHUNK_BYTES);
@@ -47,16 +54,20 @@ export class SparseDisk implements VirtualDisk {
   readonly location: string;
   readonly format: DiskFormat;
   readonly variant: DiskVariant;
-  readonly virtualSize: number;
   readonly logicalSectorSize: number;
   readonly physicalSectorSize: number;
-  readonly geometry: Geometry | null;
   readonly readOnly: boolean;
   readonly discardReadsZero = true;
   readonly parent: VirtualDisk | null;
+  declare readonly foundSeal?: Seal;
   readonly #file: OpenFile;
-  readonly #map: BlockMap;
-  readonly #sealAtRest: () => Promise<Seal>;
+  readonly #growFile: SparseDiskParts['grow'];
+  #virtualSize: number;
+  #geometry: Geometry | null;
+  #map: BlockMap;
+  #sealAtRest: () => Promise<Seal>;
+  /** Every answer of a change waits until the tables say so too: in memory alone they would die with this process. */
+  #servesGuest = false;
   readonly #lane = new Lane();
   readonly #pins = new Pins();
   #flushWaiting: Promise<void> | null = null;
@@ -67,15 +78,30 @@ export class SparseDisk implements VirtualDisk {
     this.location = parts.location;
     this.format = parts.format;
     this.variant = parts.variant;
-    this.virtualSize = parts.virtualSize;
+    this.#virtualSize = parts.virtualSize;
     this.logicalSectorSize = parts.logicalSectorSize;
     this.physicalSectorSize = parts.physicalSectorSize;
-    this.geometry = parts.geometry;
+    this.#geometry = parts.geometry;
     this.readOnly = parts.readOnly;
     this.parent = parts.parent;
     this.#file = parts.file;
     this.#map = parts.map;
     this.#sealAtRest = parts.sealAtRest;
+    this.#growFile = parts.grow;
+    if (parts.foundSeal !== undefined) this.foundSeal = parts.foundSeal;
+  }
+
+  get virtualSize(): number {
+    return this.#virtualSize;
+  }
+
+  get geometry(): Geometry | null {
+    return this.#geometry;
+  }
+
+  serveGuest(leave: () => Promise<void> | null): void {
+    this.#servesGuest = true;
+    if (this.#file instanceof GuardedFile) this.#file.leave = leave;
   }
 
   async read(into: Uint8Array, offset: number): Promise<void> {
@@ -100,7 +126,7 @@ export class SparseDisk implements VirtualDisk {
       parts.push(this.#writeBlock(block, from.subarray(start - offset, end - offset), start));
     }
     await settleAll(parts);
-    if (this.#map.overfull) await this.flush();
+    await this.#answered();
   }
 
   async zero(offset: number, length: number): Promise<void> {
@@ -113,11 +139,37 @@ export class SparseDisk implements VirtualDisk {
       if (start === blockStart && end === blockEnd && this.#map.zeroedState !== null) await this.#zeroWholeBlock(block);
       else await this.#zeroPart(block, start, end);
     }
-    if (this.#map.overfull) await this.flush();
+    await this.#answered();
   }
 
   discard(offset: number, length: number): Promise<void> {
     return this.zero(offset, length);
+  }
+
+  async #answered(): Promise<void> {
+    if (this.#map.overfull || (this.#servesGuest && this.#map.unsettled)) await this.flush();
+  }
+
+  /** @throws DISK_SHRINK_REFUSED, DISK_SIZE_REFUSED */
+  async grow(size: number): Promise<void> {
+    this.#assertWritable();
+    const growFile = this.#growFile;
+    if (growFile === undefined) throw ioError('EPERM', `${this.location} is open read-only`);
+    await this.#lane.run(async () => {
+      await this.#settle(() => this.#map.rest());
+      let grown: GrownParts;
+      try {
+        grown = await growFile(size);
+      } catch (error) {
+        // Refused before anything was done, or half done: then nothing is known about the file.
+        if (!(error instanceof UnderstudyError)) await this.#settle(() => Promise.reject(error as Error));
+        throw error;
+      }
+      this.#map = grown.map;
+      this.#sealAtRest = grown.sealAtRest;
+      this.#virtualSize = grown.virtualSize;
+      this.#geometry = grown.geometry;
+    });
   }
 
   /** Callers that come while a flush waits for its turn share it: it starts after all their writes. */
@@ -153,8 +205,9 @@ export class SparseDisk implements VirtualDisk {
     }
   }
 
-  async seal(): Promise<Seal> {
-    if (!this.readOnly) await this.#lane.run(() => this.#settle(() => this.#map.rest()));
+  async seal({ goesOn = false }: { goesOn?: boolean } = {}): Promise<Seal> {
+    if (goesOn && this.#map.unsettled) await this.flush();
+    if (!goesOn && !this.readOnly) await this.#lane.run(() => this.#settle(() => this.#map.rest()));
     return this.#sealAtRest();
   }
 
@@ -175,6 +228,13 @@ export class SparseDisk implements VirtualDisk {
   #assertWritable(): void {
     if (this.readOnly) throw ioError('EPERM', `${this.location} is open read-only`);
     if (this.#broken !== null) throw this.#broken;
+  }
+
+  /** For a merge, before its first write: the child has been told what its parent's identity will be. */
+  async beginAs(identity: string): Promise<void> {
+    this.#assertWritable();
+    if (this.#map.begun && this.format === 'vhdx') throw new TypeError(`${this.location} was written in this session already`);
+    await this.#lane.run(() => this.#settle(() => this.#map.begin(identity)));
   }
 
   async #begin(): Promise<void> {

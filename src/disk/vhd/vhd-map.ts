@@ -41,6 +41,8 @@ export class VhdMap implements BlockMap {
   #vacated: Range[] = [];
   #space: Space | null = null;
   #footerDue: boolean;
+  /** Also after a commit that failed: nothing is known then. */
+  #committing = false;
   /** Where the file ends now; the tail footer, if any, is the last sector. */
   #fileSize: number;
 
@@ -96,6 +98,10 @@ export class VhdMap implements BlockMap {
 
   get overfull(): boolean {
     return this.#bitmaps.overfull || this.#newBlocks.size > BITMAPS_IN_MEMORY_MAX;
+  }
+
+  get unsettled(): boolean {
+    return this.#committing || this.#bitmaps.hasDirty || this.#dirtyTableSectors.size > 0;
   }
 
   async reserve(): Promise<BlockRoom> {
@@ -162,6 +168,12 @@ export class VhdMap implements BlockMap {
   }
 
   async commit(): Promise<void> {
+    this.#committing = true;
+    await this.#commit();
+    this.#committing = false;
+  }
+
+  async #commit(): Promise<void> {
     const later: { position: number; bytes: Uint8Array }[] = [];
     for (const { key: block, bytes } of this.#bitmaps.dirty()) {
       const position = this.#sparse.bat[block]! * 512;

@@ -4,7 +4,11 @@ import { fileSeal } from '../vhd/file-seal.ts';
 import { ChainGuard } from '../vhd/open.ts';
 import { findParent } from '../vhd/parent-path.ts';
 import type { ParentPaths } from '../vhd/parent-path.ts';
-import { SparseDisk } from '../vhd/sparse-disk.ts';
+import { GuardedFile } from '../vhd/guarded-file.ts';
+import { SparseDisk, type GrownParts } from '../vhd/sparse-disk.ts';
+import type { Seal } from '../virtual-disk.ts';
+import type { Header } from './header.ts';
+import { resizeOpen } from './resize.ts';
 import { readVhdx } from './vhdx-image.ts';
 import type { VhdxImage } from './vhdx-image.ts';
 import { VhdxMap } from './vhdx-map.ts';
@@ -36,18 +40,19 @@ export function openVhdx(path: string, files: Files, options: OpenOptions): Prom
 
 async function openLink(path: string, files: Files, options: OpenOptions, guard: ChainGuard): Promise<SparseDisk> {
   await guard.enter(path, files);
-  const file = await files.open(path, options.readOnly ? 'read' : 'write');
+  const file = options.readOnly ? await files.open(path, 'read') : new GuardedFile(await files.open(path, 'write'));
   let parent: SparseDisk | null = null;
   try {
-    let image = await readVhdx(file);
+    const image = await readVhdx(file);
     if (image.variant === 'differencing') {
       const parentPath = await parentOf(path, files, image, options);
       parent = await openLink(parentPath, files, { ...options, readOnly: true }, guard);
       assertSameSectors(image, parent);
     }
-    let session: VhdxSession | null = null;
-    if (!options.readOnly) ({ image, session } = await startSession(file, image, options.random));
-    return diskOf(image, session, parent, files);
+    if (options.readOnly) return diskOf(image, null, parent, files);
+    const foundSeal = await sealOf(path, files, image.header);
+    const opened = await startSession(file, image, options.random);
+    return diskOf(opened.image, opened.session, parent, files, { foundSeal, random: options.random });
   } catch (error) {
     await file.close();
     await parent?.close();
@@ -80,7 +85,7 @@ export function diskOf(
   session: VhdxSession | null,
   parent: SparseDisk | null,
   files: Files,
-  dataWriteGuid?: string,
+  opening?: { foundSeal: Seal; random: Pick<Random, 'uuid'> },
 ): SparseDisk {
   const { parameters, path } = image;
   return new SparseDisk({
@@ -93,13 +98,22 @@ export function diskOf(
     geometry: null,
     readOnly: session === null,
     file: session?.file ?? image.file,
-    map: new VhdxMap(image, session, dataWriteGuid),
+    map: new VhdxMap(image, session),
     parent,
-    sealAtRest: async () => {
-      const { fileWriteGuid, dataWriteGuid: data } = session?.header ?? image.header;
-      return { kind: 'vhdx', fileWriteGuid, dataWriteGuid: data, file: await fileSeal(path, files) };
-    },
+    sealAtRest: () => sealOf(path, files, session?.header ?? image.header),
+    ...(opening && { foundSeal: opening.foundSeal, grow: (size) => grown(session!.file, files, opening.random, size) }),
   });
+}
+
+async function sealOf(path: string, files: Files, { fileWriteGuid, dataWriteGuid }: Pick<Header, 'fileWriteGuid' | 'dataWriteGuid'>): Promise<Seal> {
+  return { kind: 'vhdx', fileWriteGuid, dataWriteGuid, file: await fileSeal(path, files) };
+}
+
+async function grown(file: OpenFile, files: Files, random: Pick<Random, 'uuid'>, size: number): Promise<GrownParts> {
+  await resizeOpen(await startSession(file, await readVhdx(file), random), { size });
+  const { image, session } = await startSession(file, await readVhdx(file), random);
+  return { virtualSize: image.parameters.virtualSize, geometry: null, map: new VhdxMap(image, session),
+    sealAtRest: () => sealOf(file.path, files, session.header) };
 }
 
 /** The parent's path, found and with its identity checked. */

@@ -27,21 +27,25 @@ export interface ResizeOptions {
 export async function resizeVhdx(path: string, files: Files, options: ResizeOptions): Promise<void> {
   const open = await openForChange(path, files, options.random);
   try {
-    const { parameters } = open.image;
-    const { size } = options;
-    assertGrows(path, parameters.virtualSize, size);
-    if (size % parameters.logicalSectorSize !== 0 || size > VIRTUAL_BYTES_MAX) {
-      throw new UnderstudyError('usage', 'DISK_SIZE_REFUSED',
-        `a VHDX with sectors of ${parameters.logicalSectorSize} bytes cannot have ${size} bytes`,
-        `Choose a multiple of ${parameters.logicalSectorSize} up to ${VIRTUAL_BYTES_MAX} bytes (64 TiB).`);
-    }
-    if (size === parameters.virtualSize) return;
-    await open.session.beginData(options.dataWriteGuid);
-    await grow(open, size);
-    await open.session.rest();
+    await resizeOpen(open, options);
   } finally {
     await open.file.close();
   }
+}
+
+/** The same for a file that is open, but at rest: stored blocks stay where they are, so they may be read and written meanwhile. */
+export async function resizeOpen(open: OpenImage, { size, dataWriteGuid }: Pick<ResizeOptions, 'size' | 'dataWriteGuid'>): Promise<void> {
+  const { parameters } = open.image;
+  assertGrows(open.file.path, parameters.virtualSize, size);
+  if (size % parameters.logicalSectorSize !== 0 || size > VIRTUAL_BYTES_MAX) {
+    throw new UnderstudyError('usage', 'DISK_SIZE_REFUSED',
+      `a VHDX with sectors of ${parameters.logicalSectorSize} bytes cannot have ${size} bytes`,
+      `Choose a multiple of ${parameters.logicalSectorSize} up to ${VIRTUAL_BYTES_MAX} bytes (64 TiB).`);
+  }
+  if (size === parameters.virtualSize) return;
+  await open.session.beginData(dataWriteGuid);
+  await grow(open, size);
+  await open.session.rest();
 }
 
 /** New table entries first; the size, which brings them into use, in the last log entry. */

@@ -39,10 +39,11 @@ export class VhdxMap implements BlockMap {
   readonly #dirtyPages = new Set<number>();
   #vacated: Range[] = [];
   #space: Space | null = null;
-  #dataWriteGuid: string | undefined;
+  /** Also after a commit that failed: nothing is known then. */
+  #committing = false;
 
-  /** `session` is null when the disk is open for reading. `dataWriteGuid`: the next one, chosen by a merge. */
-  constructor(image: VhdxImage, session: VhdxSession | null, dataWriteGuid?: string) {
+  /** `session` is null when the disk is open for reading. */
+  constructor(image: VhdxImage, session: VhdxSession | null) {
     const { shape } = image;
     this.#file = session?.file ?? image.file;
     this.#image = image;
@@ -55,7 +56,6 @@ export class VhdxMap implements BlockMap {
     this.#bitmaps = new BitmapCache(BITMAPS_IN_MEMORY_MAX, (unit) =>
       readExactly(this.#file, this.#unitPosition(unit), this.#unitBytes, 'sector bitmap'),
     );
-    this.#dataWriteGuid = dataWriteGuid;
     if (session !== null) this.#space = spaceOf(image);
   }
 
@@ -63,10 +63,8 @@ export class VhdxMap implements BlockMap {
     return this.#session?.dataGuidFresh === true;
   }
 
-  async begin(): Promise<void> {
-    const promised = this.#dataWriteGuid;
-    this.#dataWriteGuid = undefined;
-    await this.#session!.beginData(promised);
+  begin(identity?: string): Promise<void> {
+    return this.#session!.beginData(identity);
   }
 
   state(block: number): BlockState {
@@ -102,6 +100,10 @@ export class VhdxMap implements BlockMap {
     this.#bitmaps.markDirty(this.#unitOf(block));
     if (allSet(bits, 0, this.blockSize / this.sectorSize))
       this.#setEntry(payloadIndex(this.#image.shape, block), PAYLOAD.full, this.position(block));
+  }
+
+  get unsettled(): boolean {
+    return this.#committing || this.#bitmaps.hasDirty || this.#dirtyPages.size > 0;
   }
 
   get overfull(): boolean {
@@ -174,6 +176,12 @@ export class VhdxMap implements BlockMap {
   }
 
   async commit(): Promise<void> {
+    this.#committing = true;
+    await this.#commit();
+    this.#committing = false;
+  }
+
+  async #commit(): Promise<void> {
     const pages: Page[] = [];
     for (const { key: unit, bytes } of this.#bitmaps.dirty()) {
       const position = this.#unitPosition(unit);

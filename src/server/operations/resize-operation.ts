@@ -7,7 +7,8 @@ import type { HostOperations } from '../api/contract.ts';
 import type { Host } from '../host.ts';
 import { vmShape } from '../status.ts';
 
-const SECTOR_BYTES = 512;
+/** Formats that can be grown in place. */
+const GROWABLE: readonly string[] = ['raw', 'vhd', 'vhdx'];
 /** While a copy or a compare of the whole disk runs, or somebody else may hold the newer one, its size stays. */
 const ON_PRIMARY: readonly ReplicationState[] =
   ['ReadyForInitialReplication', 'Replicating', 'Suspended', 'Error', 'WaitingForStartResynchronize'];
@@ -42,14 +43,14 @@ async function growPrimary(host: Host, vm: VmRecord, disk: DiskRecord, size: num
   primary.wake();
 }
 
-async function checkDisk(host: Host, { path, format, virtualSize }: DiskRecord, size: number): Promise<void> {
-  if (format !== 'raw' || (await host.parts.files.stat(path))?.kind !== 'file') {
-    throw new UnderstudyError('usage', 'DISK_NOT_GROWABLE', `disk ${path} of format ${format} is no raw image file: it cannot be grown here`,
+async function checkDisk(host: Host, { path, format, virtualSize, logicalSectorSize }: DiskRecord, size: number): Promise<void> {
+  if (!GROWABLE.includes(format) || (await host.parts.files.stat(path))?.kind !== 'file') {
+    throw new UnderstudyError('usage', 'DISK_NOT_GROWABLE', `disk ${path} of format ${format} is no raw, VHD or VHDX file: it cannot be grown here`,
       'End replication, remove the VM, grow the disk with the tool that made it, then add the VM and enable replication again.');
   }
-  if (size % SECTOR_BYTES !== 0) {
-    throw new UnderstudyError('usage', 'DISK_SIZE_NOT_SECTORS', `${size} bytes are not a whole number of sectors of ${SECTOR_BYTES} bytes`,
-      `Give for example ${Math.ceil(size / SECTOR_BYTES) * SECTOR_BYTES}.`);
+  if (size % logicalSectorSize !== 0) {
+    throw new UnderstudyError('usage', 'DISK_SIZE_NOT_SECTORS', `${size} bytes are not a whole number of sectors of ${logicalSectorSize} bytes`,
+      `Give for example ${Math.ceil(size / logicalSectorSize) * logicalSectorSize}.`);
   }
   if (size > virtualSize) return;
   throw new UnderstudyError('usage', 'DISK_NOT_LARGER', `disk ${path} has ${virtualSize} bytes, asked for were ${size}: a disk can only grow`,
