@@ -26,9 +26,30 @@ export interface DiffDisk extends VirtualDisk {
   /** Bytes that the diff disk holds. */
   readonly heldBytes: number;
   /** What it holds of the range and what it does not, in order; stretches of whole pages but at the ends of the range. */
-  runs(offset: number, length: number): Iterable<{ offset: number; length: number; held: boolean }>;
-  /** Copies everything held into the base's place, in order; may be repeated. Flushes `into` at the end. */
-  merge(into: MergeTarget, options: { signal?: AbortSignal; onProgress?: (mergedBytes: number) => void }): Promise<void>;
+  runs(offset: number, length: number): Iterable<DiffRun> | AsyncIterable<DiffRun>;
+  /**
+   * Copies everything held into the base's place, in order; may be repeated. Flushes `into` at the end. The base is open for writing, and
+   * `into` is it, or writes through it.
+   */
+  merge(into: MergeTarget, options: MergeRun): Promise<void>;
+}
+
+export interface DiffRun {
+  offset: number;
+  length: number;
+  held: boolean;
+}
+
+export interface MergeRun {
+  signal?: AbortSignal;
+  onProgress?: (mergedBytes: number) => void;
+  /** Runs each change of base and diff disk; who opens them meanwhile does it between two of these. Default: at once. */
+  exclusive?: (work: () => Promise<void>) => Promise<void>;
+}
+
+/** The plain one: which pages it holds is in memory. */
+export interface PageDiffDisk extends DiffDisk {
+  runs(offset: number, length: number): Iterable<DiffRun>;
 }
 
 export type MergeTarget = Pick<VirtualDisk, 'write' | 'zero' | 'flush'>;
@@ -38,20 +59,27 @@ export type MergeTarget = Pick<VirtualDisk, 'write' | 'zero' | 'flush'>;
  * diff disk from here on and is closed with it. `mustExist`: what it holds counts already, so one that is gone is an error
  * (DIFF_DISK_MISSING); an empty one in its place would silently read as the base.
  */
-export async function openDiffDisk(files: Files, path: string, base: VirtualDisk, { mustExist = false } = {}): Promise<DiffDisk> {
+export async function openDiffDisk(files: Files, path: string, base: VirtualDisk, { mustExist = false } = {}): Promise<PageDiffDisk> {
   const mapPath = `${path}.map`;
   const bits = new Uint8Array(Math.ceil(Math.ceil(base.virtualSize / PAGE_BYTES) / 8));
   const exists = (await files.stat(mapPath)) !== null;
   if (mustExist && (!exists || (await files.stat(path)) === null)) {
-    throw new UnderstudyError('io', 'DIFF_DISK_MISSING', `the diff disk ${path} is gone, and with it what it held`,
-      'Resynchronize the VM from the start.');
+    throw diffDiskMissing(path);
   }
   if (exists) await readMap(files, mapPath, base.virtualSize, bits);
   else await makeFiles(files, path, base.virtualSize, bits);
   return new PlainDiffDisk(base, await files.open(path, 'write'), await files.open(mapPath, 'write'), bits);
 }
 
+export const diffDiskMissing = (path: string): UnderstudyError => new UnderstudyError('io', 'DIFF_DISK_MISSING',
+  `the diff disk ${path} is gone, and with it what it held`, 'Resynchronize the VM from the start.');
+
+/** In whichever form it is. */
 export async function removeDiffDisk(files: Files, path: string): Promise<void> {
+  for (const end of ['.avhd', '.avhdx']) {
+    await files.remove(`${path}${end}`);
+    await files.remove(`${path}${end}.new`);
+  }
   await files.remove(`${path}.map`);
   await files.remove(path);
 }
@@ -84,7 +112,7 @@ async function readMap(files: Files, path: string, size: number, bits: Uint8Arra
     'Cancel the resynchronization and start it again: the base is untouched.');
 }
 
-class PlainDiffDisk implements DiffDisk {
+class PlainDiffDisk implements PageDiffDisk {
   readonly location: string;
   readonly format = 'raw' as const;
   readonly variant = 'differencing' as const;
@@ -183,7 +211,8 @@ class PlainDiffDisk implements DiffDisk {
     await this.#base.close();
   }
 
-  async merge(into: MergeTarget, options: { signal?: AbortSignal; onProgress?: (mergedBytes: number) => void }): Promise<void> {
+  async merge(into: MergeTarget, options: MergeRun): Promise<void> {
+    const { exclusive = (work) => work() } = options;
     let merged = 0;
     const buffer = new Uint8Array(COPY_BYTES);
     for (const run of this.runs(0, this.virtualSize)) {
@@ -192,13 +221,13 @@ class PlainDiffDisk implements DiffDisk {
         options.signal?.throwIfAborted();
         const part = buffer.subarray(0, Math.min(COPY_BYTES, run.length - done));
         await readFully(this.#pages, part, run.offset + done);
-        if (part.every((byte) => byte === 0)) await into.zero(run.offset + done, part.length);
-        else await into.write(part, run.offset + done);
+        const offset = run.offset + done;
+        await exclusive(() => (part.every((byte) => byte === 0) ? into.zero(offset, part.length) : into.write(part, offset)));
         merged += part.length;
         options.onProgress?.(merged);
       }
     }
-    await into.flush();
+    await exclusive(() => into.flush());
   }
 
   async #writePartial(from: Uint8Array, offset: number): Promise<void> {

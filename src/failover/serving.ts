@@ -2,7 +2,7 @@
  * The disks of failed-over VMs, or of test VMs, as they are served: opened from what is on record, given to the NBD server under their
  * names, taken away again.
  */
-import { openDiffDisk, removeDiffDisk, type DiffDisk } from '../disk/diff-disk.ts';
+import { openDiffDisk, removeDiffDisk, type PageDiffDisk } from '../disk/diff-disk.ts';
 import { LayeredDisk } from '../disk/layered-disk.ts';
 import type { VirtualDisk } from '../disk/virtual-disk.ts';
 import { replicatedDisks, type DiskRecord, type FailoverRecord } from '../model/records.ts';
@@ -121,7 +121,7 @@ export class Serving {
   async openSettling(disk: DiskRecord, size: number): Promise<SettlingDisk> {
     const { ports } = this.#parts;
     const base = await ports.openDisk(disk);
-    let diff: DiffDisk;
+    let diff: PageDiffDisk;
     try {
       diff = await openDiffDisk(ports.files, this.diffPath(disk), new LayeredDisk(base, [], size));
     } catch (error) {

@@ -9,7 +9,7 @@
  * - `finish` returns with everything moved, flushed, and nothing written meanwhile: its caller keeps requests away (ServedDisk.changeTo)
  *   and then puts on record that the base alone is the disk.
  */
-import { PAGE_BYTES, type DiffDisk, type MergeTarget } from '../disk/diff-disk.ts';
+import { PAGE_BYTES, type MergeTarget, type PageDiffDisk } from '../disk/diff-disk.ts';
 import { LayeredDisk } from '../disk/layered-disk.ts';
 import { PageSet } from '../disk/page-set.ts';
 import type { Extent, Seal, VirtualDisk } from '../disk/virtual-disk.ts';
@@ -32,12 +32,12 @@ export class SettlingDisk implements VirtualDisk {
   readonly discardReadsZero = true;
   movedBytes = 0;
   #base: VirtualDisk;
-  #diff: DiffDisk;
+  #diff: PageDiffDisk;
   /** Held pages that were written since the round began. */
   #again = new PageSet();
 
   /** `diff` reads through to `base`, and both belong to it from here on. */
-  constructor(base: VirtualDisk, diff: DiffDisk) {
+  constructor(base: VirtualDisk, diff: PageDiffDisk) {
     this.#base = base;
     this.#diff = diff;
     this.location = base.location;

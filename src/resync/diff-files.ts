@@ -1,5 +1,6 @@
 /** The diff disks of a resynchronization: where they lie, how they are opened, and which of them belong to nobody any more. */
-import { openDiffDisk, removeDiffDisk, type DiffDisk } from '../disk/diff-disk.ts';
+import { removeDiffDisk, type DiffDisk } from '../disk/diff-disk.ts';
+import { openDiffDiskFor } from '../disk/differencing-diff.ts';
 import { replicatedDisks, type DiskRecord, type RelationshipRecord, type VmRecord } from '../model/records.ts';
 import type { ReplicationPorts } from '../replication/replication-ports.ts';
 
@@ -7,11 +8,12 @@ export const diffPath = (disk: Pick<DiskRecord, 'path'>, token: string): string 
 
 /** Base and diff as one disk. What a run has put there counts: only a `fresh` one may be made. */
 export async function openOverlay(
-  ports: Pick<ReplicationPorts, 'files' | 'openDiskForReading'>, disk: DiskRecord, token: string, { fresh = false } = {},
+  ports: Pick<ReplicationPorts, 'files' | 'openDiskForReading'>, disk: DiskRecord, token: string,
+  { fresh = false, readOnly = false } = {},
 ): Promise<DiffDisk> {
   const base = await ports.openDiskForReading(disk);
   try {
-    return await openDiffDisk(ports.files, diffPath(disk, token), base, { mustExist: !fresh });
+    return await openDiffDiskFor(ports.files, diffPath(disk, token), base, { mustExist: !fresh, readOnly });
   } catch (error) {
     await base.close();
     throw error;

@@ -7,8 +7,11 @@
  * - A diff disk that is gone, or a base that is another file than the one that was compared, ends the merge as a loss (trigger 7):
  *   what is there is then no instant of the VM, and nothing may say that it is.
  */
-import { openDiffDisk, removeDiffDisk } from '../disk/diff-disk.ts';
+import { removeDiffDisk } from '../disk/diff-disk.ts';
+import { openDiffDiskFor } from '../disk/differencing-diff.ts';
+import { Lane } from '../disk/vhd/lane.ts';
 import type { VirtualDisk } from '../disk/virtual-disk.ts';
+import { marksOf } from '../disk/seal.ts';
 import { messageOf, UnderstudyError } from '../model/errors.ts';
 import { replicatedDisks, type DiskRecord } from '../model/records.ts';
 import type { ReplicaHost } from '../replication/replica-host.ts';
@@ -25,6 +28,8 @@ export interface Merge {
   /** Why the last attempt failed; null while it goes well. */
   failure: string | null;
   done: Promise<void>;
+  /** Every change that it makes, and every opening of what it changes: a VHDX is opened whole, or not at all. */
+  lane: Lane;
 }
 
 export class ReplicaMerge {
@@ -45,9 +50,14 @@ export class ReplicaMerge {
   /** Begins or goes on; nothing happens when it is under way already. */
   start(vmId: string): void {
     if (this.#under.has(vmId)) return;
-    const merge: Merge = { mergedBytes: 0, totalBytes: 0, failure: null, done: Promise.resolve() };
+    const merge: Merge = { mergedBytes: 0, totalBytes: 0, failure: null, done: Promise.resolve(), lane: new Lane() };
     this.#under.set(vmId, merge);
     merge.done = this.#run(vmId, merge).finally(() => this.#under.delete(vmId));
+  }
+
+  /** Opens a replica disk between two changes of the merge that may be under way. */
+  between<T>(vmId: string, open: () => Promise<T>): Promise<T> {
+    return this.#under.get(vmId)?.lane.run(open) ?? open();
   }
 
   async close(): Promise<void> {
@@ -77,19 +87,21 @@ export class ReplicaMerge {
     const { token, keepsPoints, throughEpoch } = vm.relationship.resync!;
     const disks = replicatedDisks(vm.vm);
     if (keepsPoints === true) await this.#keepPoints(vm, token, throughEpoch!);
+    const { lane } = merge;
     let before = 0;
     for (const disk of disks) {
-      const base = await this.#ports.openDisk(disk);
+      const base = await lane.run(() => this.#ports.openDisk(disk));
       try {
         await this.#checkIdentity(vm, disk, base);
-        const diff = await openDiffDisk(this.#ports.files, diffPath(disk, token), base, { mustExist: true });
+        const diff = await lane.run(() => openDiffDiskFor(this.#ports.files, diffPath(disk, token), base, { mustExist: true }));
         merge.totalBytes = before + diff.heldBytes;
         try {
-          await diff.merge(base, { signal: this.#stop.signal, onProgress: (bytes) => (merge.mergedBytes = before + bytes) });
+          await diff.merge(base, { signal: this.#stop.signal, exclusive: (work) => lane.run(work),
+            onProgress: (bytes) => (merge.mergedBytes = before + bytes) });
           before += diff.heldBytes;
         } finally {
           // And the base with it.
-          await diff.close();
+          await lane.run(() => diff.close());
         }
       } catch (error) {
         await base.close();
@@ -104,7 +116,7 @@ export class ReplicaMerge {
   /** The merge's undo unit: all that it overwrites, before it does (R14, R19). */
   async #keepPoints(vm: ReplicaVm, token: string, throughEpoch: number): Promise<void> {
     let bytes = 0;
-    const open = (disk: DiskRecord) => openOverlay(this.#ports, disk, token);
+    const open = (disk: DiskRecord) => openOverlay(this.#ports, disk, token, { readOnly: true });
     for (const disk of replicatedDisks(vm.vm)) {
       const diff = await open(disk);
       bytes += diff.heldBytes;
@@ -113,7 +125,7 @@ export class ReplicaMerge {
     await vm.points.keep(throughEpoch, bytes, async function* heldBy(disk, base) {
       const diff = await open(disk);
       try {
-        for (const run of diff.runs(0, base.virtualSize)) if (run.held) yield run;
+        for await (const run of diff.runs(0, base.virtualSize)) if (run.held) yield run;
       } finally {
         await diff.close();
       }
@@ -122,11 +134,11 @@ export class ReplicaMerge {
 
   /** The merge itself changes times, never which file it is. */
   async #checkIdentity(vm: ReplicaVm, { diskId, path }: DiskRecord, base: VirtualDisk): Promise<void> {
-    const [was, is] = [vm.relationship.appliedSeals[diskId], await base.seal()];
-    if (was === undefined || was.kind !== 'file' || is.kind !== 'file') return;
-    if (was['inode'] === is.inode && was['device'] === is.device) return;
+    const [was, is] = [marksOf(vm.relationship.appliedSeals[diskId] ?? { kind: 'none' }), marksOf(await base.seal())];
+    if (was['inode'] === undefined || is['inode'] === undefined) return;
+    if (was['inode'] === is['inode'] && was['device'] === is['device']) return;
     throw new UnderstudyError('state', 'REPLICA_CHANGED',
-      `replica disk ${path} was replaced while it was being merged: it is inode ${is.inode}, compared was ${String(was['inode'])}`,
+      `replica disk ${path} was replaced while it was being merged: it is inode ${String(is['inode'])}, compared was ${String(was['inode'])}`,
       'Resynchronize the VM from the start.');
   }
 }

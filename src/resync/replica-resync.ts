@@ -188,7 +188,7 @@ export class ReplicaResync {
     const { resync } = vm.relationship;
     if (resync?.phase !== 'merging') return this.#ports.openDiskForReading(disk);
     try {
-      return await openOverlay(this.#ports, disk, resync.token);
+      return await this.#merges.between(vm.vmId, () => openOverlay(this.#ports, disk, resync.token, { readOnly: true }));
     } catch (error) {
       // The merge has ended meanwhile, and its diff disks went: the base alone is the replica now.
       if (vm.relationship.resync === null) return this.#ports.openDiskForReading(disk);
@@ -205,7 +205,7 @@ export class ReplicaResync {
           logicalSectorSize: record.logicalSectorSize, geometry: record.geometry });
         continue;
       }
-      const disk = await this.#ports.openDiskForReading(record);
+      const disk = await this.#merges.between(vmId, () => this.#ports.openDiskForReading(record));
       const { format, virtualSize, logicalSectorSize, geometry } = disk;
       await disk.close();
       disks.push({ diskId, path, missing: false, format, virtualSize, logicalSectorSize, geometry });

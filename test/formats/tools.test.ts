@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CrashFiles } from './crash-files.ts';
-import { crashModes, snapshotOf } from './crash-run.ts';
+import { crashing } from './crashing.ts';
 import { assertHolds, exercise } from './exercise.ts';
 import { families } from './families.ts';
 import type { Family } from './families.ts';
-import { LONG, SEED, Seeded } from './seeded.ts';
+import { SEED, Seeded } from './seeded.ts';
 
 const MIB = 1 << 20;
 
@@ -30,25 +30,6 @@ async function assertFile(family: Family, files: CrashFiles, path: string, model
 
 /** Zeroes behind what was there. */
 const grown = (model: Buffer, size: number): Buffer => Buffer.concat([model, Buffer.alloc(size - model.length)]);
-
-/** Cuts the power at every sync of `work` and hands each outcome to `look`. */
-async function crashing(
-  files: CrashFiles,
-  random: Seeded,
-  work: () => Promise<unknown>,
-  look: (after: CrashFiles, what: string) => Promise<void>,
-): Promise<void> {
-  const before = snapshotOf(files);
-  files.trace.length = 0;
-  await work();
-  let points = 0;
-  for (const crash of files.crashes(before, crashModes(random))) {
-    points += 1;
-    if (!LONG && random.next() < 0.6) continue; // Each seed tries others of the same cuts.
-    await look(crash.files, `cut at ${crash.at} (${crash.mode})`);
-  }
-  assert.ok(points >= 8, `${points} cuts`);
-}
 
 for (const variant of ['fixed', 'dynamic'] as const) {
   const random = new Seeded(SEED);

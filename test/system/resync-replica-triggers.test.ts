@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { after, before, describe, test, type TestContext } from 'node:test';
 import { formatsFor } from '../rig/disk-formats.ts';
 import type { Pair } from '../rig/pair.ts';
-import { assertEqual, assertRequired, events, guestWrites, holdImage, repair, replicatingPair, resyncStatus } from './resync-rig.ts';
+import { assertEqual, assertRequired, diffFiles, events, guestWrites, holdImage, repair, replicatingPair, resyncStatus } from './resync-rig.ts';
 
 for (const format of formatsFor('dear')) describe(`${format}: triggers of the replica, each by its real cause`, () => {
   const cleanups: (() => unknown)[] = [];
@@ -116,7 +116,10 @@ for (const format of formatsFor('dear')) describe(`${format}: triggers of the re
     await pair.primary.json('set', pair.vm, '--disk-rate', '3M');
     await pair.primary.json('resume', pair.vm);
     await pair.untilState('Resynchronizing');
-    await pair.primary.until<{ phase: string }>(['resync', 'status', pair.vm], ({ phase }) => phase === 'comparing');
+    await pair.primary.until<Awaited<ReturnType<typeof resyncStatus>>>(['resync', 'status', pair.vm],
+      ({ phase, disks }) => phase === 'comparing' && disks.some(({ comparedBytes }) => comparedBytes > 0));
+    const ends = { raw: '.diff', vhd: '.avhd', vhdx: '.avhdx' };
+    assert.ok((await diffFiles(pair)).some((name) => name.endsWith(ends[format])), `${(await diffFiles(pair)).join()} for a ${format}`);
     await pair.primary.json('set', pair.vm, '--log-limit', '0.1', '--disk-rate', '0');
     await guestWrites(pair, 1, [{ at: '0', length: '512k', byte: 7 }]);
     await pair.untilState('WaitingForStartResynchronize');

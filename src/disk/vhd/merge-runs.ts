@@ -18,7 +18,9 @@ export interface LongWork {
  * Copies what the child itself stores (not what it takes from its parents) into `parent`. May be done again any number of
  * times.
  */
-export async function copyOwnRuns(child: SparseDisk, parent: VirtualDisk, { progress, signal }: LongWork = {}): Promise<void> {
+export async function copyOwnRuns(
+  child: SparseDisk, parent: Pick<VirtualDisk, 'write' | 'zero'>, { progress, signal }: LongWork = {},
+): Promise<void> {
   const buffer = Buffer.alloc(CHUNK_BYTES);
   for await (const run of child.runs(0, child.virtualSize)) {
     signal?.throwIfAborted();

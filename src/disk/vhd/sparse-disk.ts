@@ -95,6 +95,16 @@ export class SparseDisk implements VirtualDisk {
     return this.#virtualSize;
   }
 
+  /** Guest bytes of the blocks that are not left to the parent, as far as they lie in the disk. */
+  get storedBytes(): number {
+    const { blockSize } = this.#map;
+    let bytes = 0;
+    for (let block = 0; block * blockSize < this.virtualSize; block++) {
+      if (this.#map.state(block) !== 'absent') bytes += Math.min(blockSize, this.virtualSize - block * blockSize);
+    }
+    return bytes;
+  }
+
   get geometry(): Geometry | null {
     return this.#geometry;
   }

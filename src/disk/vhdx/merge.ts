@@ -50,10 +50,10 @@ export async function mergeVhdx(path: string, files: Files, options: MergeOption
   assertNoOtherChildren(path, await childrenOfVhdx(path, files));
   if ((await inspectVhdx(parentPath, files)).parameters.virtualSize < child.parameters.virtualSize) {
     // Growing changes the identity too, so it is promised in the same way.
-    const dataWriteGuid = await promise(path, parentPath, files, options.random);
+    const dataWriteGuid = await promiseIdentity(path, parentPath, files, options.random);
     await resizeVhdx(parentPath, files, { size: child.parameters.virtualSize, random: options.random, dataWriteGuid });
   }
-  const dataWriteGuid = await promise(path, parentPath, files, options.random);
+  const dataWriteGuid = await promiseIdentity(path, parentPath, files, options.random);
   await copyInto(path, parentPath, files, dataWriteGuid, options);
   if (options.keepChild !== true) {
     await files.remove(path);
@@ -63,7 +63,7 @@ export async function mergeVhdx(path: string, files: Files, options: MergeOption
 }
 
 /** Step 1. Whatever an interrupted merge left: from here on the child accepts the parent as it is and as it will be. */
-async function promise(path: string, parentPath: string, files: Files, random: Pick<Random, 'uuid'>): Promise<string> {
+export async function promiseIdentity(path: string, parentPath: string, files: Files, random: Pick<Random, 'uuid'>): Promise<string> {
   const next = random.uuid();
   const parent = await inspectVhdx(parentPath, files);
   const { file, image, session } = await openForChange(path, files, random);
