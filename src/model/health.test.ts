@@ -37,6 +37,14 @@ const failure = { message: 'no route to host b:7443', remedy: 'Check the network
 const rows: readonly [name: string, facts: Partial<HealthFacts>, health: string, details: RegExp[]][] = [
   ['a VM that replicates in time is Normal', {}, 'Normal', []],
   ['a VM without replication has no health', { state: 'Disabled' }, 'NotApplicable', []],
+  ['a test failover of an hour is Normal', { testFailover: { since: NOW - 60 * MINUTE, waitingBytes: 5 } }, 'Normal', []],
+  [
+    'a longer one may have been forgotten',
+    { side: 'replica', testFailover: { since: NOW - 61 * MINUTE, waitingBytes: 5 } },
+    'Warning',
+    [/runs since .*; 5 bytes wait to be applied/],
+  ],
+  ['points that cannot be used are Warning', { side: 'replica', damagedPoints: 2 }, 'Warning', [/2 recovery points cannot be used/]],
   ['exactly 20 % missed is Normal', { statistics: counted(80, 20) }, 'Normal', []],
   [
     'more than 20 % missed is Warning and says how many',

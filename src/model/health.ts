@@ -8,6 +8,7 @@ import {
   LOG_WARNING_SHARE,
   MISSED_CYCLES_PERCENT_MAX,
   REPLICATION_AGE_MS_MAX,
+  TEST_FAILOVER_MS_MAX,
 } from './limits.ts';
 import { HEALTH_NUMBERS } from './replication-state.ts';
 import type { ReplicationHealth, ReplicationState, Side } from './replication-state.ts';
@@ -35,6 +36,9 @@ export type HealthFacts = {
   oldPrimaryHolds?: boolean;
   /** Tracking logs of the primary against their limit; null on a replica. */
   log: { bytes: number; limitBytes: number; limitReachedAt: number | null } | null;
+  /** Replica: a test failover that runs, and what waits for its end; points that cannot be used. */
+  testFailover?: { since: number; waitingBytes: number } | null;
+  damagedPoints?: number;
 };
 
 export type Health = { health: ReplicationHealth; details: string[] };
@@ -47,6 +51,7 @@ export function healthOf(facts: HealthFacts): Health {
     ...failureFindings(facts),
     ...cycleFindings(facts),
     ...logFindings(facts),
+    ...pointFindings(facts),
   ].sort((a, b) => HEALTH_NUMBERS[b.health] - HEALTH_NUMBERS[a.health]);
   return { health: findings[0]?.health ?? 'Normal', details: findings.map(({ detail }) => detail) };
 }
@@ -163,6 +168,22 @@ function cycleFindings({
           `${AVERAGE_LATENCY_MS_MAX / 1000} s.`,
       ),
     );
+  }
+  return findings;
+}
+
+function pointFindings({ testFailover = null, damagedPoints = 0, now }: HealthFacts): Finding[] {
+  const findings: Finding[] = [];
+  if (testFailover !== null && now - testFailover.since > TEST_FAILOVER_MS_MAX) {
+    findings.push(
+      warning(
+        `A test failover runs since ${time(testFailover.since)}; ${testFailover.waitingBytes} bytes wait to be applied. ` +
+          'End it: understudy failover cancel.',
+      ),
+    );
+  }
+  if (damagedPoints > 0) {
+    findings.push(warning(`${damagedPoints} recovery points cannot be used; understudy points says why.`));
   }
   return findings;
 }

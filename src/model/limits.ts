@@ -50,6 +50,8 @@ export const TRANSFER_CONCURRENCY_MAX = 1024;
 export const MISSED_CYCLES_PERCENT_MAX = 20;
 /** Longer since the last send or receive: Warning (Hyper-V Replica). */
 export const REPLICATION_AGE_MS_MAX = HOUR_MS;
+/** A test failover holds back applying: from here on it may have been forgotten. */
+export const TEST_FAILOVER_MS_MAX = HOUR_MS;
 /** A larger average latency is not Normal (Hyper-V Replica). */
 export const AVERAGE_LATENCY_MS_MAX = 5 * MINUTE_MS;
 

@@ -53,12 +53,14 @@ export class Inbox {
     return this.waiting().reduce((sum, { disks }) => sum + disks.reduce((bytes, { size }) => bytes + size, 0), 0);
   }
 
-  offer(relationship: RelationshipRecord, epoch: number, closedAt: number, disks: OfferedLog[]): Promise<OfferAnswer> {
+  offer(
+    relationship: RelationshipRecord, epoch: number, closedAt: number, disks: OfferedLog[], applicationConsistent = false,
+  ): Promise<OfferAnswer> {
     return this.#inTurn(async () => {
       if (epoch <= relationship.lastReceivedEpoch) return { status: 'known' };
       if (epoch !== relationship.lastReceivedEpoch + 1) return { status: 'gap', expected: relationship.lastReceivedEpoch + 1 };
       await this.#checkSpace(disks);
-      const set = await this.#openSet(epoch, closedAt, disks);
+      const set = await this.#openSet(epoch, closedAt, disks, applicationConsistent);
       return { status: 'wanted', received: Object.fromEntries([...set.files].map(([diskId, { end }]) => [diskId, end])) };
     });
   }
@@ -138,14 +140,14 @@ export class Inbox {
     throw storageFull(`the inbox ${folder} has ${free} bytes free, ${needed} are needed`, null);
   }
 
-  async #openSet(epoch: number, closedAt: number, disks: OfferedLog[]): Promise<OpenSet> {
+  async #openSet(epoch: number, closedAt: number, disks: OfferedLog[], applicationConsistent: boolean): Promise<OpenSet> {
     const before = this.#open;
     if (before !== null && before.record.epoch === epoch && sameLogs(before.record, disks)) return before;
     if (before !== null) await this.#discard(before);
     const kept = this.#ports.catalog.inbox.get(this.#vmId, epoch);
     const goOn = kept !== undefined && kept.status === 'receiving' && sameLogs(kept, disks);
     const record: InboxRecord = {
-      vmId: this.#vmId, epoch, status: 'receiving', closedAt,
+      vmId: this.#vmId, epoch, status: 'receiving', closedAt, ...(applicationConsistent ? { applicationConsistent: true as const } : {}),
       disks: disks.map((disk) => ({ ...disk, path: `${this.#folder()}/${disk.diskId}.${epoch}.hrl` })),
     };
     this.#ports.catalog.transaction(() => this.#ports.catalog.inbox.put(record));

@@ -76,6 +76,8 @@ export type OfferedLog = z.infer<typeof logDisk>;
 export const logOfferMessage = message('log.offer',
   z.strictObject({
     vmId: id, baselineId: id, epoch: position, closedAt: position, disks: z.array(logDisk).min(1).max(DISKS_PER_VM_MAX),
+    /** The guest's applications were brought to rest for its end. */
+    applicationConsistent: z.boolean().optional(),
   }),
   z.discriminatedUnion('status', [
     z.strictObject({ status: z.literal('wanted'), received: byDisk(position) }),
@@ -108,6 +110,8 @@ const reported = z.strictObject({
   pending: z.boolean().exactOptional(),
   /** Changes of direction that the primary knows of. */
   generation: position.exactOptional(),
+  /** How many points to keep: a change reaches the replica also when the one that told it of it was lost. */
+  recoveryHistory: z.int().min(0).max(24).optional(),
 });
 export type ReportedVm = z.infer<typeof reported>;
 

@@ -358,8 +358,12 @@ export class PrimaryVm {
     const release = await ports.transferSlot(signal);
     try {
       if (this.#announce) {
-        await this.link().call(enableMessage, announcementOf(ports, this.vm, this.relationship.settings), undefined, { signal });
+        // Before the call: a change during it is announced again.
         this.#announce = false;
+        await this.link().call(enableMessage, announcementOf(ports, this.vm, this.relationship.settings), undefined, { signal }).catch((error: unknown) => {
+          this.#announce = true;
+          throw error;
+        });
       }
       let sent = 0;
       if (this.outbox.undelivered().length > 0) sent += await this.ship(signal);

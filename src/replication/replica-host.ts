@@ -86,8 +86,8 @@ export class ReplicaHost {
       await this.of(caller, vmId).completeInitial(token, consistentFrom);
       return { result: {} };
     });
-    handle(logOfferMessage, async (caller, { vmId, baselineId, epoch, closedAt, disks }) =>
-      ({ result: await this.of(caller, vmId).offer(baselineId, epoch, closedAt, disks) }));
+    handle(logOfferMessage, async (caller, { vmId, baselineId, epoch, closedAt, disks, applicationConsistent }) =>
+      ({ result: await this.of(caller, vmId).offer(baselineId, epoch, closedAt, disks, applicationConsistent) }));
     handle(logDataMessage, async (caller, params, payload) => {
       const vm = this.of(caller, params.vmId);
       await vm.inbox.write(params.epoch, params.diskId, params.offset, await this.#decode(params, payload));
@@ -273,6 +273,11 @@ export class ReplicaHost {
       }
       const reason = `the primary is ${reported.state}`;
       relationships.happened(vm.vmId, { kind: 'primary-changed', state: reported.state, reason });
+    }
+    const { recoveryHistory = before.settings.recoveryHistory } = reported;
+    if (recoveryHistory !== before.settings.recoveryHistory) {
+      relationships.update(vm.vmId, { settings: { ...before.settings, recoveryHistory } });
+      vm.historyChanged().catch((error: unknown) => this.#ports.log.warn({ vm: vm.vmId, error }, 'recovery points could not be deleted'));
     }
     if (reported.baselineId !== before.baselineId || reported.unchangedUntil === null) return;
     // Nothing was written: the replica shows that instant too, without a log.

@@ -83,7 +83,9 @@ export class ReplicaVm {
     this.#tellWaiting();
   }
 
-  async offer(baselineId: string, epoch: number, closedAt: number, disks: OfferedLog[]): Promise<OfferAnswer> {
+  async offer(
+    baselineId: string, epoch: number, closedAt: number, disks: OfferedLog[], applicationConsistent = false,
+  ): Promise<OfferAnswer> {
     const { relationship } = this;
     if (relationship.state === 'FailedOverWaitingCompletion' || relationship.state === 'FailedOver') {
       throw new UnderstudyError('state', 'REPLICA_FAILED_OVER', `VM '${this.vm.name}' runs on the replica since a failover`,
@@ -95,7 +97,7 @@ export class ReplicaVm {
       throw new UnderstudyError('usage', 'LOG_SET_INCOMPLETE',
         `a set of ${disks.length} logs for ${known.size} disks`, 'Remove and enable replication again if the disk set has changed.');
     }
-    return this.inbox.offer(relationship, epoch, closedAt, disks);
+    return this.inbox.offer(relationship, epoch, closedAt, disks, applicationConsistent);
   }
 
   async commit(epoch: number): Promise<void> {

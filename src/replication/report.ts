@@ -31,6 +31,7 @@ export async function reportOf(
   const line: ReportedVm = {
     vmId, state, baselineId: baselineId === '' ? null : baselineId, epoch: now.epoch, unchangedUntil: now.unchangedUntil,
     applied: Math.max(0, lastAppliedEpoch), mapTrusted, pending: now.pending, generation: generationOf(asked),
+    recoveryHistory: asked.settings.recoveryHistory,
   };
   const { result } = await ports.link(remote).call(reportMessage, { vms: [line] }, undefined, { signal });
   const answer = result.vms.find((vm) => vm.vmId === vmId);

@@ -41,7 +41,10 @@ export async function shipSet(
     if (size === null || digest === null || entries === null) throw new Error(`epoch ${set.epoch} is not closed`);
     return { diskId, uniqueId, previousUniqueId, size, digest, entries, diskSize: diskSize ?? sizes.get(diskId)! };
   });
-  const offer = { vmId: vm.vmId, baselineId, epoch: set.epoch, closedAt: set.closedAt!, disks };
+  const offer = {
+    vmId: vm.vmId, baselineId, epoch: set.epoch, closedAt: set.closedAt!, disks,
+    ...(set.applicationConsistent === true ? { applicationConsistent: true } : {}),
+  };
   const { result } = await link.call(logOfferMessage, offer, undefined, { signal });
   if (result.status === 'gap') throw new ReplicaGap(result.expected);
   const shipped: Shipped = { bytes: disks.reduce((sum, { size }) => sum + size, 0), wireBytes: 0 };

@@ -59,6 +59,8 @@ function judge(host: Host, vm: VmRecord, relationship: RelationshipRecord) {
       : { ...relationship.required, startAt: host.resync.startOf(relationship, host.parts.clock.now()) },
     oldPrimaryHolds: relationship.failover?.primaryHolds === true,
     log: relationship.side === 'primary' ? logFacts(host, vm, relationship) : null,
+    testFailover: relationship.testFailover ? { since: relationship.testFailover.startedAt, waitingBytes: host.replicas.get(vm.vmId)?.inbox.bytes() ?? 0 } : null,
+    damagedPoints: host.catalog.points.list(vm.vmId).filter(({ damaged }) => damaged !== null).length,
   });
 }
 

@@ -1,5 +1,6 @@
 /** Two hosts that replicate, with what the replica asks of its files and its catalog written down in order. */
 import assert from 'node:assert/strict';
+import type { PointRecord } from '../../src/model/records.ts';
 import type { ReplicaVm } from '../../src/replication/replica-vm.ts';
 import type { SimHost } from '../simulation/sim-host.ts';
 import { World } from '../simulation/world.ts';
@@ -14,9 +15,12 @@ export class ReplicaRig {
     watchHost(this.world.replica, this.watch);
   }
 
-  /** Both hosts up, the guest writing, the baseline made. */
-  static async replicating(seed = 1): Promise<ReplicaRig> {
+  /** Both hosts up, the guest writing, the baseline made. `history`: so many recovery points, a minute apart. */
+  static async replicating(seed = 1, { history = 0, keepPoints = false } = {}): Promise<ReplicaRig> {
     const rig = new ReplicaRig(seed);
+    rig.world.recoveryHistory = history;
+    rig.world.keepRecoveryPoints = keepPoints;
+    rig.world.replica.pointIntervalMs = 60_000;
     await rig.world.begin();
     await rig.until(() => rig.world.relationship.state === 'Replicating');
     return rig;
@@ -32,6 +36,18 @@ export class ReplicaRig {
 
   get received(): number {
     return this.world.replicaRecord.lastReceivedEpoch;
+  }
+
+  points(): PointRecord[] {
+    return this.world.replica.catalog.points.list(this.world.relationship.vmId);
+  }
+
+  async untilPoints(count: number): Promise<void> {
+    await this.until(() => this.points().length >= count);
+  }
+
+  events(host: 'primary' | 'replica' = 'replica'): (string | number)[] {
+    return this.world[host].catalog.events({ limit: 1000 }).map(({ id }) => id);
   }
 
   async until(condition: () => boolean, ms = 600_000): Promise<void> {
@@ -68,6 +84,11 @@ function watchHost(host: SimHost, watch: Watch): void {
   relationships.put = (row) => {
     putRelationship(row);
     watch.note(`catalog applied=${row.lastAppliedEpoch} applying=${row.applying ?? 'none'} wanted=${row.wantedAgain ?? 'none'}`);
+  };
+  const putPoint = host.catalog.points.put;
+  host.catalog.points.put = (row) => {
+    putPoint(row);
+    watch.note(`catalog point ${row.epoch} undone=${row.undoneThrough}`);
   };
   inbox.put = (row) => {
     putInbox(row);

@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { makeExt4 } from '../rig/guest/disk-image.ts';
+import { guestSkip } from '../rig/guest/prepare.ts';
+import { verifyGuest } from '../rig/guest/verify.ts';
+import { startWriter } from '../rig/guest/writer.ts';
+import { Pair, type Status } from '../rig/pair.ts';
+import { mustRun } from '../rig/program.ts';
+
+const POINTS = process.env.UNDERSTUDY_TEST_LONG === '1' ? 6 : 2;
+const DISK_BYTES = 128 << 20;
+
+type Served = Status & { disks: { uri: string }[]; failover: { settling: string | null } | null };
+interface Point {
+  id: string;
+  kind: string;
+}
+
+test('a real Linux guest writes numbered records: at every kept point a test failover boots a guest whose records end exactly there, on clean ' +
+  'file systems, while the replica goes on receiving; a failover to the oldest is completed under a writing guest', {
+  skip: guestSkip(),
+}, async (t) => {
+  // Each set ends at a point, and sets are made when this test asks for them.
+  const pair = await Pair.make(t, {
+    sizes: [DISK_BYTES, DISK_BYTES], frequencySec: 900, env: { UNDERSTUDY_POINT_INTERVAL_SEC: '0' },
+    enable: ['--recovery-history', String(POINTS)] });
+  const replica = pair.disks.map((_, index) => pair.replicaPath(index));
+  await pair.primary.json('vm', 'attach', pair.vm);
+  const uris = await pair.uris();
+  const image = join(pair.folder, 'ext4.raw');
+  await makeExt4(image, DISK_BYTES);
+  for (const uri of uris) await mustRun('nbdcopy', ['--flush', image, uri]);
+  const writer = await startWriter(uris);
+  t.after(() => writer.kill());
+  await pair.primary.json('start', pair.vm);
+  await pair.untilState('Replicating');
+
+  const records = new Map<string, number>();
+  for (let round = 0; round < POINTS; round++) {
+    await writer.untilAcked(writer.acked() + 10);
+    const min = writer.acked();
+    await pair.primary.json('sync-now', pair.vm);
+    const point = (await pair.replica.json<Point[]>('points', pair.vm)).findLast(({ kind }) => kind === 'standard')!;
+    // What the replica disks themselves hold at that instant, to the record.
+    const verdict = await verifyGuest(replica, { min, max: writer.acked() + 1 });
+    assert.deepEqual(verdict.problems, []);
+    records.set(point.id, verdict.records);
+  }
+  assert.equal(new Set(records.values()).size, POINTS);
+
+  for (const [id, count] of records) {
+    await t.test(`point ${id}`, async () => {
+      const served = await pair.replica.json<Served>('failover', pair.vm, '--test', '--point', id);
+      await writer.untilAcked(writer.acked() + 10);
+      const shipped = pair.primary.cli('sync-now', pair.vm);
+      const verdict = await verifyGuest(served.disks.map(({ uri }) => uri), { min: count, max: count });
+      assert.deepEqual(verdict.problems, []);
+      await pair.replica.until<Status>(['status', pair.vm], ({ pendingBytes }) => pendingBytes > 0);
+      await pair.replica.json('failover', 'cancel', pair.vm);
+      await shipped;
+      // A point more is made of what arrived: the setting follows, so that the ones to be tested are still there.
+      await pair.primary.json('set', pair.vm, '--recovery-history', String(POINTS * 2));
+    });
+  }
+
+  await t.test('the primary is lost; the oldest point that is left is completed while a guest writes on it', async () => {
+    await writer.kill();
+    await pair.primary.kill9();
+    const [oldest] = await pair.replica.json<Point[]>('points', pair.vm);
+    const served = await pair.replica.json<Served>('failover', pair.vm, '--point', oldest!.id);
+    const heir = await startWriter(served.disks.map(({ uri }) => uri));
+    t.after(() => heir.kill());
+    await heir.untilAcked(heir.startedAt + 10);
+    await pair.replica.json('failover', 'complete', pair.vm);
+    await pair.replica.until<Served>(['status', pair.vm], ({ failover }) => failover?.settling === 'done');
+    await heir.untilAcked(heir.acked() + 10);
+    const last = await heir.stop();
+    // A plain file, without the server.
+    await pair.kill();
+    assert.deepEqual((await verifyGuest(replica, { min: last, max: last })).problems, []);
+  });
+});

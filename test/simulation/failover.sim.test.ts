@@ -1,0 +1,176 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { UnderstudyError } from '../../src/model/errors.ts';
+import { checkInstants, instantsOf } from './instants.ts';
+import { DISK_BYTES, World } from './world.ts';
+
+const COUNT = Number(process.env.SIM_COUNT ?? (process.env.UNDERSTUDY_TEST_LONG === '1' ? 200 : 10));
+const FIRST = Number(process.env.SIM_SEED ?? 1);
+
+/** Replays one seed: SIM_SEED=n SIM_COUNT=1 node --test test/simulation/failover.sim.test.ts */
+for (let seed = FIRST; seed < FIRST + COUNT; seed++) {
+  test(`seed ${seed}: failovers and tests at random with crashes of both sides: what is served is the point asked for, and stays so`, async (t) => {
+    const drill = new Drill(seed);
+    await drill.world.begin();
+    await drill.world.scheduler.pass(drill.world.dice.between(60_000, 200_000));
+    const rounds = drill.world.dice.between(3, 7);
+    for (let round = 0; round < rounds; round++) await drill.round();
+    if (drill.world.dice.chance(0.5)) await drill.endHere();
+    else {
+      await drill.world.catchUp({ resync: true });
+      await checkInstants(drill.world);
+    }
+    t.diagnostic(`${drill.served.join(', ')}; ${drill.world.replicaRecord.state}`);
+  });
+}
+
+class Drill {
+  readonly world: World;
+  /** What was begun, for the report of a run. */
+  readonly served: string[] = [];
+
+  constructor(seed: number) {
+    this.world = new World(seed);
+    const { world } = this;
+    world.autoResync = true;
+    world.recoveryHistory = world.dice.between(0, 3);
+    world.replica.pointIntervalMs = world.dice.between(20_000, 100_000);
+  }
+
+  get vmId(): string {
+    return this.world.replicaRecord.vmId;
+  }
+
+  /** Something is served, used, crashed over and ended; then replication goes on for a while. */
+  async round(): Promise<void> {
+    const { world } = this;
+    const { dice } = world;
+    const kind = dice.pick(['test', 'unplanned'] as const);
+    const instants = await instantsOf(world);
+    const asked = dice.chance(0.5) ? 'latest' : (dice.pick([...instants, { id: 'latest' }])).id;
+    if (await this.#began(kind, asked)) {
+      await this.#used(kind, asked === 'latest' ? null : instants.find(({ id }) => id === asked)!.disks);
+      await this.#patiently(() => world.replica.failover!.cancel(this.vmId));
+    }
+    if (world.relationship.state === 'Error') this.#resume();
+    await world.scheduler.pass(dice.between(1000, 90_000));
+    await checkInstants(world);
+  }
+
+  /** The primary is lost; the failover is completed through crashes, and the disks become what the guest saw. */
+  async endHere(): Promise<void> {
+    const { world } = this;
+    await checkInstants(world);
+    const instants = await instantsOf(world);
+    if (instants.length === 0) return;
+    world.stopGuest();
+    world.primary.crash('machine');
+    const asked = world.dice.pick(instants);
+    if (!(await this.#began('unplanned', asked.id))) return;
+    const expected = await this.#used('unplanned', asked.id === 'latest' ? null : asked.disks);
+    await this.#patiently(async () => {
+      if (world.replicaRecord.state === 'FailedOverWaitingCompletion') await world.replica.failover!.complete(this.vmId);
+    });
+    for (let turn = 0; turn < 400 && world.replicaRecord.failover?.settling !== 'done'; turn++) {
+      this.#write('vm', expected);
+      await world.scheduler.pass(world.dice.between(1, 300));
+      if (world.dice.chance(0.05)) await this.#crashReplica(expected);
+    }
+    assert.ok(await world.scheduler.until(() => world.replicaRecord.failover?.settling === 'done', 600_000), 'the disks are not put together');
+    assert.deepEqual(await this.#served('vm'), expected);
+    await world.during(world.replica.failover!.close());
+    for (const [index, disk] of world.replica.catalog.vms.get(this.vmId)!.disks.entries()) {
+      const plain = world.replica.volume.contents(disk.path).subarray(0, expected[index]!.length);
+      assert.ok(Buffer.compare(plain, expected[index]!) === 0, `the plain file of disk ${index} is not what the guest saw`);
+    }
+    assert.deepEqual(world.replica.volume.paths().filter((path) => /\.(hru|diff|map)$/.test(path) && path.startsWith('/store')), []);
+  }
+
+  async #began(kind: 'test' | 'unplanned', asked: string): Promise<boolean> {
+    try {
+      await this.world.during(this.world.replica.failover![kind](this.vmId, asked));
+      this.served.push(`${kind} ${asked === 'latest' ? asked : 'point'}`);
+      return true;
+    } catch (error) {
+      this.served.push(`${kind} refused: ${(error as UnderstudyError).code}`);
+      // A resync, an initial copy that is not whole, a point that went meanwhile: refused in words, and nothing has changed.
+      if (error instanceof UnderstudyError) return false;
+      throw error;
+    }
+  }
+
+  /** What is served is one instant (the one asked for, where that is known), and a crash does not change it. */
+  async #used(kind: 'test' | 'unplanned', asked: Uint8Array[] | null): Promise<Uint8Array[]> {
+    const { world } = this;
+    const name = kind === 'test' ? 'vm - Test' : 'vm';
+    const expected = await this.#served(name);
+    assert.equal(world.history.contradiction(expected), null, world.story());
+    if (asked !== null) assert.deepEqual(expected, asked);
+    for (let turn = world.dice.between(1, 5); turn > 0; turn--) {
+      this.#write(name, expected);
+      await world.scheduler.pass(world.dice.between(1, 20_000));
+      if (world.dice.chance(0.4)) await this.#crashReplica(expected, name);
+      assert.deepEqual(await this.#served(name), expected);
+      await checkInstants(world);
+    }
+    return expected;
+  }
+
+  /** The guest's writes that it has flushed outlive everything; it flushes before each crash here. */
+  async #crashReplica(expected: Uint8Array[], name = 'vm'): Promise<void> {
+    const { world } = this;
+    await world.during(this.#writes);
+    for (const index of expected.keys()) await world.during(Promise.resolve(world.replica.exports.get(`${name}/${index}`)!.flush()));
+    await world.scheduler.pass(world.dice.between(0, 100));
+    if (world.dice.chance(0.5)) world.replica.crash('process');
+    else world.powerLoss(world.replica);
+    await world.restart(world.replica);
+  }
+
+  #write(name: string, expected: Uint8Array[]): void {
+    const { dice } = this.world;
+    for (let count = dice.between(0, 4); count > 0; count--) {
+      const index = dice.between(0, expected.length - 1);
+      const length = dice.between(1, 12) * 512;
+      const offset = dice.between(0, (DISK_BYTES - length) / 512) * 512;
+      const data = Buffer.alloc(length, dice.between(1, 255));
+      expected[index]!.set(data, offset);
+      // One after another, as a guest that orders what overlaps.
+      this.#writes = this.#writes.then(() => this.world.replica.exports.get(`${name}/${index}`)!.write(data, offset, { fua: false }));
+    }
+    this.#writes.catch(() => undefined);
+  }
+
+  #writes: Promise<unknown> = Promise.resolve();
+
+  async #served(name: string): Promise<Uint8Array[]> {
+    await this.world.during(this.#writes);
+    const disks: Uint8Array[] = [];
+    for (let index = 0; ; index++) {
+      const served = this.world.replica.exports.get(`${name}/${index}`);
+      if (served === undefined) break;
+      const bytes = new Uint8Array(served.size);
+      await this.world.during(Promise.resolve(served.read(bytes, 0)));
+      disks.push(bytes);
+    }
+    assert.equal(disks.length, 2, 'not all disks are served');
+    return disks;
+  }
+
+  /** What is refused for a moment (a merge, a busy replica) is asked again. */
+  async #patiently(work: () => Promise<void>): Promise<void> {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await this.world.during(work());
+      } catch (error) {
+        if (!(error instanceof UnderstudyError) || attempt > 50) throw error;
+        await this.world.scheduler.pass(20_000);
+      }
+    }
+  }
+
+  #resume(): void {
+    this.world.primary.relationships.perform(this.vmId, 'resume', { error: null });
+    this.world.primary.primaries.get(this.vmId)?.wake();
+  }
+}
