@@ -172,7 +172,7 @@ export class ReplicaFailover {
     try {
       await serving.removeDisks(vm.vmId);
       // What cannot be opened fails here, before anything has changed.
-      const opened = await serving.open(vm.vmId, chosen);
+      const opened = await serving.open(vm.vmId, chosen, { fresh: true });
       try {
         record(chosen);
       } catch (error) {

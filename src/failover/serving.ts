@@ -64,8 +64,11 @@ export class Serving {
     this.publish(vmId, await this.open(vmId, record));
   }
 
-  /** All disks of the VM as the record says, or none. Changes nothing but its diff disks. */
-  async open(vmId: string, record: FailoverRecord): Promise<OpenedDisk[]> {
+  /**
+   * All disks of the VM as the record says, or none. Changes nothing but its diff disks. `fresh`: makes those; else what they hold counts, and
+   * one that is gone is an error.
+   */
+  async open(vmId: string, record: FailoverRecord, { fresh = false } = {}): Promise<OpenedDisk[]> {
     const vm = this.#parts.replicas.get(vmId)!;
     const { name } = vm.vm;
     const opened: OpenedDisk[] = [];
@@ -73,7 +76,7 @@ export class Serving {
       ? (await latestOf(this.#parts.ports, vm, record.throughEpoch)).sets : [];
     try {
       for (const [index, disk] of vm.vm.disks.entries()) {
-        const { served, view } = await this.#openDisk(vm, disk, record, sets);
+        const { served, view } = await this.#openDisk(vm, disk, record, sets, fresh);
         opened.push({ record: disk, name: this.#parts.exportName(this.kind === 'test' ? `${name} - Test` : name, index), served, view });
       }
       return opened;
@@ -123,7 +126,7 @@ export class Serving {
     const base = await ports.openDisk(disk);
     let diff: PageDiffDisk;
     try {
-      diff = await openDiffDisk(ports.files, this.diffPath(disk), new LayeredDisk(base, [], size));
+      diff = await openDiffDisk(ports.files, this.diffPath(disk), new LayeredDisk(base, [], size), { mustExist: true });
     } catch (error) {
       await base.close();
       throw error;
@@ -136,7 +139,7 @@ export class Serving {
   }
 
   async #openDisk(
-    vm: ReplicaVm, disk: DiskRecord, record: FailoverRecord, sets: Parameters<typeof openLatest>[3],
+    vm: ReplicaVm, disk: DiskRecord, record: FailoverRecord, sets: Parameters<typeof openLatest>[3], fresh: boolean,
   ): Promise<Pick<OpenedDisk, 'served' | 'view'>> {
     const { ports } = this.#parts;
     const size = record.sizes?.[disk.diskId] ?? disk.virtualSize;
@@ -144,7 +147,7 @@ export class Serving {
     if (record.settling === 'diff') return { served: new ServedDisk(await this.openSettling(disk, size)), view: null };
     const view = await this.#openView(vm, disk, record, sets);
     try {
-      return { served: new ServedDisk(await openDiffDisk(ports.files, this.diffPath(disk), view)), view };
+      return { served: new ServedDisk(await openDiffDisk(ports.files, this.diffPath(disk), view, { mustExist: !fresh })), view };
     } catch (error) {
       await view.close();
       throw error;

@@ -52,7 +52,6 @@ class Drill {
       await this.#used(kind, asked === 'latest' ? null : instants.find(({ id }) => id === asked)!.disks);
       await this.#patiently(() => world.replica.failover!.cancel(this.vmId));
     }
-    if (world.relationship.state === 'Error') this.#resume();
     await world.scheduler.pass(dice.between(1000, 90_000));
     await checkInstants(world);
   }
@@ -167,10 +166,5 @@ class Drill {
         await this.world.scheduler.pass(20_000);
       }
     }
-  }
-
-  #resume(): void {
-    this.world.primary.relationships.perform(this.vmId, 'resume', { error: null });
-    this.world.primary.primaries.get(this.vmId)?.wake();
   }
 }
