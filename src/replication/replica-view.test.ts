@@ -96,12 +96,13 @@ test('property: the latest through logs that wait equals those logs applied, whe
     const inbox: InboxRecord[] = [];
     for (const [index, random] of sets.entries()) {
       const path = `/inbox/${index}.hrl`;
-      const log = await LogWriter.create(memory, path, { uniqueId: `00112233-4455-6677-8899-aabbccddee0${index}`, previousUniqueId: null, createdAt: 1, diskSize: SIZE });
+      const uniqueId = `00112233-4455-6677-8899-aabbccddee0${index}`;
+      const log = await LogWriter.create(memory, path, { uniqueId, previousUniqueId: null, createdAt: 1, diskSize: SIZE });
       for (const write of random.map(clipped)) {
         log.finished(await log.append([recordOf(write)], 2));
         await applied.write(new Uint8Array(write.length).fill(write.fill), write.offset);
       }
-      const { size, digest, entries, uniqueId } = await log.close();
+      const { size, digest, entries } = await log.close();
       inbox.push({ vmId: 'v', epoch: index, status: 'received', closedAt: 3,
         disks: [{ diskId: 'd0', uniqueId, previousUniqueId: null, path, size, digest, entries, diskSize: SIZE }] });
     }
@@ -116,7 +117,8 @@ test('property: the latest through logs that wait equals those logs applied, whe
 
 test('a larger disk in a waiting log is served larger, and reads as zeroes where nothing was written', async () => {
   const memory = memoryPorts();
-  const log = await LogWriter.create(memory, '/l.hrl', { uniqueId: '00112233-4455-6677-8899-aabbccddee01', previousUniqueId: null, createdAt: 1, diskSize: 2 * SIZE });
+  const chain = { uniqueId: '00112233-4455-6677-8899-aabbccddee01', previousUniqueId: null };
+  const log = await LogWriter.create(memory, '/l.hrl', { ...chain, createdAt: 1, diskSize: 2 * SIZE });
   log.finished(await log.append([{ op: 'write', offset: SIZE + 512, data: new Uint8Array(512).fill(4) }], 2));
   const { size, digest, entries, uniqueId } = await log.close();
   const set: InboxRecord = { vmId: 'v', epoch: 1, status: 'received', closedAt: 3,
