@@ -241,6 +241,8 @@ export interface RelationshipRecord {
   abandoned?: string | null;
   error: { code: string; message: string; remedy: string; since: number; retryAt: number | null; failures: number } | null;
   /** Primary: when the last epoch was acknowledged. Replica: when it was received. */
+  /** Primary: when the last verify ended, whatever it found; absent before the first one. */
+  lastVerifiedAt?: number;
   lastReplicationTime: number | null;
   lastReceivedEpoch: number;
   lastAppliedEpoch: number;

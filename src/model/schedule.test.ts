@@ -3,16 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { UnderstudyError } from './errors.ts';
 import { instantOf, instantsOf, nextOffsetChange, requireZone, shownTime, timeOfDay, wallTime } from './local-time.ts';
-import {
-  isAnyTime,
-  isOpen,
-  nextAutomaticStart,
-  nextOpening,
-  parseInterval,
-  parseStartTime,
-  parseTime,
-  windowOf,
-} from './schedule.ts';
+import { isAnyTime, isOpen, nextAutomaticStart, nextOpening, nextVerify, parseInterval, parseStartTime, parseTime, windowOf } from './schedule.ts';
 
 const BERLIN = 'Europe/Berlin';
 const utc = (text: string): number => Date.parse(`${text}Z`);
@@ -198,4 +189,12 @@ test('a zone that the machine does not know is bad input', () => {
   requireZone(BERLIN);
   assert.equal(shownTime(NOW, BERLIN), '2026-07-01 12:00:00 (Europe/Berlin)');
   assert.equal(timeOfDay(86_399), '23:59:59');
+});
+
+test('a verify is due at its time of the day, so many days after the last one, also over a change of the clock', () => {
+  const setting = { everyDays: 7, at: '01:00:00', diskBytesPerSec: 1 << 20 };
+  assert.equal(nextVerify(setting, Date.parse('2026-01-01T12:00:00Z'), 'UTC'), Date.parse('2026-01-08T01:00:00Z'));
+  // Berlin goes from +1 to +2 on 29 March; 02:30 does not exist there then.
+  assert.equal(nextVerify({ ...setting, at: '02:30:00' }, Date.parse('2026-03-22T12:00:00Z'), 'Europe/Berlin'), Date.parse('2026-03-29T01:30:00Z'));
+  assert.equal(nextVerify({ ...setting, everyDays: 8 }, Date.parse('2026-03-22T12:00:00Z'), 'Europe/Berlin'), Date.parse('2026-03-29T23:00:00Z'));
 });

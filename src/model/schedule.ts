@@ -16,7 +16,7 @@ import {
   timeOfDay,
   wallTime,
 } from './local-time.ts';
-import type { AutoResync } from './settings.ts';
+import type { AutoResync, VerifySchedule } from './settings.ts';
 
 /** Seconds of the local day, both inside the window; `start > end` crosses midnight. */
 export type DailyWindow = { start: number; end: number };
@@ -51,6 +51,12 @@ export function nextOpening(window: DailyWindow, now: number, zone: string): num
 /** When an automatic resync may start at the earliest; null when only a person may start it. */
 export function nextAutomaticStart(setting: AutoResync, now: number, zone: string): number | null {
   return setting.enabled ? nextOpening(windowOf(setting), now, zone) : null;
+}
+
+/** When the next verify is due that follows one at `last`: at its time of the day, so many days later. */
+export function nextVerify(setting: VerifySchedule, last: number, zone: string): number {
+  const wall = dayAfter(wallTime(last, zone), setting.everyDays, secondOfDay(setting.at) ?? 0);
+  return instantsOf(wall, zone)[0] ?? instantOf(wall, zone);
 }
 
 const TIME_FORMS = 'Give HH:MM, YYYY-MM-DD HH:MM, ISO 8601 such as 2031-05-04T22:00:00Z, or MM/DD/YYYY HH:MM:SS.';

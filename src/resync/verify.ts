@@ -78,7 +78,9 @@ async function onePoint(
       const quiet = subtract(selected, touched);
       const inQuiet = quiet.length === 0 ? null : await compare(primary, diskId, quiet, token, () => undefined, signal);
       const touchedNow = primary.tracked!.touchedSince(epoch, diskId);
-      const real = inQuiet !== null && !inQuiet.equal && sumRanges(touchedNow) === sumRanges(touched);
+      // A map that cannot be trusted does not name everything that was written (R10): then nothing is decided.
+      const named = primary.tracked!.suspects() !== null;
+      const real = named && inQuiet !== null && !inQuiet.equal && sumRanges(touchedNow) === sumRanges(touched);
       if (real) {
         differingBytes += inQuiet.differingBytes;
         const { path } = primary.vm.disks.find((disk) => disk.diskId === diskId)!;

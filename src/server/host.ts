@@ -35,6 +35,7 @@ import { LinkPool } from './link-pool.ts';
 import { checkNbdOverTcp, nbdTls, reachableAs, type NbdOverTcp } from './nbd-over-tcp.ts';
 import { Slots } from './slots.ts';
 import { exportName, trackedExport } from './tracked-export.ts';
+import { VerifySchedule } from './verify-schedule.ts';
 
 export interface HostOptions {
   dataFolder: string;
@@ -60,6 +61,7 @@ export class Host {
   readonly resync: PrimaryResync;
   readonly replicaResync: ReplicaResync;
   readonly failover: ReplicaFailover;
+  #verifies = new VerifySchedule(this);
   readonly primaryDirection: PrimaryDirection;
   readonly replicaDirection: ReplicaDirection;
   #lease: DataLease;
@@ -152,6 +154,7 @@ export class Host {
 
   /** Seals the disks and ends; guests see their connections close. */
   async close(): Promise<void> {
+    await this.#verifies.close();
     await this.nbd.close();
     await Promise.all([...this.primaries.values()].map((primary) => primary.close()));
     await this.peer.close();
@@ -283,6 +286,7 @@ export class Host {
     }
     await this.nbd.listenUnix(`${this.dataFolder}/nbd.sock`);
     if (options.nbd !== undefined) await this.nbd.listenTcp(options.nbd.host, options.nbd.port, nbdTls(options.nbd, this.identity));
+    this.#verifies.start();
   }
 
   #guestCame(vmId: string, client: number): void {

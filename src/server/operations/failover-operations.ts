@@ -1,8 +1,7 @@
 /** Verify, failover and recovery points. */
-import { ACTIVITY_EVENTS, makeEvent } from '../../model/events.ts';
 import type { VmRecord } from '../../model/records.ts';
 import type { Operation } from '../../model/relationship.ts';
-import { verify } from '../../resync/verify.ts';
+import { verifyOnRecord } from '../verify-schedule.ts';
 import type { CallContext, HostOperations, Params, Result, Status } from '../api/contract.ts';
 import type { Host } from '../host.ts';
 import { pointShapes } from '../point-shapes.ts';
@@ -49,17 +48,11 @@ async function prepare(host: Host, vm: VmRecord, signal: AbortSignal): Promise<S
 async function verifyVm(host: Host, { name, repair }: Params<'verify'>, context: CallContext): Promise<Result<'verify'>> {
   const { relationships } = host;
   const vm = host.vm(name);
-  relationships.check(vm.vmId, 'verify');
   const primary = host.primary(vm.vmId);
-  const startedAt = host.parts.clock.monotonic();
   const progress = (done: number, total: number) => context.progress({ phase: 'comparing', done, total, unit: 'bytes' });
-  const result = await verify(primary, { signal: context.signal, progress });
-  const seconds = Math.round((host.parts.clock.monotonic() - startedAt) / 1000);
-  const { comparedBytes, differingBytes } = result;
+  const result = await verifyOnRecord(host, name, { signal: context.signal, repair: repair === true, progress });
+  const { differingBytes } = result;
   const mends = repair === true && !result.equal;
-  relationships.note(vm.vmId, result.equal
-    ? makeEvent(ACTIVITY_EVENTS.verifyPassed, name, { comparedBytes, seconds })
-    : makeEvent(ACTIVITY_EVENTS.verifyFailed, name, { differingBytes, findings: result.findings, repaired: mends }));
   if (mends) {
     primary.require({ trigger: 8, reason: 'verify found a difference and was asked to repair it' });
     const { required } = relationships.get(vm.vmId);
