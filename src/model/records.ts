@@ -206,6 +206,8 @@ export interface ResyncDisk {
   differingBytes: number;
   sentBytes: number;
   wireBytes: number;
+  /** The disk as a row of cells (resync/disk-map.ts), as far as the cursor; only shown. */
+  map?: string;
 }
 
 /** One run of a resynchronization; on the replica only token, phase and epochs count. */

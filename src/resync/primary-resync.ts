@@ -25,6 +25,7 @@ import { checkCharacteristics, planOf, type Plan } from './ladder.ts';
 import {
   characteristicsMessage, existingCompareMessage, resyncBeginMessage, resyncCancelMessage, resyncCompareMessage, resyncMergeMessage, resyncProgressMessage,
 } from './messages.ts';
+import { DiskMap } from './disk-map.ts';
 import { Pacer } from './pacer.ts';
 import type { ResyncQueue } from './resync-queue.ts';
 
@@ -35,6 +36,7 @@ const MERGE_POLL_MS = 10_000;
 export interface LiveProgress {
   token: string;
   disks: Map<string, CompareProgress>;
+  maps: Map<string, DiskMap>;
   startedAt: number;
   /** Bytes compared when this stretch began; for the rate. */
   baseBytes: number;
@@ -230,7 +232,7 @@ export class PrimaryResync implements ResyncDriver {
     ports.relationships.update(vmId, {
       required: required === null ? null : { ...required, rung: plan.rung },
       resync: { ...runOf(primary, token), phase: 'comparing', rung: plan.rung, reason: plan.reason, firstEpoch,
-        disks: disksOf(plan) },
+        disks: disksOf(plan, new Map(vm.disks.map((disk) => [disk.diskId, disk.virtualSize]))) },
     });
     await primary.link().call(resyncBeginMessage, { vmId, token, rung: plan.rung, reason: plan.reason, firstEpoch }, undefined,
       { signal, timeoutMs: STEP_TIMEOUT_MS });
@@ -245,7 +247,7 @@ export class PrimaryResync implements ResyncDriver {
     await primary.link().call(resyncBeginMessage, { vmId, token, rung, reason, firstEpoch }, undefined, { signal, timeoutMs: STEP_TIMEOUT_MS });
     const startedAt = ports.clock.now();
     const compared = Object.values(primary.relationship.resync!.disks).reduce((sum, disk) => sum + disk.comparedBytes, 0);
-    this.live.set(vmId, { token, disks: new Map(), startedAt, baseBytes: compared, mergedBytes: 0, mergeTotalBytes: 0 });
+    this.live.set(vmId, { token, disks: new Map(), maps: new Map(), startedAt, baseBytes: compared, mergedBytes: 0, mergeTotalBytes: 0 });
     for (const { diskId } of replicatedDisks(vm)) {
       if (!primary.relationship.resync!.disks[diskId]!.compared) await this.#compareDisk(primary, diskId, signal);
     }
@@ -277,19 +279,23 @@ export class PrimaryResync implements ResyncDriver {
     const counted = (progress: { comparedBytes: number; differingBytes: number; sentBytes: number; wireBytes: number }) => ({
       comparedBytes: before.comparedBytes + progress.comparedBytes, differingBytes: before.differingBytes + progress.differingBytes,
       sentBytes: before.sentBytes + progress.sentBytes, wireBytes: before.wireBytes + progress.wireBytes });
+    const ranges = suspects?.get(diskId) ?? [{ offset: 0, length: tracked.disk.virtualSize }];
+    const map = new DiskMap(tracked.disk.virtualSize, ranges, before.map === undefined ? null : { text: before.map, cursor: before.cursor });
+    this.live.get(vmId)?.maps.set(diskId, map);
     let latest = { comparedBytes: 0, differingBytes: 0, sentBytes: 0, wireBytes: 0 };
     const result = await runSource(new StreamChannel(stream, stream, ports.compute), {
       disk: tracked.disk, mode: 'mend', compute: ports.compute, session: { token, phase: 'comparing' }, signal, cursor: before.cursor,
       ...(suspects === null ? {} : { ranges: suspects.get(diskId)! }),
       ...(this.#checkpointBytes && { checkpointBytes: this.#checkpointBytes }),
       pace: (bytes) => pacer.read(bytes), paceWire: (bytes) => pacer.sent(bytes),
-      onCursor: (cursor) => keep({ ...counted(latest), cursor }),
+      onCursor: (cursor) => keep({ ...counted(latest), cursor, map: String(map) }),
+      onDecided: (decision, range) => map.decided(decision, range),
       onProgress: (progress) => {
         latest = progress;
         this.live.get(vmId)?.disks.set(diskId, progress);
       },
     });
-    keep({ ...counted(result), cursor: tracked.disk.virtualSize, compared: true });
+    keep({ ...counted(result), cursor: tracked.disk.virtualSize, compared: true, map: String(map) });
     const { transferred } = primary.relationship;
     ports.relationships.update(vmId, { transferred: { ...transferred, resyncBytes: transferred.resyncBytes + result.sentBytes,
       wireBytes: transferred.wireBytes + result.wireBytes } });
@@ -377,10 +383,10 @@ function newRun(primary: PrimaryVm, trigger: ResyncRecord['trigger'], reason: st
 const freshCursors = (primary: PrimaryVm): ResyncRecord =>
   newRun(primary, primary.relationship.required?.trigger ?? 8, primary.relationship.required?.reason ?? 'it starts over');
 
-function disksOf(plan: Plan): Record<string, ResyncDisk> {
+function disksOf(plan: Plan, sizes: ReadonlyMap<string, number>): Record<string, ResyncDisk> {
   return Object.fromEntries([...plan.ranges].map(([diskId, ranges]) => [diskId, {
     totalBytes: ranges.reduce((sum, { length }) => sum + length, 0), cursor: 0, compared: false, comparedBytes: 0, differingBytes: 0,
-    sentBytes: 0, wireBytes: 0 }]));
+    sentBytes: 0, wireBytes: 0, map: String(new DiskMap(sizes.get(diskId) ?? 0, ranges, null)) }]));
 }
 
 /** Blocks of 4096 bytes, both ends inside. */

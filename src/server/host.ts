@@ -31,6 +31,7 @@ import { ReplicaResync } from '../resync/replica-resync.ts';
 import { ResyncQueue } from '../resync/resync-queue.ts';
 import { holdDataFolder, type DataLease } from './data-lease.ts';
 import { readMachine, type HostParts, type Machine } from './host-parts.ts';
+import { GuestLatency } from './guest-latency.ts';
 import { LinkPool } from './link-pool.ts';
 import { checkNbdOverTcp, nbdTls, reachableAs, type NbdOverTcp } from './nbd-over-tcp.ts';
 import { Slots } from './slots.ts';
@@ -64,6 +65,7 @@ export class Host {
   #verifies = new VerifySchedule(this);
   readonly primaryDirection: PrimaryDirection;
   readonly replicaDirection: ReplicaDirection;
+  readonly guestLatency: GuestLatency;
   #lease: DataLease;
   #links: LinkPool;
   #exports = new Map<string, NbdExport & { size: number }>();
@@ -84,6 +86,7 @@ export class Host {
     this.name = built.name;
     this.dataFolder = options.dataFolder;
     this.#lease = built.lease;
+    this.guestLatency = new GuestLatency(clock);
     this.relationships = new Relationships({ catalog, clock, zone: parts.zone, hostSettings: () => this.settings() });
     const transfers = new Slots(() => this.settings().transferConcurrency);
     this.#links = new LinkPool(identity, clock, (link) => greet(link, { hostName: built.name, bootId: machine.bootId }, clock));
@@ -189,12 +192,12 @@ export class Host {
     this.primaries.set(vm.vmId, primary);
     vm.disks.forEach((disk, index) => {
       const name = exportName(vm, index);
-      this.#exports.set(name, trackedExport(name, disk, {
+      this.#exports.set(name, this.guestLatency.timed(vm.vmId, trackedExport(name, disk, {
         now: () => primary.guestDisks?.disk(disk.diskId) ?? null,
         disk: async () => (await this.#openForGuest(vm.vmId)).disk(disk.diskId),
         connected: (client) => this.#guestCame(vm.vmId, client.id),
         gone: (client) => void this.#clients.get(vm.vmId)?.delete(client.id),
-      }));
+      })));
     });
     return primary;
   }

@@ -1,62 +1,124 @@
 /**
  * What `/metrics` shows: Hyper-V Replica's counters under the names that exporters for Windows hosts use, so that dashboards for
- * those work, and our own. Read from the catalog at each scrape.
+ * those work, and our own. Each VM is looked at once for each scrape.
  */
-import { Gauge, Registry } from 'prom-client';
+import { Counter, Gauge, Registry } from 'prom-client';
+import type { RelationshipRecord, VmRecord } from '../model/records.ts';
 import { HEALTH_NUMBERS, REPLICATION_STATES } from '../model/replication-state.ts';
-import type { Health, Status } from './api/contract.ts';
+import { RUNGS } from '../model/resync-trigger.ts';
+import type { Health, ResyncStatus, Status } from './api/contract.ts';
 import type { Host } from './host.ts';
+import { queueShape, resyncStatusShape } from './operations/resync-operations.ts';
 import { healthShape, statusShape } from './status.ts';
 
-type Read = (status: Status, health: Health) => number | null | undefined;
+interface Facts {
+  status: Status;
+  health: Health;
+  relationship: RelationshipRecord | undefined;
+  resync: ResyncStatus | null;
+  /** Regions of the change map that may differ from the replica; null while the disks are closed. */
+  regions: number | null;
+}
+type Read = (facts: Facts) => number | null | undefined;
+type Definition = [name: string, kind: 'gauge' | 'counter', help: string, read: Read];
 
-const HYPER_V: Record<string, [help: string, read: Read]> = {
-  average_replication_latency_seconds: ['Average replication latency', (_s, { statistics }) => statistics.averageLatencySeconds],
-  average_replication_size_bytes: ['Average size of a log set', (_s, { statistics }) => statistics.averageReplicationBytes],
-  last_replication_size_bytes: ['Size of the last log set', (_s, { statistics }) => Number(statistics.lastReplicationBytes ?? 0)],
-  replications_total: ['Successful cycles in the monitoring interval', (_s, { statistics }) => statistics.successfulReplications],
-  resynchronized_bytes_total: ['Resynchronized bytes', (_s, { statistics }) => statistics.resynchronizedBytes],
-  network_sent_bytes_total: ['Bytes sent over the network', (_s, { statistics }) => statistics.sentBytes],
-};
+const onSide = (side: 'primary' | 'replica', read: Read): Read => (facts) => (facts.relationship?.side === side ? read(facts) : null);
+const sum = (key: 'comparedBytes' | 'differingBytes' | 'sentBytes' | 'totalBytes'): Read =>
+  ({ resync }) => resync?.disks.reduce((total, disk) => total + disk[key], 0);
 
-const OWN: Record<string, [help: string, read: Read]> = {
-  missed_cycles: ['Missed cycles in the monitoring interval', (_s, { statistics }) => statistics.missedReplications],
-  replication_errors: ['Failed attempts in the monitoring interval', (_s, { statistics }) => statistics.replicationErrors],
-  pending_bytes: ['Bytes the replica does not have or has not applied yet', (status) => status.pendingBytes],
-  log_bytes: ['Tracking logs that count against the limit', (status) => status.logBytes],
-  log_limit_bytes: ['Beyond it a resynchronization is required', (status) => status.logLimitBytes],
-  lag_seconds: ['Age of what the replica could serve', (status) => status.lagSeconds],
-};
+const HYPER_V: Definition[] = [
+  ['average_replication_latency_seconds', 'gauge', 'Average replication latency', ({ health }) => health.statistics.averageLatencySeconds],
+  ['average_replication_size_bytes', 'gauge', 'Average size of a log set', ({ health }) => health.statistics.averageReplicationBytes],
+  ['compression_efficiency', 'gauge', 'Share of what was sent that compression saved, in percent', ({ relationship }) => efficiency(relationship)],
+  ['last_replication_size_bytes', 'gauge', 'Size of the last log set', ({ relationship }) => relationship?.statistics.lastBytes],
+  ['network_received_bytes_total', 'counter', 'Bytes received over the network', onSide('replica', ({ relationship }) => relationship!.transferred.wireBytes)],
+  ['network_sent_bytes_total', 'counter', 'Bytes sent over the network', onSide('primary', ({ relationship }) => relationship!.transferred.wireBytes)],
+  ['replications_total', 'counter', 'Successful cycles; begins anew with each monitoring interval', ({ health }) => health.statistics.successfulReplications],
+  ['replication_latency_seconds', 'gauge', 'Latency of the last cycle', ({ relationship }) =>
+    (relationship === undefined || relationship.statistics.deliveredCycles === 0 ? null : relationship.statistics.lastLatencyMs / 1000)],
+  ['resynchronized_bytes_total', 'counter', 'Bytes sent by resynchronizations', ({ relationship }) => relationship?.transferred.resyncBytes],
+];
 
-export function metricsOf(host: Host): Registry {
-  const registry = new Registry();
-  const perVm = (prefix: string, names: Record<string, [string, Read]>) => {
-    for (const [name, [help, read]] of Object.entries(names)) {
-      gauge(registry, host, `${prefix}${name}`, help, ['vm'], (status, health) => [{ vm: status.vmName }, read(status, health)]);
-    }
-  };
-  perVm('windows_hyperv_replica_vm_', HYPER_V);
-  perVm('understudy_', OWN);
-  const labels = (status: Status) => ({ vm: status.vmName, relationship: 'primary' });
-  gauge(registry, host, 'windows_hyperv_replica_vm_health', 'Replication health, 0 to 3', ['vm', 'relationship'],
-    (status) => [labels(status), HEALTH_NUMBERS[status.health]]);
-  gauge(registry, host, 'windows_hyperv_replica_vm_state', 'Replication state, numbers of WMI', ['vm', 'relationship'],
-    (status) => [labels(status), REPLICATION_STATES[status.state].wmi]);
-  return registry;
+const OWN: Definition[] = [
+  ['missed_cycles', 'gauge', 'Missed cycles in the monitoring interval', ({ health }) => health.statistics.missedReplications],
+  ['replication_errors', 'gauge', 'Failed attempts in the monitoring interval', ({ health }) => health.statistics.replicationErrors],
+  ['pending_bytes', 'gauge', 'Bytes the replica does not have or has not applied yet', ({ status }) => status.pendingBytes],
+  ['lag_seconds', 'gauge', 'Age of what the replica could serve', ({ status }) => status.lagSeconds],
+  ['frequency_seconds', 'gauge', 'Time between two log sets', ({ status }) => status.frequencySec],
+  ['log_bytes', 'gauge', 'Tracking logs that count against the limit', ({ status }) => status.logBytes],
+  ['log_limit_bytes', 'gauge', 'Beyond it a resynchronization is required', ({ status }) => status.logLimitBytes],
+  ['log_limit_reached_in_seconds', 'gauge', 'Forecast at the present rate; absent when it is not in sight', ({ status }) => status.secondsToLogLimit],
+  ['change_map_regions', 'gauge', 'Regions (1 MiB) that may differ from the replica', ({ regions }) => regions],
+  ['resync_rung', 'gauge', `Rung of the resynchronization that is required or runs: ${RUNGS.map((rung, at) => `${at} ${rung}`).join(', ')}`,
+    ({ resync }) => (resync === null || resync.rung === null ? null : RUNGS.indexOf(resync.rung))],
+  ['resync_total_bytes', 'gauge', 'Bytes that the resynchronization compares', sum('totalBytes')],
+  ['resync_compared_bytes', 'gauge', 'Bytes whose equality is decided', sum('comparedBytes')],
+  ['resync_differing_bytes', 'gauge', 'Bytes of pages that differed', sum('differingBytes')],
+  ['resync_sent_bytes', 'gauge', 'Bytes of pages that were sent', sum('sentBytes')],
+];
+
+export interface Metrics {
+  contentType: string;
+  metrics(): Promise<string>;
 }
 
-function gauge(
-  registry: Registry, host: Host, name: string, help: string, labelNames: string[],
-  read: (status: Status, health: Health) => [labels: Record<string, string>, value: number | null | undefined],
-): void {
-  new Gauge({
-    name, help, labelNames, registers: [registry],
-    collect() {
-      this.reset();
-      for (const vm of host.catalog.vms.list()) {
-        const [labels, value] = read(statusShape(host, vm), healthShape(host, vm));
-        if (value !== null && value !== undefined) this.set(labels, value);
+export function metricsOf(host: Host): Metrics {
+  const registry = new Registry();
+  const perVm = [...define(registry, 'windows_hyperv_replica_vm_', HYPER_V), ...define(registry, 'understudy_', OWN)];
+  const named = { registers: [registry], labelNames: ['vm', 'relationship'] };
+  const health = new Gauge({ ...named, name: 'windows_hyperv_replica_vm_health', help: 'Replication health: 0 none, 1 normal, 2 warning, 3 critical' });
+  const state = new Gauge({ ...named, name: 'windows_hyperv_replica_vm_state', help: 'Replication state, in the numbers of WMI' });
+  const queue = new Gauge({ name: 'understudy_resync_queue', help: 'Resynchronizations by standing', labelNames: ['standing'], registers: [registry] });
+  const look = () => {
+    for (const metric of [...perVm.map(([each]) => each), health, state, queue]) metric.reset();
+    for (const vm of host.catalog.vms.list()) {
+      const facts = factsOf(host, vm);
+      const labels = { vm: vm.name, relationship: 'primary' };
+      health.set(labels, HEALTH_NUMBERS[facts.status.health]);
+      state.set(labels, REPLICATION_STATES[facts.status.state].wmi);
+      if (facts.relationship === undefined) continue;
+      for (const [metric, read] of perVm) {
+        const value = read(facts);
+        if (value !== null && value !== undefined) metric.inc({ vm: vm.name }, value);
       }
+    }
+    for (const standing of ['running', 'waiting', 'scheduled', 'paused']) queue.set({ standing }, 0);
+    for (const { standing } of queueShape(host)) queue.inc({ standing });
+  };
+  return {
+    contentType: registry.contentType,
+    async metrics() {
+      look();
+      return `${await registry.metrics()}\n${host.guestLatency.text((vmId) => host.catalog.vms.get(vmId)?.name ?? null)}`;
     },
+  };
+}
+
+function define(registry: Registry, prefix: string, definitions: Definition[]): [metric: Gauge<'vm'> | Counter<'vm'>, read: Read][] {
+  return definitions.map(([name, kind, help, read]) => {
+    const options = { name: `${prefix}${name}`, help, labelNames: ['vm'] as const, registers: [registry] };
+    return [kind === 'gauge' ? new Gauge(options) : new Counter(options), read];
   });
+}
+
+function factsOf(host: Host, vm: VmRecord): Facts {
+  const relationship = host.relationships.find(vm.vmId);
+  const pending = relationship !== undefined && relationship.side === 'primary' && (relationship.resync !== null || relationship.required !== null);
+  return {
+    status: statusShape(host, vm), health: healthShape(host, vm), relationship, resync: pending ? resyncStatusShape(host, vm) : null,
+    regions: regionsOf(host, vm),
+  };
+}
+
+function regionsOf(host: Host, vm: VmRecord): number | null {
+  const tracked = host.primaries.get(vm.vmId)?.tracked ?? null;
+  if (tracked === null) return null;
+  return vm.disks.reduce((sum, { diskId }) => sum + (tracked.disk(diskId).map?.regionsSet ?? 0), 0);
+}
+
+function efficiency(relationship: RelationshipRecord | undefined): number | null {
+  if (relationship === undefined || relationship.side === 'replica') return null;
+  const { initialBytes, logBytes, resyncBytes, wireBytes } = relationship.transferred;
+  const plain = initialBytes + logBytes + resyncBytes;
+  return plain === 0 ? null : Math.max(0, (1 - wireBytes / plain) * 100);
 }

@@ -41,7 +41,7 @@ export async function serve(parts: HostParts, options: ServeOptions, version: st
     opened.push(api);
     const http = await listenHttp(options.http, {
       ...apiOptions, access, page, clock: parts.clock, fingerprint: host.identity.fingerprint, hostName: host.name,
-      registry: metricsOf(host), feed: new LiveFeed(host, version),
+      metrics: metricsOf(host), feed: new LiveFeed(host, version),
     });
     url = http.url;
     if (page.size === 0) parts.log.warn({ folder: options.pageFolder }, 'the console was not built: run npm run build, then restart');

@@ -2,9 +2,11 @@
  * Real Chromium on the console of a real server. A test opens one browser; each page signs in with a fresh link of the command
  * line. Screenshots go to test/browser/screenshots (not kept by git), in light, dark and phone width.
  */
+import assert from 'node:assert/strict';
 import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import axe from 'axe-core';
 import { chromium, type Browser, type BrowserContext, type Page } from 'playwright-core';
 import { buildConsole } from '../../scripts/build-console.ts';
 import type { TestServer } from '../rig/server.ts';
@@ -72,4 +74,23 @@ export async function picture(page: Page, name: string): Promise<void> {
   }
   await page.emulateMedia({ colorScheme: 'light' });
   await page.setViewportSize(LOOKS.light.viewport);
+}
+
+/** Nothing serious against WCAG 2.1 A and AA, in light and in dark. */
+export async function accessible(page: Page): Promise<void> {
+  for (const colorScheme of ['dark', 'light'] as const) {
+    await page.emulateMedia({ colorScheme });
+    // Evaluated by the browser itself, so that the page's policy against foreign scripts does not see it.
+    await page.evaluate(axe.source);
+    const { violations } = await page.evaluate<axe.AxeResults>(`axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa'] })`);
+    const serious = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical')
+      .map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join('; ')}`);
+    assert.deepEqual(serious, [], `${page.url()} in ${colorScheme}`);
+  }
+}
+
+/** A picture and a look for what keeps people out. */
+export async function inspect(page: Page, name: string): Promise<void> {
+  await accessible(page);
+  await picture(page, name);
 }

@@ -39,6 +39,7 @@ const ROWS: Row[] = [
   { words: ['token', 'remove', 'prometheus'], asks: 'token.remove', params: { name: 'prometheus' }, shows: /prometheus/ },
   { words: ['resync', 'history', 'web1'], asks: 'resync.history', params: { name: 'web1' }, shows: /finished +full-compare +8 KiB +10/ },
   { words: ['cycles', 'web1'], asks: 'cycles', params: { name: 'web1' }, shows: /success +4\.?0? KiB/ },
+  { words: ['resume', 'web1', '--resynchronize', '--off-peak'], asks: 'resume', params: { name: 'web1', resynchronize: true, offPeak: true }, shows: /web1/ },
   { words: ['unauthorize', F], asks: 'unauthorize', params: { fingerprint: F }, shows: /berlin/ },
   {
     words: ['authorizations'],

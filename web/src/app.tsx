@@ -42,7 +42,12 @@ export function App() {
     };
     return { session: standing.session, signOut: () => void leave() };
   }, [standing]);
-  if (standing.signed === 'unknown') return <p className="loading" role="status">Loading…</p>;
+  if (standing.signed === 'unknown')
+    return (
+      <p className="loading" role="status">
+        Loading…
+      </p>
+    );
   if (standing.signed === 'out') return <SignIn why={standing.why} onSignedIn={(session) => setStanding({ signed: 'in', session })} />;
   return (
     <SessionContext value={context}>
@@ -62,20 +67,31 @@ function Frame({ onSessionEnded }: { onSessionEnded: () => void }) {
   }, [route, host, session]);
   return (
     <>
-      <a className="skip" href="#main" onClick={skip}>Skip to the content</a>
+      <a className="skip" href="#main" onClick={skip}>
+        Skip to the content
+      </a>
       <header className="bar">
         <a className="brand" href="#/">
-          <img src="/mark.svg" alt="" width="22" height="22" />Understudy<span className="host">{host?.name ?? session.hostName}</span>
+          <img src="/mark.svg" alt="" width="22" height="22" />
+          Understudy<span className="host">{host?.name ?? session.hostName}</span>
         </a>
         <Navigation route={route} />
         <span className="bar-end">
-          {session.role === 'reader' ? <span className="tag" title="This session may only read">Read only</span> : null}
+          {session.role === 'reader' ? (
+            <span className="tag" title="This session may only read">
+              Read only
+            </span>
+          ) : null}
           <ThemeButton />
-          <button type="button" className="quiet" onClick={leave}>Sign out</button>
+          <button type="button" className="quiet" onClick={leave}>
+            Sign out
+          </button>
         </span>
       </header>
       <ConnectionNote />
-      <main id="main" tabIndex={-1}><Page route={route} /></main>
+      <main id="main" tabIndex={-1}>
+        <Page route={route} />
+      </main>
     </>
   );
 }
@@ -90,13 +106,21 @@ function Navigation({ route }: { route: Route }) {
   const { vms, queue } = useLive();
   const critical = [...vms.values()].filter(({ health }) => health === 'Critical').length;
   const items = [
-    ['overview', 'Overview', critical], ['queue', 'Queue', queue.length], ['events', 'Events', 0], ['peers', 'Peers', 0],
+    ['overview', 'Overview', critical],
+    ['queue', 'Queue', queue.length],
+    ['events', 'Events', 0],
+    ['peers', 'Peers', 0],
   ] as const;
   return (
     <nav aria-label="Pages">
       {items.map(([page, label, number]) => (
-        <a key={page} href={hrefOf({ page })} aria-current={route.page === page || (route.page === 'vm' && page === 'overview') ? 'page' : undefined}>
-          {label}{number > 0 ? <span className={page === 'overview' ? 'badge critical' : 'badge'}>{number}</span> : null}
+        <a
+          key={page}
+          href={hrefOf({ page })}
+          aria-current={route.page === page || (route.page === 'vm' && page === 'overview') ? 'page' : undefined}
+        >
+          {label}
+          {number > 0 ? <span className={page === 'overview' ? 'badge critical' : 'badge'}>{number}</span> : null}
         </a>
       ))}
     </nav>
@@ -114,7 +138,9 @@ function ConnectionNote() {
       {connection === 'live' && restartedAt !== null ? (
         <p className="banner info">
           The server was restarted. The page is connected again.
-          <button type="button" className="quiet" onClick={dismissRestart}>Close</button>
+          <button type="button" className="quiet" onClick={dismissRestart}>
+            Close
+          </button>
         </p>
       ) : null}
     </div>
@@ -123,14 +149,22 @@ function ConnectionNote() {
 
 function Page({ route }: { route: Route }) {
   switch (route.page) {
-    case 'overview': return <Overview />;
-    case 'vm': return <VmPage key={route.vm} name={route.vm} tab={route.tab} />;
-    case 'queue': return <Queue />;
-    case 'events': return <Events />;
-    case 'peers': return <Peers />;
-    case 'enable': return <EnableWizard />;
-    case 'add': return <AddVm />;
-    default: return route satisfies never;
+    case 'overview':
+      return <Overview />;
+    case 'vm':
+      return <VmPage key={route.vm} name={route.vm} tab={route.tab} />;
+    case 'queue':
+      return <Queue />;
+    case 'events':
+      return <Events />;
+    case 'peers':
+      return <Peers />;
+    case 'enable':
+      return <EnableWizard />;
+    case 'add':
+      return <AddVm />;
+    default:
+      return route satisfies never;
   }
 }
 

@@ -6,4 +6,8 @@ import './style/base.css';
 import './style/parts.css';
 import './style/pages.css';
 
-createRoot(document.getElementById('root')!).render(<StrictMode><App /></StrictMode>);
+createRoot(document.getElementById('root')!).render(
+  <StrictMode>
+    <App />
+  </StrictMode>,
+);

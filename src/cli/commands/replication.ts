@@ -105,7 +105,7 @@ export const replicationCommands: CommandDefinition[] = [
     details: 'Writes are still tracked. Beyond the log limit a resynchronization will be required.',
     examples: ['suspend web1'],
   }),
-  define<{ resynchronize?: true; at?: string; continue?: true }>({
+  define<{ resynchronize?: true; at?: string; offPeak?: true; continue?: true }>({
     path: 'resume',
     arguments: '<name>',
     argumentHelp: nameHelp,
@@ -117,14 +117,16 @@ export const replicationCommands: CommandDefinition[] = [
     options: [
       option('--resynchronize', 'compare from the start, whatever was compared before').conflicts('continue'),
       option('--at <time>', 'start the resynchronization then'),
+      option('--off-peak', 'start it in the hours of its settings').conflicts(['at', 'continue']),
       option('--continue', 'go on with a compare where it stopped').conflicts('resynchronize'),
     ],
     examples: ['resume web1', 'resume web1 --resynchronize --at 22:00'],
-    async run(context, [name], { resynchronize, at, continue: goOn }) {
+    async run(context, [name], { resynchronize, at, offPeak, continue: goOn }) {
       const status = await context.call('resume', {
         name: name!,
         ...(resynchronize === true ? { resynchronize } : {}),
         ...(at === undefined ? {} : { at: context.startTime(at) }),
+        ...(offPeak === true ? { offPeak } : {}),
         ...(goOn === true ? { continue: goOn } : {}),
       });
       printStatus(context, status);

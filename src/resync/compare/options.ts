@@ -8,6 +8,9 @@ import type { TreeShape } from './tree-shape.ts';
 /** `mend` makes the target equal; `compare-only` locates every differing page and writes nothing. */
 export type CompareMode = 'mend' | 'compare-only';
 
+/** What became known of a part of the disk: `differing` is followed by `mended` once the target has proven it. */
+export type Decision = 'equal' | 'hole' | 'differing' | 'mended';
+
 /** Fences a session (rule R18): a side that expects another token or phase refuses before anything is read. */
 export interface CompareSession {
   token: string;
@@ -69,6 +72,8 @@ export interface SourceOptions extends SideOptions {
   paceWire?: Pace;
   /** Everything selected before this offset is proven equal and durable on the target. Awaited; keep it durably. */
   onCursor?: (offset: number) => Promise<void> | void;
+  /** Told of every part as it is decided, for pictures; costs nothing when it is absent. */
+  onDecided?: (decision: Decision, range: ByteRange) => void;
   /** Ask for a checkpoint after this many bytes decided without a gap (default 4 GiB), or mended (64 MiB). */
   checkpointBytes?: { compared: number; mended: number };
 }

@@ -1,5 +1,6 @@
 /** What is decided so far: which segments are proven equal, how many bytes, and up to where without a gap. Pure. */
-import type { Selection } from './selection.ts';
+import type { Decision } from './options.ts';
+import type { ByteRange, Selection } from './selection.ts';
 import { segmentCount, segmentPositions } from './segment-scan.ts';
 import { type TreeShape, segmentLeaves } from './tree-shape.ts';
 
@@ -7,13 +8,15 @@ export class Settlement {
   readonly #selection: Selection;
   readonly #shape: TreeShape;
   readonly #segments: number;
+  readonly #onDecided: ((decision: Decision, range: ByteRange) => void) | undefined;
   /** Leaves not yet proven, per segment that is located but not complete. */
   readonly #pending = new Map<number, number>();
   readonly #complete = new Set<number>();
   #through = 0;
   #bytes = 0;
 
-  constructor(selection: Selection, shape: TreeShape) {
+  constructor(selection: Selection, shape: TreeShape, onDecided?: (decision: Decision, range: ByteRange) => void) {
+    this.#onDecided = onDecided;
     this.#selection = selection;
     this.#shape = shape;
     this.#segments = segmentCount(selection, shape);
@@ -37,9 +40,10 @@ export class Settlement {
     return this.#selection.cursorAfter(Math.min(this.#selection.count, this.#through * segmentLeaves(this.#shape)));
   }
 
-  /** All leaves of the segment but the listed positions are proven equal. */
-  located(segment: number, differing: readonly number[]): void {
+  /** All leaves of the segment but the listed positions are proven equal. `isZero` is asked only where somebody looks on. */
+  located(segment: number, differing: readonly number[], isZero: (position: number) => boolean = () => false): void {
     const { first, count } = segmentPositions(segment, this.#selection, this.#shape);
+    if (this.#onDecided !== undefined) this.#tell(first, count, new Set(differing), isZero);
     this.#bytes += this.#selection.bytesOf(first, count);
     for (const position of differing) this.#bytes -= this.#selection.rangeAt(position).length;
     this.#pending.set(segment, differing.length);
@@ -52,8 +56,25 @@ export class Settlement {
     const left = this.#pending.get(segment);
     if (left === undefined || left === 0) throw new RangeError(`leaf ${position} was not pending`);
     this.#pending.set(segment, left - 1);
-    this.#bytes += this.#selection.rangeAt(position).length;
+    const range = this.#selection.rangeAt(position);
+    this.#bytes += range.length;
+    this.#onDecided?.('mended', range);
     this.#completeIfDone(segment);
+  }
+
+  /** Neighbours of one kind are told together. */
+  #tell(first: number, count: number, differing: ReadonlySet<number>, isZero: (position: number) => boolean): void {
+    let run: { decision: Decision; offset: number; length: number } | null = null;
+    for (let position = first; position < first + count; position++) {
+      const { offset, length } = this.#selection.rangeAt(position);
+      const decision = differing.has(position) ? 'differing' : isZero(position) ? 'hole' : 'equal';
+      if (run !== null && run.decision === decision && run.offset + run.length === offset) run.length += length;
+      else {
+        if (run !== null) this.#onDecided!(run.decision, run);
+        run = { decision, offset, length };
+      }
+    }
+    if (run !== null) this.#onDecided!(run.decision, run);
   }
 
   #completeIfDone(segment: number): void {

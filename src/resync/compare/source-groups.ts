@@ -189,7 +189,9 @@ export class SourceGroups {
       const inside = leaves
         .map(({ position }) => position)
         .filter((position) => Math.floor(position / perSegment) === segment);
-      settlement.located(segment, inside);
+      const tree = group.trees[at]!;
+      settlement.located(segment, inside, (position) =>
+        sameBytes(digestAt(tree.leaves, position % perSegment), this.#zeroes.of(selection.rangeAt(position).length)));
     }
     if (leaves.length > 0) onDiffering(leaves);
     onSettled();

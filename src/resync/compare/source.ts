@@ -77,7 +77,7 @@ class Source {
     this.#options = options;
     this.#conversation = new Conversation(channel);
     this.#selection = Selection.ofRanges(selected, disk.virtualSize, shape.leafBytes);
-    this.#settlement = new Settlement(this.#selection, shape);
+    this.#settlement = new Settlement(this.#selection, shape, options.onDecided);
     this.#kept = { cursor, comparedBytes: 0, sentBytes: 0 };
     const nodeHashBytes = options.nodeHashBytes ?? 2;
     const pageHashBytes = options.pageHashBytes ?? (mode === 'mend' ? 2 : 16);

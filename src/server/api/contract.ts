@@ -192,7 +192,9 @@ export const OPERATIONS = {
         resynchronize: z.boolean().exactOptional().describe('compare from the start'),
         at: instant.exactOptional().describe('start of the resynchronization'),
         continue: z.boolean().exactOptional().describe('go on with a compare where it stopped'),
+        offPeak: z.boolean().exactOptional().describe('start of the resynchronization in the hours of its settings'),
       })
+      .refine((given) => given.offPeak !== true || (given.at === undefined && given.continue !== true), 'offPeak excludes at and continue')
       .refine(
         (given) => !(given.resynchronize === true && given.continue === true),
         'resynchronize and continue exclude each other',

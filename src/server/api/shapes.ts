@@ -9,6 +9,7 @@ import { DISKS_PER_VM_MAX, FREQUENCIES_SEC } from '../../model/limits.ts';
 import { HEALTH_NUMBERS, MODE_NUMBERS, RELATIONSHIP_TYPE_NUMBERS, STATES } from '../../model/replication-state.ts';
 import { ROLES } from '../../model/roles.ts';
 import { RUNGS } from '../../model/resync-trigger.ts';
+import { MAP_CELLS_MAX } from '../../resync/disk-map.ts';
 import { timeOfDaySchema, vmNameSchema } from '../../model/settings.ts';
 
 // Bounds on what a client may send, before the host looks at it.
@@ -201,6 +202,11 @@ const resyncDisk = z.looseObject({
   comparedBytes: bytes,
   differingBytes: bytes,
   sentBytes: bytes,
+  map: z
+    .string()
+    .max(MAP_CELLS_MAX)
+    .optional()
+    .describe('the disk in cells: . not read, e equal, h hole, d differing, m mended, - not compared'),
 });
 
 export const resyncStatus = z.looseObject({

@@ -29,7 +29,7 @@ async function serving(t: TestContext, address = LOOPBACK) {
     return name === 'status' ? [] : { fingerprint: 'AA', name: 'berlin' };
   }])) as unknown as HostOperations;
   const server = await listenHttp(address, {
-    operations, access, registry, log: { debug: log, info: log, warn: log, error: log }, version: '1.0.0', clock: hostClock, fingerprint: 'AA:BB:CC:DD:EE:FF',
+    operations, access, metrics: registry, log: { debug: log, info: log, warn: log, error: log }, version: '1.0.0', clock: hostClock, fingerprint: 'AA:BB:CC:DD:EE:FF',
     hostName: 'berlin', page: new Map([['/', index]]), feed: { close: () => Promise.resolve() } as LiveFeed,
   });
   t.after(() => server.close());

@@ -11,7 +11,6 @@ import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import fastify from 'fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import type { Registry } from 'prom-client';
 import { UnderstudyError, messageOf } from '../../model/errors.ts';
 import { addApi, type ApiOptions, type Listener } from '../api/http.ts';
 import { checkRequest, isLoopback } from './request-checks.ts';
@@ -19,6 +18,7 @@ import { encoded, type PageFile } from './page-files.ts';
 import { addSessions, type SessionParts } from './sessions.ts';
 import { addLive } from './live-route.ts';
 import type { LiveFeed } from './live-feed.ts';
+import type { Metrics } from '../metrics.ts';
 
 const BODY_BYTES_MAX = 1 << 20;
 const REQUEST_TIMEOUT_MS = 30_000;
@@ -32,7 +32,7 @@ export interface HttpAddress {
 }
 
 export interface ConsoleParts extends ApiOptions, Omit<SessionParts, 'secure'> {
-  registry: Registry;
+  metrics: Metrics;
   page: ReadonlyMap<string, PageFile>;
   feed: LiveFeed;
 }
@@ -67,7 +67,7 @@ export async function listenHttp(address: HttpAddress, parts: ConsoleParts): Pro
   const { authenticate } = addSessions(app, { ...parts, secure: tls !== null });
   app.get('/metrics', async (request, reply) => {
     if (tls !== null) authenticate(request);
-    return reply.type(parts.registry.contentType).send(await parts.registry.metrics());
+    return reply.type(parts.metrics.contentType).send(await parts.metrics.metrics());
   });
   addPage(app, parts.page);
   addLive(app, parts);

@@ -8,7 +8,7 @@
  * - A watcher that does not read is cut off instead of being buffered for; its browser connects again and begins with everything.
  */
 import type { EventRecord } from '../../model/records.ts';
-import type { HostEvent } from '../api/contract.ts';
+import { OPERATIONS, type HostEvent } from '../api/contract.ts';
 import { healthShape, statusShape, vmShape } from '../status.ts';
 import type { Host } from '../host.ts';
 import { queueShape, resyncStatusShape } from '../operations/resync-operations.ts';
@@ -64,7 +64,8 @@ export class LiveFeed {
     await this.#look([...this.#host.catalog.vms.list()].filter(({ vmId }) => !this.#rows.has(vmId)).map(({ vmId }) => vmId), false);
     const { identity, name } = this.#host;
     watcher.send('host', { name, fingerprint: identity.fingerprint, version: this.#version, instance: this.#instance,
-      now: this.#host.parts.clock.now(), peerPort: this.#host.peer.address.port, zone: this.#host.parts.zone });
+      now: this.#host.parts.clock.now(), peerPort: this.#host.peer.address.port, zone: this.#host.parts.zone,
+      operations: Object.keys(OPERATIONS) });
     watcher.send('vms', { all: true, put: [...this.#rows.values()].map((row) => JSON.parse(row) as unknown), removed: [] });
     watcher.send('queue', JSON.parse(this.#queueText()));
     watcher.send('events', { all: true, events: this.#host.catalog.events({ limit: EVENTS_AT_FIRST }).map(eventShape) });

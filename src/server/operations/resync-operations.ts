@@ -1,6 +1,7 @@
 /** Pausing and going on, and everything about resynchronization. */
 import { UnderstudyError } from '../../model/errors.ts';
 import { replicatedDisks, type RelationshipRecord, type VmRecord } from '../../model/records.ts';
+import { nextAutomaticStart } from '../../model/schedule.ts';
 import { readBytesOf } from '../../resync/ladder.ts';
 import { resyncHistory, type PastResync } from '../../resync/resync-history.ts';
 import type { HostOperations, Params, ResyncQueueEntry, ResyncStatus, Status } from '../api/contract.ts';
@@ -63,11 +64,14 @@ export function resyncOperations(host: Host): Operations {
   };
 }
 
-function resume(host: Host, { name, resynchronize, at, continue: goOn }: Params<'resume'>): void {
+function resume(host: Host, { name, resynchronize, at: given, continue: goOn, offPeak }: Params<'resume'>): void {
   const { relationships } = host;
   const { vmId } = host.vm(name);
-  const { state, required, resync } = relationships.get(vmId);
+  const { state, required, resync, settings } = relationships.get(vmId);
   const now = host.parts.clock.now();
+  // The hours count although they are not switched on: this once, somebody has asked for them.
+  const window = offPeak === true ? nextAutomaticStart({ ...settings.autoResync, enabled: true }, now, host.parts.zone) : null;
+  const at = window === null || window <= now ? given : new Date(window).toISOString();
   const startAt = at === undefined ? now : Date.parse(at);
   if (startAt < now - 1000 || startAt > now + START_AHEAD_MS_MAX) {
     throw new UnderstudyError('usage', startAt < now ? 'START_TIME_IN_PAST' : 'START_TIME_TOO_FAR',
@@ -118,7 +122,9 @@ export function resyncStatusShape(host: Host, vm: VmRecord): ResyncStatus {
     const kept = resync?.disks[diskId];
     const now = live?.disks.get(diskId);
     const running = kept !== undefined && !kept.compared && now !== undefined;
+    const map = live?.maps.get(diskId)?.toString() ?? kept?.map;
     return {
+      ...(map === undefined ? {} : { map }),
       path, totalBytes: kept?.totalBytes ?? (resync === null ? virtualSize : 0), cursor: kept?.cursor ?? 0,
       comparedBytes: running ? Math.max(kept.comparedBytes, now.comparedBytes) : (kept?.comparedBytes ?? 0),
       differingBytes: running ? Math.max(kept.differingBytes, now.differingBytes) : (kept?.differingBytes ?? 0),

@@ -19,10 +19,20 @@ export async function call<N extends OperationName>(name: N, params: Params<N>, 
   return (await post(`/api/v1/${name}`, params, signal)) as Result<N>;
 }
 
+/** For operations that this page knows before every server does: `host.operations` says whether it is there. */
+export function callByName(name: string, params: object): Promise<unknown> {
+  return post(`/api/v1/${name}`, params);
+}
+
 export async function post(path: string, body: unknown, signal?: AbortSignal): Promise<unknown> {
-  return answerOf(() => fetch(path, {
-    method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body), ...(signal === undefined ? {} : { signal }),
-  }));
+  return answerOf(() =>
+    fetch(path, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+      ...(signal === undefined ? {} : { signal }),
+    }),
+  );
 }
 
 export async function get(path: string): Promise<unknown> {
@@ -35,7 +45,10 @@ async function answerOf(ask: () => Promise<Response>): Promise<unknown> {
     response = await ask();
   } catch (error) {
     if (error instanceof DOMException && error.name === 'AbortError') throw error;
-    throw new Refusal({ code: 'NO_ANSWER', message: 'the server does not answer', remedy: 'See that understudy serve runs on the host.' }, 0);
+    throw new Refusal(
+      { code: 'NO_ANSWER', message: 'the server does not answer', remedy: 'See that understudy serve runs on the host.' },
+      0,
+    );
   }
   const text = await response.text();
   if (response.ok) return JSON.parse(text);
@@ -47,6 +60,9 @@ function refusalIn(text: string, status: number): Refusal {
     const { error } = JSON.parse(text) as { error: { code: string; message: string; remedy: string } };
     return new Refusal(error, status);
   } catch {
-    return new Refusal({ code: 'ANSWER_INVALID', message: `the server answered with status ${status}`, remedy: 'Look at its log.' }, status);
+    return new Refusal(
+      { code: 'ANSWER_INVALID', message: `the server answered with status ${status}`, remedy: 'Look at its log.' },
+      status,
+    );
   }
 }

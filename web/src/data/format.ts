@@ -14,7 +14,7 @@ export function bytes(value: number | null | undefined): string {
 
 export function duration(seconds: number | null | undefined): string {
   if (seconds === null || seconds === undefined) return '–';
-  if (seconds < 1) return `${seconds.toFixed(2)} s`;
+  if (seconds < 1) return seconds === 0 ? '0 s' : seconds < 0.1 ? 'less than 0.1 s' : `${seconds.toFixed(1)} s`;
   if (seconds < 120) return `${Math.round(seconds)} s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
   if (seconds < 2 * 86_400) return `${(seconds / 3600).toFixed(1)} h`;

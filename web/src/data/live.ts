@@ -19,6 +19,8 @@ export interface HostFacts {
   now: number;
   peerPort: number;
   zone: string;
+  /** Names of all operations of this server. */
+  operations: string[];
 }
 
 export interface VmDetail {
@@ -47,7 +49,13 @@ export interface Live {
 
 const EVENTS_KEPT = 500;
 const NOTHING: Live = {
-  connection: 'connecting', restartedAt: null, host: null, vms: new Map(), queue: [], events: [], detail: undefined,
+  connection: 'connecting',
+  restartedAt: null,
+  host: null,
+  vms: new Map(),
+  queue: [],
+  events: [],
+  detail: undefined,
 };
 /** How long to wait before asking whether the session still holds. */
 const RECHECK_MS = 2000;
@@ -119,7 +127,8 @@ function connect(): void {
   });
   on<ResyncQueueEntry[]>('queue', (queue) => change({ queue }));
   on<{ all: boolean; events: HostEvent[] }>('events', ({ all, events }) =>
-    change({ events: [...events.toReversed(), ...(all ? [] : state.events)].slice(0, EVENTS_KEPT) }));
+    change({ events: [...events.toReversed(), ...(all ? [] : state.events)].slice(0, EVENTS_KEPT) }),
+  );
   on<VmDetail | null>('vm', (detail) => change({ detail }));
   on('signed-out', () => {
     stopWatching();
@@ -135,7 +144,10 @@ function connect(): void {
 
 async function recheck(own: EventSource): Promise<void> {
   if (own !== source) return;
-  const status = await fetch('/session').then((response) => response.status, () => 0);
+  const status = await fetch('/session').then(
+    (response) => response.status,
+    () => 0,
+  );
   if (own !== source) return;
   if (status === 401) {
     stopWatching();

@@ -3,12 +3,14 @@ import { useSyncExternalStore } from 'react';
 
 export type VmTab = 'health' | 'resync' | 'points' | 'settings' | 'events';
 export const VM_TABS: readonly (readonly [VmTab, string])[] = [
-  ['health', 'Health'], ['resync', 'Resynchronization'], ['points', 'Recovery points'], ['settings', 'Settings'], ['events', 'Events'],
+  ['health', 'Health'],
+  ['resync', 'Resynchronization'],
+  ['points', 'Recovery points'],
+  ['settings', 'Settings'],
+  ['events', 'Events'],
 ];
 
-export type Route =
-  | { page: 'overview' | 'queue' | 'events' | 'peers' | 'enable' | 'add' }
-  | { page: 'vm'; vm: string; tab: VmTab };
+export type Route = { page: 'overview' | 'queue' | 'events' | 'peers' | 'enable' | 'add' } | { page: 'vm'; vm: string; tab: VmTab };
 
 export function useRoute(): Route {
   const hash = useSyncExternalStore(subscribe, () => location.hash);

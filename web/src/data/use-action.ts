@@ -14,7 +14,8 @@ export function useAction(): ActionState {
   const [running, setRunning] = useState(false);
   const [refusal, setRefusal] = useState<Refusal | null>(null);
   return {
-    running, refusal,
+    running,
+    refusal,
     clear: () => setRefusal(null),
     async run(work) {
       setRunning(true);
@@ -23,7 +24,9 @@ export function useAction(): ActionState {
         await work();
         return true;
       } catch (error) {
-        setRefusal(error instanceof Refusal ? error : new Refusal({ code: 'INTERNAL', message: String(error), remedy: 'Reload the page.' }, 0));
+        setRefusal(
+          error instanceof Refusal ? error : new Refusal({ code: 'INTERNAL', message: String(error), remedy: 'Reload the page.' }, 0),
+        );
         return false;
       } finally {
         setRunning(false);

@@ -21,28 +21,56 @@ export function Overview() {
   const [filter, setFilter] = useState<{ health: string; mode: string; text: string }>({ health: '', mode: '', text: '' });
   const shown = useDeferredValue(filter);
   const all = useMemo(() => [...vms.values()].sort(byAttention), [vms]);
-  const rows = useMemo(() => all.filter((vm) =>
-    (shown.health === '' || vm.health === shown.health) && (shown.mode === '' || vm.mode === shown.mode) &&
-    `${vm.vmName} ${vm.stateText} ${vm.primaryServer ?? ''} ${vm.replicaServer ?? ''}`.toLowerCase().includes(shown.text.toLowerCase())), [all, shown]);
-  if (connection === 'connecting') return <p className="loading" role="status">Loading…</p>;
+  const rows = useMemo(
+    () =>
+      all.filter(
+        (vm) =>
+          (shown.health === '' || vm.health === shown.health) &&
+          (shown.mode === '' || vm.mode === shown.mode) &&
+          `${vm.vmName} ${vm.stateText} ${vm.primaryServer ?? ''} ${vm.replicaServer ?? ''}`
+            .toLowerCase()
+            .includes(shown.text.toLowerCase()),
+      ),
+    [all, shown],
+  );
+  if (connection === 'connecting')
+    return (
+      <p className="loading" role="status">
+        Loading…
+      </p>
+    );
   if (all.length === 0) return <Empty />;
   const urgent = all.filter(({ health }) => health === 'Critical' || health === 'Warning');
   return (
     <>
       <div className="head">
         <h1>Overview</h1>
-        <span className="head-end"><a className="button" href="#/add">Add a VM</a><a className="button primary" href="#/enable">Enable replication…</a></span>
+        <span className="head-end">
+          <a className="button" href="#/add">
+            Add a VM
+          </a>
+          <a className="button primary" href="#/enable">
+            Enable replication…
+          </a>
+        </span>
       </div>
       <Tally vms={all} chosen={filter.health} onChoose={(health) => setFilter({ ...filter, health })} />
       {urgent.length === 0 ? null : (
         <section aria-labelledby="attention">
           <h2 id="attention">Needs attention</h2>
-          <ul className="cards">{urgent.slice(0, CARDS_MAX).map((vm) => <AttentionCard key={vm.vmId} vm={vm} />)}</ul>
+          <ul className="cards">
+            {urgent.slice(0, CARDS_MAX).map((vm) => (
+              <AttentionCard key={vm.vmId} vm={vm} />
+            ))}
+          </ul>
           {urgent.length > CARDS_MAX ? <p className="hint">and {urgent.length - CARDS_MAX} more, first in the list below</p> : null}
         </section>
       )}
       <section aria-labelledby="all">
-        <div className="head"><h2 id="all">Virtual machines</h2><Filters filter={filter} onChange={setFilter} /></div>
+        <div className="head">
+          <h2 id="all">Virtual machines</h2>
+          <Filters filter={filter} onChange={setFilter} />
+        </div>
         <VmTable rows={rows} total={all.length} />
       </section>
     </>
@@ -54,7 +82,8 @@ function Tally({ vms, chosen, onChoose }: { vms: LiveVm[]; chosen: string; onCho
     <div className="tally" role="group" aria-label="By health">
       {HEALTHS.map((health) => (
         <button key={health} type="button" aria-pressed={chosen === health} onClick={() => onChoose(chosen === health ? '' : health)}>
-          <strong>{vms.filter((vm) => vm.health === health).length}</strong><HealthMark health={health} />
+          <strong>{vms.filter((vm) => vm.health === health).length}</strong>
+          <HealthMark health={health} />
         </button>
       ))}
     </div>
@@ -69,10 +98,18 @@ interface FilterProps {
 function Filters({ filter, onChange }: FilterProps) {
   return (
     <span className="filters">
-      <input type="search" aria-label="Find a VM, state or host" placeholder="Find a VM, state or host" value={filter.text}
-        onChange={(event) => onChange({ ...filter, text: event.target.value })} />
+      <input
+        type="search"
+        aria-label="Find a VM, state or host"
+        placeholder="Find a VM, state or host"
+        value={filter.text}
+        onChange={(event) => onChange({ ...filter, text: event.target.value })}
+      />
       <select aria-label="Mode" value={filter.mode} onChange={(event) => onChange({ ...filter, mode: event.target.value })}>
-        <option value="">Every mode</option><option>Primary</option><option>Replica</option><option value="None">Not replicated</option>
+        <option value="">Every mode</option>
+        <option>Primary</option>
+        <option>Replica</option>
+        <option value="None">Not replicated</option>
       </select>
     </span>
   );
@@ -82,8 +119,23 @@ const VmTable = memo(function VmTable({ rows, total }: { rows: LiveVm[]; total: 
   return (
     <div className="table-frame" tabIndex={0} role="region" aria-label="Virtual machines">
       <table className="vms">
-        <thead><tr><th>Name</th><th>State</th><th>Health</th><th>Mode</th><th>Peer</th><th>Lag</th><th>Tracking logs</th><th>Churn</th></tr></thead>
-        <tbody>{rows.map((vm) => <VmRow key={vm.vmId} vm={vm} />)}</tbody>
+        <thead>
+          <tr>
+            <th>Name</th>
+            <th>State</th>
+            <th>Health</th>
+            <th>Mode</th>
+            <th>Peer</th>
+            <th>Lag</th>
+            <th>Tracking logs</th>
+            <th>Churn</th>
+          </tr>
+        </thead>
+        <tbody>
+          {rows.map((vm) => (
+            <VmRow key={vm.vmId} vm={vm} />
+          ))}
+        </tbody>
       </table>
       {rows.length === 0 ? <p className="hint">None of the {count(total, 'VM')} matches.</p> : null}
     </div>
@@ -96,15 +148,28 @@ const VmRow = memo(function VmRow({ vm }: { vm: LiveVm }) {
     <tr>
       <th scope="row">
         <a href={hrefOf({ page: 'vm', vm: vm.vmName, tab: 'health' })}>{vm.vmName}</a>
-        <small>{count(vm.diskCount, 'disk')}, {bytes(vm.totalBytes)}</small>
+        <small>
+          {count(vm.diskCount, 'disk')}, {bytes(vm.totalBytes)}
+        </small>
       </th>
-      <td data-label="State">{vm.stateText}{vm.percent === null ? '' : ` ${Math.floor(vm.percent)} %`}</td>
-      <td data-label="Health"><HealthMark health={vm.health} /></td>
+      <td data-label="State">
+        {vm.stateText}
+        {vm.percent === null ? '' : ` ${Math.floor(vm.percent)} %`}
+      </td>
+      <td data-label="Health">
+        <HealthMark health={vm.health} />
+      </td>
       <td data-label="Mode">{vm.mode === 'None' ? '–' : vm.mode}</td>
       <td data-label="Peer">{peer ?? '–'}</td>
-      <td data-label="Lag"><Lag since={vm.lastAppliedLogTime} frequencySec={vm.frequencySec} /></td>
-      <td data-label="Tracking logs"><LogGauge logBytes={vm.logBytes} logLimitBytes={vm.logLimitBytes} logLimitTime={vm.logLimitTime} /></td>
-      <td data-label="Churn"><Sparkline values={vm.churn} /></td>
+      <td data-label="Lag">
+        <Lag since={vm.lastAppliedLogTime} frequencySec={vm.frequencySec} />
+      </td>
+      <td data-label="Tracking logs">
+        <LogGauge logBytes={vm.logBytes} logLimitBytes={vm.logLimitBytes} logLimitTime={vm.logLimitTime} />
+      </td>
+      <td data-label="Churn">
+        <Sparkline values={vm.churn} />
+      </td>
     </tr>
   );
 });
@@ -112,8 +177,16 @@ const VmRow = memo(function VmRow({ vm }: { vm: LiveVm }) {
 const AttentionCard = memo(function AttentionCard({ vm }: { vm: LiveVm }) {
   return (
     <li className={`card attention ${vm.health.toLowerCase()}`}>
-      <div className="card-head"><h3><a href={hrefOf({ page: 'vm', vm: vm.vmName, tab: 'health' })}>{vm.vmName}</a></h3><HealthMark health={vm.health} /></div>
-      <p className="state">{vm.stateText}{vm.percent === null ? '' : ` – ${Math.floor(vm.percent)} %`}</p>
+      <div className="card-head">
+        <h3>
+          <a href={hrefOf({ page: 'vm', vm: vm.vmName, tab: 'health' })}>{vm.vmName}</a>
+        </h3>
+        <HealthMark health={vm.health} />
+      </div>
+      <p className="state">
+        {vm.stateText}
+        {vm.percent === null ? '' : ` – ${Math.floor(vm.percent)} %`}
+      </p>
       <p>{localTimes(vm.healthDetails[0] ?? '')}</p>
       {vm.healthDetails.length > 1 ? <p className="hint">and {count(vm.healthDetails.length - 1, 'further reason')}</p> : null}
       {vm.resynchronizeStartTime === null ? null : <p className="hint">Starts by itself: {when(vm.resynchronizeStartTime)}</p>}
@@ -130,15 +203,25 @@ export function RemedyButton({ vm }: { vm: LiveVm }) {
   if (remedy === null) return null;
   if ('tab' in remedy) {
     const open = () => go({ page: 'vm', vm: vm.vmName, tab: remedy.tab });
-    return <p className="actions"><button type="button" onClick={open}>{remedy.label}</button></p>;
+    return (
+      <p className="actions">
+        <button type="button" onClick={open}>
+          {remedy.label}
+        </button>
+      </p>
+    );
   }
   if (session.role === 'reader') return null;
   const act = () => ('dialog' in remedy ? setAsking(true) : void action.run(() => call(remedy.operation, { name: vm.vmName })));
   return (
     <>
-      <p className="actions"><button type="button" className="primary" disabled={action.running} onClick={act}>{remedy.label}</button></p>
+      <p className="actions">
+        <button type="button" className="primary" disabled={action.running} onClick={act}>
+          {remedy.label}
+        </button>
+      </p>
       <Refused refusal={action.refusal} />
-      {asking ? <ResumeDialog name={vm.vmName} paused={vm.state === 'ResynchronizeSuspended'} onClose={() => setAsking(false)} /> : null}
+      {asking ? <ResumeDialog name={vm.vmName} state={vm.state} onClose={() => setAsking(false)} /> : null}
     </>
   );
 }
@@ -148,7 +231,11 @@ function Empty() {
     <div className="card empty">
       <h1>No virtual machine yet</h1>
       <p>Name a VM and its disks, and replicate it to another host.</p>
-      <p className="actions"><a className="button primary" href="#/add">Add a VM</a></p>
+      <p className="actions">
+        <a className="button primary" href="#/add">
+          Add a VM
+        </a>
+      </p>
     </div>
   );
 }

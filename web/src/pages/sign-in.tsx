@@ -10,16 +10,42 @@ export function SignIn({ why, onSignedIn }: { why: string | null; onSignedIn: (s
   const submit = () => void action.run(async () => onSignedIn(await signIn(tokenIn(text) ?? text.trim())));
   return (
     <main className="sign-in">
-      <form className="card" onSubmit={(event) => { event.preventDefault(); submit(); }}>
-        <h1><img src="/mark.svg" alt="" width="28" height="28" />Understudy</h1>
-        {why === null ? null : <p className="banner info" role="status">{why}</p>}
+      <form
+        className="card"
+        onSubmit={(event) => {
+          event.preventDefault();
+          submit();
+        }}
+      >
+        <h1>
+          <img src="/mark.svg" alt="" width="28" height="28" />
+          Understudy
+        </h1>
+        {why === null ? null : (
+          <p className="banner info" role="status">
+            {why}
+          </p>
+        )}
         <p>Run this on the host, and open the link that it prints:</p>
-        <pre><code>understudy console</code></pre>
-        <label>Or paste the link or its token here
-          <input type="password" autoComplete="off" spellCheck={false} value={text} onChange={(event) => setText(event.target.value)} required maxLength={300} />
+        <pre>
+          <code>understudy console</code>
+        </pre>
+        <label>
+          Or paste the link or its token here
+          <input
+            type="password"
+            autoComplete="off"
+            spellCheck={false}
+            value={text}
+            onChange={(event) => setText(event.target.value)}
+            required
+            maxLength={300}
+          />
         </label>
         <Refused refusal={action.refusal} />
-        <button type="submit" className="primary" disabled={action.running}>Sign in</button>
+        <button type="submit" className="primary" disabled={action.running}>
+          Sign in
+        </button>
       </form>
     </main>
   );

@@ -18,7 +18,14 @@ export function Dialog({ title, onClose, children, footer }: Props) {
     return () => dialog.close();
   }, []);
   return (
-    <dialog ref={ref} aria-labelledby={id} onCancel={(event) => { event.preventDefault(); onClose(); }}>
+    <dialog
+      ref={ref}
+      aria-labelledby={id}
+      onCancel={(event) => {
+        event.preventDefault();
+        onClose();
+      }}
+    >
       <h2 id={id}>{title}</h2>
       <div className="dialog-body">{children}</div>
       <footer>{footer}</footer>

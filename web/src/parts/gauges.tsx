@@ -12,7 +12,9 @@ export function Lag({ since, frequencySec }: { since: string | null; frequencySe
   return (
     <span className="gauge" title={`The replica shows ${when(since)}`}>
       <Bar share={percent(seconds, 2 * frequencySec)} level={level} />
-      <span>{duration(seconds)} <small>of {frequency(frequencySec)}</small></span>
+      <span>
+        {duration(seconds)} <small>of {frequency(frequencySec)}</small>
+      </span>
     </span>
   );
 }
@@ -28,7 +30,13 @@ export function LogGauge({ logBytes, logLimitBytes, logLimitTime }: Pick<LiveVm,
   return (
     <span className="gauge" title={`${bytes(logBytes)} of tracking logs; at ${bytes(logLimitBytes)} a resynchronization is required`}>
       <Bar share={share} level={level} />
-      <span>{bytes(logBytes)} <small>of {bytes(logLimitBytes)}{forecast === '' ? '' : ` · ${forecast}`}</small></span>
+      <span>
+        {bytes(logBytes)}{' '}
+        <small>
+          of {bytes(logLimitBytes)}
+          {forecast === '' ? '' : ` · ${forecast}`}
+        </small>
+      </span>
     </span>
   );
 }
@@ -51,7 +59,11 @@ export function Sparkline({ values }: { values: readonly number[] }) {
   const last = values.at(-1)!;
   return (
     <span className="spark">
-      <svg viewBox="0 0 100 24" role="img" aria-label={`Churn of the last ${values.length} cycles: at most ${bytes(most)}, last ${bytes(last)}`}>
+      <svg
+        viewBox="0 0 100 24"
+        role="img"
+        aria-label={`Churn of the last ${values.length} cycles: at most ${bytes(most)}, last ${bytes(last)}`}
+      >
         <polyline points={points} />
       </svg>
       <small>{bytes(last)}</small>

@@ -5,5 +5,12 @@ const SIGNS = { Normal: '✓', Warning: '!', Critical: '✕', NotApplicable: '�
 
 export function HealthMark({ health }: { health: LiveVm['health'] }) {
   const word = health === 'NotApplicable' ? 'Not replicated' : health;
-  return <span className={`health ${health.toLowerCase()}`}><span aria-hidden="true" className="sign">{SIGNS[health]}</span>{word}</span>;
+  return (
+    <span className={`health ${health.toLowerCase()}`}>
+      <span aria-hidden="true" className="sign">
+        {SIGNS[health]}
+      </span>
+      {word}
+    </span>
+  );
 }

@@ -2,14 +2,14 @@
 import { useEffect, useState } from 'react';
 import type { ResyncPlan } from '../../../src/server/api/contract.ts';
 import { call, Refusal } from '../data/call.ts';
-import { bytes, duration, inputTime, localTimes, when } from '../data/format.ts';
+import { bytes, duration, inputTime, localTimes } from '../data/format.ts';
 import { useAction } from '../data/use-action.ts';
-import { useLive } from '../data/live.ts';
+import type { LiveVm } from '../data/live.ts';
 import { Dialog } from './dialog.tsx';
 import { Refused } from './refused.tsx';
 
 export const RUNG_WORDS: Record<string, string> = {
-  'logs': 'Ship what is queued',
+  logs: 'Ship what is queued',
   'suspect-regions': 'Compare the suspect regions',
   'full-compare': 'Compare the whole disks',
   'full-copy': 'Copy the whole disks',
@@ -19,47 +19,80 @@ type Choice = 'now' | 'window' | 'at' | 'continue';
 
 interface Props {
   name: string;
-  /** A paused run can go on where it stopped. */
-  paused: boolean;
-  /** The VM replicates: it is suspended first, as a resynchronization of a healthy VM asks for. */
+  /** Of the VM: a paused run can go on where it stopped, a required one has its rung already. */
+  state: LiveVm['state'];
   onClose: () => void;
 }
 
-export function ResumeDialog({ name, paused, onClose }: Props) {
-  const [choice, setChoice] = useState<Choice>(paused ? 'continue' : 'now');
+export function ResumeDialog({ name, state, onClose }: Props) {
+  const [choice, setChoice] = useState<Choice>(state === 'ResynchronizeSuspended' ? 'continue' : 'now');
   const [at, setAt] = useState(() => inputTime(new Date(Date.now() + 3_600_000)));
   const action = useAction();
-  const windowStart = [...useLive().vms.values()].find((vm) => vm.vmName === name)?.resynchronizeStartTime ?? null;
+  const paused = state === 'ResynchronizeSuspended';
   const carryOut = async () => {
     const done = await action.run(async () => {
       if (choice === 'continue') await call('resume', { name, continue: true });
-      else if (choice === 'window') await call('set', { name, settings: { autoResync: { enabled: true } } });
-      else await call('resume', { name, resynchronize: true, ...(choice === 'at' ? { at: new Date(at).toISOString() } : {}) });
+      else {
+        await call('resume', {
+          name,
+          // Where one is required already, it is resumed at its own rung; else it is asked for.
+          ...(state === 'WaitingForStartResynchronize' ? {} : { resynchronize: true }),
+          ...(choice === 'at' ? { at: new Date(at).toISOString() } : {}),
+          ...(choice === 'window' ? { offPeak: true } : {}),
+        });
+      }
     });
     if (done) onClose();
   };
   const choices: [Choice, string, string][] = [
-    ...(paused ? [['continue', 'Continue where it stopped', 'Nothing that was compared is compared again.'] as [Choice, string, string]] : []),
+    ...(paused
+      ? [['continue', 'Continue where it stopped', 'Nothing that was compared is compared again.'] as [Choice, string, string]]
+      : []),
     ['now', paused ? 'Start over now' : 'Now', paused ? 'Everything is compared anew.' : 'As soon as the queue of this host admits it.'],
-    ['window', 'In the off-peak window', windowStart === null ? 'When the hours of this VM’s settings begin.' : `It starts ${when(windowStart)}.`],
+    [
+      'window',
+      'In the off-peak window',
+      'When the hours of this VM’s settings begin.',
+    ],
     ['at', 'At a time', 'Within the next 7 days.'],
   ];
   return (
-    <Dialog title={`Resume replication of ${name}`} onClose={onClose} footer={<>
-      <button type="button" onClick={onClose}>Cancel</button>
-      <button type="button" className="primary" disabled={action.running} onClick={() => void carryOut()}>Resume</button>
-    </>}>
+    <Dialog
+      title={`Resume replication of ${name}`}
+      onClose={onClose}
+      footer={
+        <>
+          <button type="button" onClick={onClose}>
+            Cancel
+          </button>
+          <button type="button" className="primary" disabled={action.running} onClick={() => void carryOut()}>
+            Resume
+          </button>
+        </>
+      }
+    >
       <Plan name={name} />
       <fieldset>
         <legend>When</legend>
         {choices.map(([value, label, hint]) => (
           <label key={value} className="choice">
-            <input type="radio" name="when" checked={choice === value} onChange={() => setChoice(value)} /><span>{label}<small>{hint}</small></span>
+            <input type="radio" name="when" checked={choice === value} onChange={() => setChoice(value)} />
+            <span>
+              {label}
+              <small>{hint}</small>
+            </span>
           </label>
         ))}
-        {choice === 'at' ? <label>Time<input type="datetime-local" value={at} onChange={(event) => setAt(event.target.value)} /></label> : null}
+        {choice === 'at' ? (
+          <label>
+            Time
+            <input type="datetime-local" value={at} onChange={(event) => setAt(event.target.value)} />
+          </label>
+        ) : null}
       </fieldset>
-      <p className="hint">The replica stays usable all the while. Recovery points other than the latest are deleted at the end, unless the settings keep them.</p>
+      <p className="hint">
+        The replica stays usable all the while. Recovery points other than the latest are deleted at the end, unless the settings keep them.
+      </p>
       <Refused refusal={action.refusal} />
     </Dialog>
   );
@@ -79,11 +112,22 @@ function Plan({ name }: { name: string }) {
   if (plan instanceof Refusal) return <Refused refusal={plan} />;
   return (
     <dl className="facts">
-      <dt>What</dt><dd>{RUNG_WORDS[plan.rung] ?? plan.rung} <span className="tag">{plan.rung}</span></dd>
-      <dt>Why</dt><dd>{localTimes(plan.reason)}</dd>
-      <dt>To be read on each side</dt><dd>{bytes(plan.readBytes)}</dd>
-      <dt>Time, at least</dt><dd>{duration(plan.estimatedSeconds)}</dd>
-      {(plan.refusals ?? []).map((refusal) => <span key={refusal}><dt>Refused now</dt><dd>{refusal}</dd></span>)}
+      <dt>What</dt>
+      <dd>
+        {RUNG_WORDS[plan.rung] ?? plan.rung} <span className="tag">{plan.rung}</span>
+      </dd>
+      <dt>Why</dt>
+      <dd>{localTimes(plan.reason)}</dd>
+      <dt>To be read on each side</dt>
+      <dd>{bytes(plan.readBytes)}</dd>
+      <dt>Time, at least</dt>
+      <dd>{duration(plan.estimatedSeconds)}</dd>
+      {(plan.refusals ?? []).map((refusal) => (
+        <span key={refusal}>
+          <dt>Refused now</dt>
+          <dd>{refusal}</dd>
+        </span>
+      ))}
     </dl>
   );
 }

@@ -25,5 +25,9 @@ export function ThemeButton() {
     apply(next);
     setTheme(next);
   };
-  return <button type="button" className="quiet theme" onClick={change} title="Change the theme">{WORDS[theme]}</button>;
+  return (
+    <button type="button" className="quiet theme" onClick={change} title="Change the theme">
+      {WORDS[theme]}
+    </button>
+  );
 }

@@ -1,0 +1,204 @@
+/** What people do with the console, each task from its first click to its end, on two real servers. */
+import assert from 'node:assert/strict';
+import { readFile, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import type { Page } from 'playwright-core';
+import { mustRun, temporaryFolder } from '../rig/program.ts';
+import { TestServer } from '../rig/server.ts';
+import { inspect, TestBrowser } from './browser.ts';
+
+const MIB = 1 << 20;
+
+test('from two empty hosts to a resynchronized replica, in the browser', async (t) => {
+  const browser = await TestBrowser.start(t);
+  const folder = await temporaryFolder(t);
+  const [berlin, munich] = [new TestServer('berlin', join(folder, 'berlin')), new TestServer('munich', join(folder, 'munich'))];
+  t.after(() => Promise.all([berlin.kill9(), munich.kill9()]));
+  await Promise.all([berlin.start(), munich.start()]);
+  const disks = [join(folder, 'system.raw'), join(folder, 'data.raw')];
+  for (const [index, disk] of disks.entries()) {
+    await writeFile(disk, '');
+    await truncate(disk, index === 0 ? 8 * MIB : 64 * MIB);
+  }
+  const primary = await browser.signedIn(berlin);
+  const replica = await browser.signedIn(munich);
+
+  await t.test('add a VM', async () => {
+    await primary.getByRole('link', { name: 'Add a VM' }).click();
+    await primary.getByLabel('Name').fill('web1');
+    await primary.getByLabel('Disks, one in each line').fill(disks.join('\n'));
+    await inspect(primary, 'add-vm');
+    await primary.getByRole('button', { name: 'Add' }).click();
+    await primary.getByRole('heading', { name: 'Not replicated' }).waitFor();
+  });
+
+  await t.test('pair the hosts by fingerprint', async () => {
+    await primary.getByRole('link', { name: 'Peers' }).click();
+    const fingerprint = await primary.locator('.own .fingerprint').innerText();
+    const words = await primary.locator('.own .words').innerText();
+    assert.equal(words.split(' ').length, 16);
+    await replica.getByRole('link', { name: 'Peers' }).click();
+    await replica.getByLabel('Its fingerprint').fill(fingerprint);
+    await replica.getByText(words).waitFor();
+    await replica.getByLabel('What you call it').fill('berlin');
+    await replica.getByLabel('Folder for its replica disks').fill(join(folder, 'store'));
+    await replica.getByRole('button', { name: 'Authorise' }).click();
+    await replica.getByRole('row', { name: /berlin/ }).waitFor();
+    await inspect(replica, 'peers');
+  });
+
+  await t.test('enable replication, page by page', () => enable(primary, replica, munich.peerPort));
+
+  await t.test('health: fields, reset, CSV', async () => {
+    await write(berlin, 1, '8M');
+    await berlin.json('sync-now', 'web1');
+    await write(berlin, 0, '2M');
+    await berlin.json('sync-now', 'web1');
+    for (const field of ['Current primary server', 'Successful replication cycles', 'Average latency', 'Last synchronized at', 'Errors encountered']) {
+      await primary.getByText(field, { exact: true }).waitFor();
+    }
+    await primary.getByText(/\d+ cycles since .*: none missed/).waitFor();
+    await inspect(primary, 'health');
+    const [download] = await Promise.all([primary.waitForEvent('download'), primary.getByRole('button', { name: 'Save as CSV' }).click()]);
+    assert.equal(download.suggestedFilename(), 'web1 replication health.csv');
+    const csv = await readFile(await download.path(), 'utf8');
+    assert.match(csv, /^Field,Value\r\nVM name,web1\r\nReplication state,Replicating\r\n/);
+    await primary.getByRole('button', { name: 'Reset statistics' }).click();
+    await primary.getByText('0 out of 0', { exact: true }).waitFor();
+  });
+
+  await t.test('settings: change some, keep the rest', async () => {
+    await primary.getByRole('link', { name: 'Settings' }).click();
+    await primary.getByLabel('Every 5 min').check();
+    await primary.getByLabel('Manually').check();
+    await primary.getByLabel('Reading by a resynchronization, MiB/s').fill('1');
+    await inspect(primary, 'settings');
+    await primary.getByRole('button', { name: 'Save' }).click();
+    await primary.getByText('Saved.', { exact: true }).waitFor();
+    const status = await berlin.json<{ frequencySec: number; autoResynchronizeEnabled: boolean; recoveryHistory: number }>('status', 'web1');
+    assert.deepEqual([status.frequencySec, status.autoResynchronizeEnabled, status.recoveryHistory], [300, false, 0]);
+  });
+
+  await t.test('resynchronize: plan, map, pause, continue, cancel, at a time', () => resynchronize(primary, berlin));
+
+  await t.test('events: filter', async () => {
+    await primary.getByRole('navigation', { name: 'Pages' }).getByRole('link', { name: 'Events' }).click();
+    await primary.getByLabel('Find in events').fill('29242');
+    await primary.getByText(/Resynchronization of VM 'web1' compares/).first().waitFor();
+    await primary.getByLabel('Level').selectOption('Error');
+    await primary.getByText('No event matches.').waitFor();
+    await primary.getByLabel('Find in events').fill('');
+    await primary.getByLabel('Level').selectOption('');
+    await inspect(primary, 'events');
+  });
+
+  await t.test('fail over on the replica, and take it back', () => failOver(replica));
+  assert.deepEqual(browser.complaints, []);
+});
+
+let pattern = 0x40;
+
+async function write(server: TestServer, disk: number, amount: string): Promise<void> {
+  const { disks } = await server.json<{ disks: { uri: string }[] }>('vm', 'show', 'web1');
+  await mustRun('qemu-io', ['-f', 'raw', '-c', `write -P ${++pattern} 4M ${amount}`, '-c', 'flush', disks[disk]!.uri]);
+}
+
+async function enable(primary: Page, replica: Page, port: number): Promise<void> {
+  await primary.getByRole('link', { name: 'Overview' }).click();
+  await primary.getByRole('link', { name: 'Enable replication…' }).click();
+  const heading = (name: string) => primary.getByRole('heading', { name, exact: true }).waitFor();
+  const next = () => primary.getByRole('button', { name: 'Next' }).click();
+  await heading('Before You Begin');
+  await inspect(primary, 'enable-1');
+  await next();
+  await heading('Specify Replica Server');
+  await primary.getByLabel('Replica server and port').fill(`127.0.0.1:${port}`);
+  await next();
+  await heading('Specify Connection Parameters');
+  await primary.getByLabel('Fingerprint of the replica server').fill(await replica.locator('.own .fingerprint').innerText());
+  await primary.getByText(`Its page must say: ${await replica.locator('.own .words').innerText()}`).waitFor();
+  await next();
+  await heading('Choose Replication VHDs');
+  await primary.getByLabel(/system\.raw/).waitFor();
+  await next();
+  await heading('Configure Replication Frequency');
+  await primary.getByLabel('Every 30 s').check();
+  await next();
+  await heading('Configure Additional Recovery Points');
+  await next();
+  await heading('Choose Initial Replication Method');
+  await inspect(primary, 'enable-7');
+  await next();
+  await heading('Summary');
+  await primary.getByRole('button', { name: 'Finish' }).click();
+  await primary.getByText('Replication enabled').first().waitFor();
+}
+
+async function resynchronize(primary: Page, server: TestServer): Promise<void> {
+  await primary.getByRole('link', { name: 'Resynchronization' }).click();
+  await primary.getByRole('button', { name: 'Resynchronize…' }).click();
+  await primary.getByRole('button', { name: 'Pause replication' }).click();
+  await primary.getByText('Replication paused').first().waitFor();
+  // What a compare finds differing: written while nothing is sent.
+  await write(server, 0, '1M');
+  await primary.getByRole('button', { name: 'Resynchronize…' }).click();
+  const dialog = primary.getByRole('dialog');
+  await dialog.getByText('Compare the whole disks').waitFor();
+  await dialog.getByText('72.0 MiB').waitFor();
+  await inspect(primary, 'resume-dialog');
+  await dialog.getByLabel('At a time').check();
+  await dialog.getByRole('button', { name: 'Resume' }).click();
+  await primary.getByText(/It starts by itself/).first().waitFor();
+  await primary.getByRole('button', { name: 'Cancel…' }).click();
+  await primary.getByRole('button', { name: 'Drop the start' }).click();
+  await primary.getByText('It waits until somebody resumes replication.').waitFor();
+
+  await primary.getByRole('button', { name: 'Resume replication…' }).click();
+  await dialog.getByRole('button', { name: 'Resume' }).click();
+  await primary.getByRole('heading', { name: /Resynchronizing – \d+ %/ }).waitFor();
+  await primary.getByRole('img', { name: /Map of .*system\.raw: .*Mended/ }).waitFor();
+  await inspect(primary, 'resync-running');
+  await primary.getByRole('button', { name: 'Pause' }).click();
+  await primary.getByRole('heading', { name: /Paused at/ }).waitFor();
+  await primary.getByRole('button', { name: 'Continue' }).click();
+  await primary.getByRole('heading', { name: /Resynchronizing/ }).waitFor();
+  await primary.getByRole('button', { name: 'Cancel…' }).click();
+  await primary.getByRole('button', { name: 'Cancel it' }).click();
+  await primary.getByRole('heading', { name: 'Resynchronization required' }).waitFor();
+
+  await primary.getByRole('navigation', { name: 'Pages' }).getByRole('link', { name: 'Queue' }).click();
+  await primary.getByRole('row', { name: /web1/ }).getByText('Not begun').waitFor();
+  await inspect(primary, 'queue');
+  await primary.getByRole('link', { name: 'Overview' }).click();
+  await inspect(primary, 'attention');
+  await server.json('set', 'web1', '--disk-rate', '0');
+  await primary.getByRole('button', { name: 'Resume replication…' }).click();
+  await dialog.getByRole('button', { name: 'Resume' }).click();
+  await primary.getByRole('row', { name: /web1/ }).getByText('Replication enabled').waitFor();
+  await primary.getByRole('rowheader').getByRole('link', { name: 'web1' }).click();
+  await primary.getByRole('link', { name: 'Resynchronization' }).click();
+  await primary.getByRole('row', { name: /Finished.*full-compare/ }).waitFor();
+  await primary.getByRole('row', { name: /Cancelled/ }).waitFor();
+  await inspect(primary, 'resync-past');
+}
+
+async function failOver(replica: Page): Promise<void> {
+  await replica.getByRole('link', { name: 'Overview' }).click();
+  await replica.getByRole('rowheader').getByRole('link', { name: 'web1' }).click();
+  await replica.getByRole('link', { name: 'Recovery points' }).click();
+  await replica.locator('.points').getByText('Latest').waitFor();
+  await inspect(replica, 'points');
+  await replica.getByRole('button', { name: 'Failover…', exact: true }).click();
+  const dialog = replica.getByRole('dialog');
+  await dialog.getByText(/Everything that the guest wrote after .* is lost/).waitFor();
+  assert.equal(await dialog.getByRole('button', { name: 'Fail over' }).isDisabled(), true, 'not before the person is sure');
+  await dialog.getByLabel(/The VM on the primary is off/).check();
+  await inspect(replica, 'failover-dialog');
+  await dialog.getByRole('button', { name: 'Fail over' }).click();
+  await dialog.getByText(/nbd\+unix:/).waitFor();
+  await dialog.getByRole('button', { name: 'Close' }).click();
+  await replica.getByRole('button', { name: 'Cancel failover…' }).click();
+  await dialog.getByRole('button', { name: 'Cancel the failover' }).click();
+  await replica.getByText('Replication enabled').first().waitFor();
+}

@@ -1,0 +1,203 @@
+/** Replication Health: every field of Hyper-V's window, with charts of the last cycles. */
+import { call } from '../data/call.ts';
+import { bytes, count, duration, frequency, localTimes, when } from '../data/format.ts';
+import type { VmDetail } from '../data/live.ts';
+import { useSession } from '../data/session.ts';
+import { useAction } from '../data/use-action.ts';
+import { CycleCharts } from '../parts/cycle-charts.tsx';
+import { Lag, LogGauge } from '../parts/gauges.tsx';
+import { HealthMark } from '../parts/health.tsx';
+import { Refused } from '../parts/refused.tsx';
+import { healthRows, toCsv } from '../data/health-rows.ts';
+
+export function HealthTab({ detail }: { detail: VmDetail }) {
+  const { health, status } = detail;
+  if (status.mode === 'None') return <Unprotected detail={detail} />;
+  return (
+    <>
+      <div className="columns">
+        <section className="card" aria-labelledby="now">
+          <h2 id="now">Now</h2>
+          {health.healthDetails.length === 0 ? (
+            <p className="note good">Replication does well.</p>
+          ) : (
+            <ul className="details">
+              {health.healthDetails.map((text) => (
+                <li key={text} className={`note ${health.health === 'Critical' ? 'bad' : ''}`}>
+                  {localTimes(text)}
+                </li>
+              ))}
+            </ul>
+          )}
+          <dl className="facts">
+            <dt>Replication state</dt>
+            <dd>{String(status.stateText)}</dd>
+            <dt>Replication mode</dt>
+            <dd>{status.mode}</dd>
+            <dt>Current primary server</dt>
+            <dd>{status.primaryServer ?? '–'}</dd>
+            <dt>Current replica server</dt>
+            <dd>{status.replicaServer ?? '–'}</dd>
+            <dt>Replication health</dt>
+            <dd>
+              <HealthMark health={health.health} />
+            </dd>
+            <dt>Frequency</dt>
+            <dd>{frequency(status.frequencySec)}</dd>
+            <dt>Last synchronized at</dt>
+            <dd>{when(status.lastReplicationTime)}</dd>
+            <dt>The replica shows</dt>
+            <dd>{when(status.lastAppliedLogTime)}</dd>
+            <dt>Lag</dt>
+            <dd>
+              <Lag since={status.lastAppliedLogTime ?? status.lastReplicationTime} frequencySec={status.frequencySec} />
+            </dd>
+            <dt>Data yet to be {status.mode === 'Replica' ? 'applied' : 'replicated'}</dt>
+            <dd>{bytes(status.pendingBytes)}</dd>
+            {status.mode === 'Primary' ? (
+              <>
+                <dt>Tracking logs</dt>
+                <dd>
+                  <LogGauge
+                    logBytes={status.logBytes ?? null}
+                    logLimitBytes={status.logLimitBytes ?? null}
+                    logLimitTime={limitTime(status.secondsToLogLimit)}
+                  />
+                </dd>
+              </>
+            ) : (
+              <TestFailoverFacts detail={detail} />
+            )}
+          </dl>
+        </section>
+        <Interval detail={detail} />
+      </div>
+      <section className="card" aria-labelledby="cycles">
+        <h2 id="cycles">Last cycles</h2>
+        <CycleCharts cycles={detail.cycles} />
+      </section>
+      <Disks detail={detail} />
+    </>
+  );
+}
+
+const limitTime = (seconds: number | null | undefined): string | null =>
+  seconds === null || seconds === undefined ? null : new Date(Date.now() + seconds * 1000).toISOString();
+
+/** Fields of the replica's side. */
+function TestFailoverFacts({ detail }: { detail: VmDetail }) {
+  const { status } = detail;
+  const running = status.testFailover !== undefined && status.testFailover !== null;
+  return (
+    <>
+      <dt>Test failover status</dt>
+      <dd>{running ? 'Running' : 'Not running'}</dd>
+    </>
+  );
+}
+
+function Interval({ detail }: { detail: VmDetail }) {
+  const { statistics, vmName } = detail.health;
+  const { session } = useSession();
+  const action = useAction();
+  const due = statistics.successfulReplications + statistics.missedReplications;
+  const save = () => {
+    const url = URL.createObjectURL(new Blob([toCsv(healthRows(detail))], { type: 'text/csv' }));
+    Object.assign(document.createElement('a'), { href: url, download: `${vmName} replication health.csv` }).click();
+    URL.revokeObjectURL(url);
+  };
+  return (
+    <section className="card" aria-labelledby="interval">
+      <h2 id="interval">Monitoring interval</h2>
+      <dl className="facts">
+        <dt>From time</dt>
+        <dd>{when(statistics.monitoringStartTime)}</dd>
+        <dt>To time</dt>
+        <dd>{when(statistics.monitoringEndTime)}</dd>
+        <dt>Average size</dt>
+        <dd>{bytes(statistics.averageReplicationBytes)}</dd>
+        <dt>Maximum size</dt>
+        <dd>{bytes(statistics.maximumReplicationBytes)}</dd>
+        <dt>Average latency</dt>
+        <dd>{duration(statistics.averageLatencySeconds)}</dd>
+        <dt>Maximum latency</dt>
+        <dd>{duration(statistics.maximumLatencySeconds)}</dd>
+        <dt>Errors encountered</dt>
+        <dd>{statistics.replicationErrors}</dd>
+        <dt>Successful replication cycles</dt>
+        <dd>
+          {statistics.successfulReplications} out of {due}
+          {due === 0 ? '' : ` (${Math.floor((statistics.successfulReplications / due) * 100)} %)`}
+        </dd>
+        <dt>Sent over the network</dt>
+        <dd>{bytes(statistics.sentBytes)}</dd>
+        <dt>Resynchronized</dt>
+        <dd>{bytes(statistics.resynchronizedBytes)}</dd>
+      </dl>
+      <p className="actions">
+        {session.role === 'reader' ? null : (
+          <button type="button" disabled={action.running} onClick={() => void action.run(() => call('reset-statistics', { name: vmName }))}>
+            Reset statistics
+          </button>
+        )}
+        <button type="button" onClick={save}>
+          Save as CSV
+        </button>
+      </p>
+      <Refused refusal={action.refusal} />
+    </section>
+  );
+}
+
+function Disks({ detail }: { detail: VmDetail }) {
+  const excluded = new Set(detail.status.excludedDisks ?? []);
+  return (
+    <section aria-labelledby="disks">
+      <h2 id="disks">Disks</h2>
+      <div className="table-frame" tabIndex={0} role="region" aria-label="Disks">
+        <table className="stack">
+          <thead>
+            <tr>
+              <th>Disk</th>
+              <th>Format</th>
+              <th className="number">Size</th>
+              <th>Served at</th>
+            </tr>
+          </thead>
+          <tbody>
+            {detail.vm.disks.map((disk) => (
+              <tr key={disk.path}>
+                <th scope="row">
+                  {disk.path}
+                  {excluded.has(disk.path) ? <small>not replicated</small> : null}
+                </th>
+                <td data-label="Format">{disk.format}</td>
+                <td data-label="Size" className="number">
+                  {bytes(disk.virtualSize)}
+                </td>
+                <td data-label="Served at">{disk.uri === null ? '–' : <code>{disk.uri}</code>}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </section>
+  );
+}
+
+function Unprotected({ detail }: { detail: VmDetail }) {
+  return (
+    <>
+      <div className="card empty">
+        <h2>Not replicated</h2>
+        <p>Nothing of this VM is on another host. {count(detail.vm.disks.length, 'disk')} can be protected.</p>
+        <p className="actions">
+          <a className="button primary" href="#/enable">
+            Enable replication…
+          </a>
+        </p>
+      </div>
+      <Disks detail={detail} />
+    </>
+  );
+}

@@ -1,0 +1,156 @@
+/** Settings of one VM, as the original groups them: connection, disks, frequency, recovery points, resynchronization. */
+import { useState } from 'react';
+import { call } from '../data/call.ts';
+import type { VmDetail } from '../data/live.ts';
+import { changesOf, draftOf, type Draft } from '../data/settings-draft.ts';
+import { useSession } from '../data/session.ts';
+import { useAction } from '../data/use-action.ts';
+import { Refused } from '../parts/refused.tsx';
+import { DiskChoice, FrequencyChoice, PointsChoice, ResyncChoice } from '../parts/setting-choices.tsx';
+
+export function SettingsTab({ detail }: { detail: VmDetail }) {
+  const { settings, remote, status } = detail;
+  const { session } = useSession();
+  const [draft, setDraft] = useState<Draft | null>(null);
+  const [saved, setSaved] = useState(false);
+  const action = useAction();
+  if (settings === null || remote === null) return <p className="card">This VM is not replicated.</p>;
+  const original = draftOf(settings, remote);
+  const shown = draft ?? original;
+  const locked = session.role === 'reader' || !detail.actions.includes('set');
+  const set = (part: Partial<Draft>) => {
+    setSaved(false);
+    setDraft({ ...shown, ...part });
+  };
+  const change = changesOf(original, shown);
+  const save = async () => {
+    if (!(await action.run(() => call('set', { name: status.vmName, ...change })))) return;
+    setDraft(null);
+    setSaved(true);
+  };
+  return (
+    <form
+      className="settings"
+      onSubmit={(event) => {
+        event.preventDefault();
+        void save();
+      }}
+    >
+      {status.mode === 'Replica' ? (
+        <p className="note">Settings are changed on the primary, host {status.primaryServer ?? 'unknown'}; here they are shown.</p>
+      ) : null}
+      <fieldset disabled={locked} className="plain">
+        <Connection draft={shown} onChange={set} />
+        <section className="card">
+          <h2>Disks</h2>
+          <DiskChoice disks={detail.vm.disks} draft={shown} onChange={set} />
+        </section>
+        <section className="card">
+          <h2>Replication frequency</h2>
+          <FrequencyChoice draft={shown} onChange={set} />
+        </section>
+        <section className="card">
+          <h2>Recovery points</h2>
+          <PointsChoice draft={shown} onChange={set} />
+        </section>
+        <section className="card">
+          <h2>Resynchronization</h2>
+          <ResyncChoice draft={shown} onChange={set} />
+        </section>
+        <Limits draft={shown} onChange={set} />
+      </fieldset>
+      <div className="save-bar">
+        <Refused refusal={action.refusal} />
+        <p className="actions">
+          <button type="submit" className="primary" disabled={locked || change === null || action.running}>
+            Save
+          </button>
+          <button type="button" disabled={draft === null} onClick={() => setDraft(null)}>
+            Discard
+          </button>
+          <span role="status" className="hint">
+            {saved ? 'Saved.' : change === null ? '' : 'Not saved yet.'}
+          </span>
+        </p>
+      </div>
+    </form>
+  );
+}
+
+interface PartProps {
+  draft: Draft;
+  onChange: (part: Partial<Draft>) => void;
+}
+
+function Connection({ draft, onChange }: PartProps) {
+  return (
+    <section className="card">
+      <h2>Connection</h2>
+      <div className="grid-form">
+        <label>
+          Replica server and port
+          <input value={draft.replica} required onChange={(event) => onChange({ replica: event.target.value })} />
+        </label>
+        <label className="full">
+          Its fingerprint
+          <input
+            value={draft.fingerprint}
+            spellCheck={false}
+            required
+            onChange={(event) => onChange({ fingerprint: event.target.value })}
+          />
+        </label>
+        <label className="choice full">
+          <input type="checkbox" checked={draft.compression} onChange={(event) => onChange({ compression: event.target.checked })} />
+          <span>
+            Compress what is sent<small>Skipped by itself where it does not help.</small>
+          </span>
+        </label>
+      </div>
+    </section>
+  );
+}
+
+function Limits({ draft, onChange }: PartProps) {
+  const number = (key: 'logLimitPercent' | 'resyncPriority' | 'diskMiBPerSec' | 'linkMiBPerSec' | 'verifyDays') => ({
+    type: 'number',
+    min: 0,
+    value: draft[key],
+    onChange: (event: { target: { value: string } }) => onChange({ [key]: event.target.value }),
+  });
+  return (
+    <section className="card">
+      <h2>Limits</h2>
+      <div className="grid-form">
+        <label>
+          Tracking logs at most, % of the disks
+          <input {...number('logLimitPercent')} step="any" />
+          <small>Past it a resynchronization is required.</small>
+        </label>
+        <label>
+          Priority in the resynchronization queue
+          <input {...number('resyncPriority')} max={100} />
+          <small>Smaller goes first.</small>
+        </label>
+        <label>
+          Reading by a resynchronization, MiB/s
+          <input {...number('diskMiBPerSec')} step="any" placeholder="no limit" />
+          <small>It yields to the guest in any case.</small>
+        </label>
+        <label>
+          Sending by a resynchronization, MiB/s
+          <input {...number('linkMiBPerSec')} step="any" placeholder="no limit" />
+        </label>
+        <label>
+          Verify every so many days
+          <input {...number('verifyDays')} max={90} />
+          <small>0 is never.</small>
+        </label>
+        <label>
+          Verify at
+          <input type="time" value={draft.verifyAt} onChange={(event) => onChange({ verifyAt: event.target.value })} />
+        </label>
+      </div>
+    </section>
+  );
+}

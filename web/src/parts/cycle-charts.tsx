@@ -1,0 +1,90 @@
+/** Size and latency of the last cycles, one bar each; missed ones stand out by form as well as by colour. */
+import type { PastCycle } from '../../../src/server/api/contract.ts';
+import { bytes, count, duration, when } from '../data/format.ts';
+
+const HEIGHT = 88;
+const SHOWN = 90;
+const WORDS = { success: 'delivered', late: 'delivered late', missed: 'missed', 'failed-attempt': 'failed, tried again' } as const;
+
+export function CycleCharts({ cycles }: { cycles: readonly PastCycle[] }) {
+  const shown = cycles.slice(-SHOWN);
+  if (shown.length === 0) return <p className="hint">No cycle yet. This host shows those that it sends itself.</p>;
+  const missed = shown.filter(({ outcome }) => outcome === 'missed').length;
+  const failed = shown.filter(({ outcome }) => outcome === 'failed-attempt').length;
+  return (
+    <>
+      <p className="hint">
+        {count(shown.length, 'cycle')} since {when(shown[0]!.time)}: {missed === 0 ? 'none missed' : `${missed} missed`}
+        {failed === 0 ? '' : `, ${count(failed, 'attempt')} failed`}.
+      </p>
+      <div className="columns charts">
+        <Chart title="Size of each cycle" cycles={shown} value={(cycle) => cycle.bytes} words={bytes} />
+        <Chart title="Latency of each cycle" cycles={shown} value={(cycle) => cycle.latencySeconds} words={duration} />
+      </div>
+      <details>
+        <summary>As a table</summary>
+        <div className="table-frame" tabIndex={0} role="region" aria-label="Last cycles">
+          <table>
+            <thead>
+              <tr>
+                <th>Time</th>
+                <th>Outcome</th>
+                <th className="number">Size</th>
+                <th className="number">Latency</th>
+              </tr>
+            </thead>
+            <tbody>
+              {shown.toReversed().map((cycle, at) => (
+                <tr key={at}>
+                  <td>{when(cycle.time)}</td>
+                  <td>{WORDS[cycle.outcome]}</td>
+                  <td className="number">{bytes(cycle.bytes)}</td>
+                  <td className="number">{duration(cycle.latencySeconds)}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      </details>
+    </>
+  );
+}
+
+interface ChartProps {
+  title: string;
+  cycles: readonly PastCycle[];
+  value: (cycle: PastCycle) => number;
+  words: (value: number) => string;
+}
+
+function Chart({ title, cycles, value, words }: ChartProps) {
+  const most = Math.max(...cycles.map(value), 0);
+  const width = 6;
+  return (
+    <figure>
+      <figcaption>
+        {title}
+        <small>at most {words(most)}</small>
+      </figcaption>
+      <svg
+        className="chart"
+        viewBox={`0 0 ${SHOWN * width} ${HEIGHT}`}
+        preserveAspectRatio="none"
+        role="img"
+        aria-label={`${title}: at most ${words(most)}, last ${words(value(cycles.at(-1)!))}`}
+      >
+        <line x1="0" x2={SHOWN * width} y1={HEIGHT - 0.5} y2={HEIGHT - 0.5} />
+        {cycles.map((cycle, at) => {
+          const x = (SHOWN - cycles.length + at) * width;
+          const isGap = cycle.outcome === 'missed' || cycle.outcome === 'failed-attempt';
+          const high = isGap ? HEIGHT : Math.max(2, most === 0 ? 0 : (value(cycle) / most) * (HEIGHT - 6));
+          return (
+            <rect key={at} className={cycle.outcome} x={x + 1} width={isGap ? 2 : width - 2} y={HEIGHT - high} height={high}>
+              <title>{`${when(cycle.time)}: ${WORDS[cycle.outcome]}, ${words(value(cycle))}`}</title>
+            </rect>
+          );
+        })}
+      </svg>
+    </figure>
+  );
+}
