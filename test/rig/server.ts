@@ -26,9 +26,9 @@ export class TestServer {
     mkdirSync(data, { recursive: true });
   }
 
-  /** Resolves at its ready line; rejects with what it said when it ends before. A restart takes the same port again. */
+  /** Resolves at its ready line; rejects with what it said when it ends before. A restart takes the same ports again. */
   async start(): Promise<void> {
-    const child = spawn(UNDERSTUDY, ['serve', '--data', this.data, '--peer', `127.0.0.1:${this.peerPort}`, '--http', '127.0.0.1:0',
+    const child = spawn(UNDERSTUDY, ['serve', '--data', this.data, '--peer', `127.0.0.1:${this.peerPort}`, '--http', this.httpAddress || '127.0.0.1:0',
       '--name', this.name, ...this.#more], { env: { ...process.env, ...this.env }, stdio: ['ignore', 'pipe', 'pipe'] });
     this.#child = child;
     child.stderr.on('data', (data: Buffer) => (this.log += data.toString()));

@@ -34,7 +34,8 @@ export function liveVm(host: Host, vm: VmRecord): LiveVm {
 
 /** The operations that the table of states allows now, without carrying any out. */
 export function actionsOf(host: Host, vm: VmRecord): Operation[] {
-  const situation = host.relationships.situation(vm.vmId);
+  const merging = host.relationships.find(vm.vmId)?.resync?.phase === 'merging';
+  const situation = host.relationships.situation(vm.vmId, { merging });
   return (Object.keys(OPERATIONS) as Operation[]).filter((operation) => !(decide(situation, operation) instanceof Error));
 }
 

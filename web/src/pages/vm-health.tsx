@@ -86,12 +86,13 @@ const limitTime = (seconds: number | null | undefined): string | null =>
 
 /** Fields of the replica's side. */
 function TestFailoverFacts({ detail }: { detail: VmDetail }) {
-  const { status } = detail;
-  const running = status.testFailover !== undefined && status.testFailover !== null;
+  const test = detail.status.testFailover as { startTime: string; point: string } | null | undefined;
   return (
     <>
       <dt>Test failover status</dt>
-      <dd>{running ? 'Running' : 'Not running'}</dd>
+      <dd>{test ? `Running, on ${test.point === 'latest' ? 'the latest point' : localTimes(test.point)}` : 'Not running'}</dd>
+      <dt>Last test failover initiated at</dt>
+      <dd>{when(test?.startTime ?? (detail.health.statistics.lastTestFailoverTime as string | null | undefined))}</dd>
     </>
   );
 }

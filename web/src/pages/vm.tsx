@@ -160,9 +160,7 @@ function Operations({ detail, tab }: { detail: VmDetail; tab: VmTab }) {
         ) : null}
       </p>
       <Refused refusal={action.refusal} />
-      {asking === 'resume' ? (
-        <ResumeDialog name={vmName} state={state} onClose={() => setAsking(null)} />
-      ) : null}
+      {asking === 'resume' ? <ResumeDialog name={vmName} state={state} onClose={() => setAsking(null)} /> : null}
       {asking !== null && asking !== 'resume' ? (
         <ConfirmDialog
           title={asking.question!.title}

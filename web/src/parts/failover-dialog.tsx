@@ -203,10 +203,10 @@ function PointChoice({ points, chosen, onChoose }: { points: RecoveryPoint[]; ch
       Recovery point
       <select value={chosen} onChange={(event) => onChoose(event.target.value)}>
         {points.length === 0 ? <option value="latest">Latest</option> : null}
-        {points.map(({ id, time, kind, bytes: size }) => (
-          <option key={id} value={id}>
+        {points.map(({ id, time, kind, bytes: size, damaged }) => (
+          <option key={id} value={id} disabled={typeof damaged === 'string'}>
             {when(time)} – {kind}
-            {size === 0 ? '' : `, ${bytes(size)}`}
+            {typeof damaged === 'string' ? ', cannot be used' : size === 0 ? '' : `, ${bytes(size)}`}
           </option>
         ))}
       </select>

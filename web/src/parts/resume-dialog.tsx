@@ -49,11 +49,7 @@ export function ResumeDialog({ name, state, onClose }: Props) {
       ? [['continue', 'Continue where it stopped', 'Nothing that was compared is compared again.'] as [Choice, string, string]]
       : []),
     ['now', paused ? 'Start over now' : 'Now', paused ? 'Everything is compared anew.' : 'As soon as the queue of this host admits it.'],
-    [
-      'window',
-      'In the off-peak window',
-      'When the hours of this VM’s settings begin.',
-    ],
+    ['window', 'In the off-peak window', 'When the hours of this VM’s settings begin.'],
     ['at', 'At a time', 'Within the next 7 days.'],
   ];
   return (

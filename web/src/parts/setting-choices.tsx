@@ -16,9 +16,7 @@ export function FrequencyChoice({ draft, onChange }: Props) {
       {([30, 300, 900] as const).map((seconds) => (
         <label key={seconds} className="choice">
           <input type="radio" name={name} checked={draft.frequencySec === seconds} onChange={() => onChange({ frequencySec: seconds })} />
-          <span>
-            Every {frequency(seconds)}
-          </span>
+          <span>Every {frequency(seconds)}</span>
         </label>
       ))}
     </fieldset>
