@@ -92,7 +92,8 @@ test('wrong tokens, foreign pages, scripts in names, ended sessions, a restart',
     await page.getByRole('link', { name: EVIL }).click();
     await page.getByRole('heading', { name: EVIL }).waitFor();
     for (const name of ['Pause', 'Verify', 'Remove replication…']) assert.equal(await page.getByRole('button', { name }).count(), 0);
-    const status = await page.evaluate(async () => (await fetch('/api/v1/vm.remove', { method: 'POST', headers: { 'content-type': 'application/json' }, body: '{"name":"x"}' })).status);
+    const status = await page.evaluate(async () => (await fetch('/api/v1/vm.remove', {
+      method: 'POST', headers: { 'content-type': 'application/json' }, body: '{"name":"x"}' })).status);
     assert.equal(status, 403);
     await page.context().close();
   });

@@ -15,7 +15,10 @@ import type { LiveFeed } from './live-feed.ts';
 import type { PageFile } from './page-files.ts';
 
 const LOOPBACK: HttpAddress = { host: '127.0.0.1', port: 0, tls: null };
-const index: PageFile = { type: 'text/html', etag: '"1"', immutable: false, plain: Buffer.from('<p>page'), brotli: Buffer.from('br'), gzip: Buffer.from('gz') };
+const index: PageFile = {
+  type: 'text/html', etag: '"1"', immutable: false, plain: Buffer.from('<p>page'), brotli: Buffer.from('br'),
+  gzip: Buffer.from('gz'),
+};
 
 async function serving(t: TestContext, address = LOOPBACK) {
   const access = new Access({ catalog: SqliteCatalog.open(':memory:'), clock: hostClock, random: hostRandom });
@@ -29,7 +32,8 @@ async function serving(t: TestContext, address = LOOPBACK) {
     return name === 'status' ? [] : { fingerprint: 'AA', name: 'berlin' };
   }])) as unknown as HostOperations;
   const server = await listenHttp(address, {
-    operations, access, metrics: registry, log: { debug: log, info: log, warn: log, error: log }, version: '1.0.0', clock: hostClock, fingerprint: 'AA:BB:CC:DD:EE:FF',
+    operations, access, metrics: registry, log: { debug: log, info: log, warn: log, error: log }, version: '1.0.0',
+    clock: hostClock, fingerprint: 'AA:BB:CC:DD:EE:FF',
     hostName: 'berlin', page: new Map([['/', index]]), feed: { close: () => Promise.resolve() } as LiveFeed,
   });
   t.after(() => server.close());
