@@ -94,6 +94,7 @@ test('from two empty hosts to a resynchronized replica, in the browser', async (
   });
 
   await t.test('fail over on the replica, and take it back', () => failOver(replica));
+  await t.test('test failover; planned failover and reverse', () => testAndMove(primary, replica));
   assert.deepEqual(browser.complaints, []);
 });
 
@@ -200,5 +201,38 @@ async function failOver(replica: Page): Promise<void> {
   await dialog.getByRole('button', { name: 'Close' }).click();
   await replica.getByRole('button', { name: 'Cancel failover…' }).click();
   await dialog.getByRole('button', { name: 'Cancel the failover' }).click();
+  await replica.getByText('Replication enabled').first().waitFor();
+}
+
+async function testAndMove(primary: Page, replica: Page): Promise<void> {
+  const dialog = replica.getByRole('dialog');
+  await replica.getByRole('button', { name: 'Test failover…' }).click();
+  await dialog.getByText('Nothing is lost.').waitFor();
+  await dialog.getByRole('button', { name: 'Start the test' }).click();
+  await dialog.getByText(/nbd\+unix:/).waitFor();
+  await dialog.getByRole('button', { name: 'Close' }).click();
+  await replica.getByText(/A test failover is running/).waitFor();
+  await inspect(replica, 'test-failover');
+  await replica.getByRole('button', { name: 'Stop test failover' }).click();
+  await dialog.getByRole('button', { name: 'Stop the test' }).click();
+  await replica.getByRole('button', { name: 'Test failover…' }).waitFor();
+
+  await primary.getByRole('link', { name: 'Overview' }).click();
+  await primary.getByRole('rowheader').getByRole('link', { name: 'web1' }).click();
+  await primary.getByRole('link', { name: 'Recovery points' }).click();
+  await primary.getByRole('button', { name: 'Planned failover…' }).click();
+  await primary.getByRole('dialog').getByLabel('The VM is shut down.').check();
+  await inspect(primary, 'planned-failover');
+  await primary.getByRole('dialog').getByRole('button', { name: 'Prepare' }).click();
+  await primary.getByText(/A planned failover is prepared/).waitFor();
+
+  await replica.getByRole('button', { name: 'Planned failover…' }).click();
+  await dialog.getByRole('button', { name: 'Fail over' }).click();
+  await dialog.getByText(/nbd\+unix:/).waitFor();
+  await dialog.getByRole('button', { name: 'Close' }).click();
+  await replica.getByRole('button', { name: 'Reverse replication…' }).click();
+  await dialog.getByLabel(/The old primary’s VM is off/).check();
+  await dialog.getByRole('button', { name: 'Reverse', exact: true }).click();
+  await replica.getByText('Primary', { exact: true }).waitFor();
   await replica.getByText('Replication enabled').first().waitFor();
 }

@@ -19,11 +19,6 @@ export async function call<N extends OperationName>(name: N, params: Params<N>, 
   return (await post(`/api/v1/${name}`, params, signal)) as Result<N>;
 }
 
-/** For operations that this page knows before every server does: `host.operations` says whether it is there. */
-export function callByName(name: string, params: object): Promise<unknown> {
-  return post(`/api/v1/${name}`, params);
-}
-
 export async function post(path: string, body: unknown, signal?: AbortSignal): Promise<unknown> {
   return answerOf(() =>
     fetch(path, {

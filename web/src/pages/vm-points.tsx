@@ -161,23 +161,19 @@ function Points({ name }: { name: string }) {
 function TimeLine({ points, now }: { points: readonly RecoveryPoint[]; now: number }) {
   const oldest = Math.min(...points.map(({ time }) => Date.parse(time)));
   const span = Math.max(now - oldest, 60_000);
+  const label = `${count(points.length, 'recovery point')} between ${when(new Date(oldest).toISOString())} and now`;
   return (
     <div className="time-line">
-      <svg
-        viewBox="0 0 1000 36"
-        role="img"
-        aria-label={`${count(points.length, 'recovery point')} between ${when(new Date(oldest).toISOString())} and now`}
-      >
-        <line x1="10" x2="990" y1="18" y2="18" />
-        {points.map((point) => {
-          const x = 10 + Math.max(0, (Date.parse(point.time) - oldest) / span) * 980;
-          return (
-            <circle key={point.id} className={point.kind} cx={x} cy="18" r={point.kind === 'latest' ? 9 : 7}>
-              <title>{`${KINDS[point.kind]}: ${when(point.time)}`}</title>
-            </circle>
-          );
-        })}
-      </svg>
+      <div className="line" role="img" aria-label={label}>
+        {points.map((point) => (
+          <i
+            key={point.id}
+            className={point.kind}
+            title={`${KINDS[point.kind]}: ${when(point.time)}`}
+            style={{ left: `${Math.min(100, Math.max(0, ((Date.parse(point.time) - oldest) / span) * 100))}%` }}
+          />
+        ))}
+      </div>
       <p>
         <small>{when(new Date(oldest).toISOString())}</small>
         <small>now</small>

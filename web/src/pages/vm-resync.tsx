@@ -94,8 +94,6 @@ function startWords({
 }
 
 function Running({ detail, resync }: { detail: VmDetail; resync: ResyncStatus }) {
-  const total = (key: 'totalBytes' | 'comparedBytes' | 'differingBytes' | 'sentBytes') =>
-    resync.disks.reduce((sum, disk) => sum + disk[key], 0);
   const phase = PHASES.findIndex(([name]) => name === resync.phase);
   return (
     <section className="card resync" aria-labelledby="run">
@@ -134,35 +132,43 @@ function Running({ detail, resync }: { detail: VmDetail; resync: ResyncStatus })
           <i style={{ width: `${resync.percent}%` }} />
         </div>
       )}
-      <dl className="numbers">
-        <div>
-          <dt>Compared</dt>
-          <dd>
-            {bytes(total('comparedBytes'))} <small>of {bytes(total('totalBytes'))}</small>
-          </dd>
-        </div>
-        <div>
-          <dt>Differing</dt>
-          <dd>{bytes(total('differingBytes'))}</dd>
-        </div>
-        <div>
-          <dt>Sent</dt>
-          <dd>{bytes(total('sentBytes'))}</dd>
-        </div>
-        <div>
-          <dt>Rate</dt>
-          <dd>{resync.bytesPerSecond ? `${bytes(resync.bytesPerSecond)}/s` : '–'}</dd>
-        </div>
-        <div>
-          <dt>Time left</dt>
-          <dd>{duration(resync.etaSeconds)}</dd>
-        </div>
-      </dl>
+      <Numbers resync={resync} />
       <DiskMapLegend />
       {resync.disks.map((disk) => (
         <DiskMap key={disk.path} disk={disk} />
       ))}
     </section>
+  );
+}
+
+function Numbers({ resync }: { resync: ResyncStatus }) {
+  const total = (key: 'totalBytes' | 'comparedBytes' | 'differingBytes' | 'sentBytes') =>
+    resync.disks.reduce((sum, disk) => sum + disk[key], 0);
+  return (
+    <dl className="numbers">
+      <div>
+        <dt>Compared</dt>
+        <dd>
+          {bytes(total('comparedBytes'))} <small>of {bytes(total('totalBytes'))}</small>
+        </dd>
+      </div>
+      <div>
+        <dt>Differing</dt>
+        <dd>{bytes(total('differingBytes'))}</dd>
+      </div>
+      <div>
+        <dt>Sent</dt>
+        <dd>{bytes(total('sentBytes'))}</dd>
+      </div>
+      <div>
+        <dt>Rate</dt>
+        <dd>{resync.bytesPerSecond ? `${bytes(resync.bytesPerSecond)}/s` : '–'}</dd>
+      </div>
+      <div>
+        <dt>Time left</dt>
+        <dd>{duration(resync.etaSeconds)}</dd>
+      </div>
+    </dl>
   );
 }
 

@@ -1,7 +1,7 @@
 /** A failover as guided steps: what it does, what is lost, what must be true before – and only then the button. */
 import { useEffect, useState } from 'react';
 import type { RecoveryPoint, Status } from '../../../src/server/api/contract.ts';
-import { call, callByName } from '../data/call.ts';
+import { call } from '../data/call.ts';
 import { bytes, duration, when } from '../data/format.ts';
 import { serverNow, type VmDetail } from '../data/live.ts';
 import { useAction } from '../data/use-action.ts';
@@ -110,13 +110,13 @@ const GUIDES: Record<FailoverKind, Guide> = {
     sure: [],
     lost: () => 'All recovery points of this VM are deleted. The failover cannot be cancelled any more.',
     steps: ['This state is kept for good.', 'Reverse replication afterwards, so that the VM is protected.'],
-    run: (name) => callByName('failover.complete', { name }),
+    run: (name) => call('failover.complete', { name }),
   },
   reverse: {
     title: 'Reverse replication',
     confirm: 'Reverse',
     sure: ['The old primary’s VM is off.'],
-    run: (name) => callByName('reverse', { name }),
+    run: (name) => call('reverse', { name }),
     lost: () => 'What only the old primary has, and the replica never received, is replaced there.',
     steps: [
       'This host becomes the primary.',
