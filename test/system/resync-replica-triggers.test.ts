@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { cp, open, readdir, rename, rm } from 'node:fs/promises';
+import { cp, open, readdir, rename, rm, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test, type TestContext } from 'node:test';
 import { formatsFor } from '../rig/disk-formats.ts';
@@ -25,13 +25,15 @@ for (const format of formatsFor('dear')) describe(`${format}: triggers of the re
     return names.filter((name) => name.endsWith('.hrl')).map((name) => join(folder, name));
   }
 
-  /** A set that has arrived and cannot be applied, as its disk is in somebody's hands; returns what lets it go. */
-  async function withheld(at: string): Promise<() => Promise<void>> {
+  /** Two sets that have arrived and cannot be applied, as their disk is in somebody's hands; returns what lets it go. */
+  async function held(at: number): Promise<() => Promise<void>> {
     const letGo = await holdImage(t, pair.replicaPath(0));
-    await guestWrites(pair, 0, [{ at, length: '256k', byte: 3 }]);
-    const done = await pair.primary.cli('sync-now', pair.vm);
-    assert.notEqual(done.status, 0, 'the set could be applied');
-    assert.equal((await logsIn(pair.replica.data)).length, 2);
+    for (const megabytes of [at, at + 1]) {
+      await guestWrites(pair, 0, [{ at: `${megabytes}M`, length: '256k', byte: 3 + megabytes }]);
+      const done = await pair.primary.cli('sync-now', pair.vm);
+      assert.notEqual(done.status, 0, 'the set could be applied');
+    }
+    assert.equal((await logsIn(pair.replica.data)).length, 4);
     return letGo;
   }
 
@@ -41,34 +43,55 @@ for (const format of formatsFor('dear')) describe(`${format}: triggers of the re
     await file.close();
   }
 
-  test('no trigger: a log that rots in the inbox is sent again while the primary has it', async () => {
-    const letGo = await withheld('5M');
-    await pair.replica.kill9();
-    for (const path of await logsIn(pair.replica.data)) await damage(path);
-    await letGo();
-    await pair.replica.start();
-    await pair.primary.until<Awaited<ReturnType<Pair['status']>>>(['status', pair.vm], ({ state }) => state === 'Replicating');
-    await syncUntilDone();
-    await pair.compare();
-    const seen = await events(pair.primary, pair);
-    assert.ok(!seen.some(({ id }) => id === 'ResynchronizationRequired'), JSON.stringify(seen.at(-1)));
-  });
+  /** Pairs of logs of one disk take each other's places. */
+  async function reorder(paths: string[]): Promise<void> {
+    const byDisk = Map.groupBy([...paths].sort(), (path) => path.replace(/\.\d+\.hrl$/, ''));
+    for (const [first, second] of byDisk.values()) {
+      await rename(first!, `${first!}.other`);
+      await rename(second!, first!);
+      await rename(`${first!}.other`, second!);
+    }
+  }
 
-  test('6: a log that rots in the inbox and that the primary has no more', async () => {
-    const letGo = await withheld('6M');
-    await Promise.all([pair.replica.kill9(), pair.primary.kill9()]);
-    for (const path of await logsIn(pair.replica.data)) await damage(path);
-    // The primary's logs lie beside its disks.
-    const ours = (await readdir(pair.folder)).filter((name) => name.endsWith('.hrl'));
-    assert.ok(ours.length >= 2, ours.join());
-    for (const name of ours) await damage(join(pair.folder, name));
-    await letGo();
-    await Promise.all([pair.replica.start(), pair.primary.start()]);
-    for (let left = 20; left > 0 && (await pair.status()).state === 'Replicating'; left--) await pair.primary.cli('sync-now',
-      pair.vm);
-    await assertRequired(pair, { trigger: 6, rung: 'full-compare', reason: /./ });
-    await repair(pair);
-  });
+  const each = (hurt: (path: string) => Promise<void>) => async (paths: string[]) => {
+    for (const path of paths) await hurt(path);
+  };
+  const ways: [name: string, hurt: (paths: string[]) => Promise<void>][] = [
+    ['corrupted', each(damage)], ['cut', each(async (path) => truncate(path, Math.floor((await stat(path)).size / 2)))],
+    ['withheld', each((path) => rm(path))], ['reordered', reorder],
+  ];
+
+  for (const [index, [name, hurt]] of ways.entries()) {
+    test(`no trigger: logs ${name} in the inbox are sent again while the primary has them`, async () => {
+      const before = (await events(pair.primary, pair)).filter(({ id }) => id === 'ResynchronizationRequired').length;
+      const letGo = await held(5 + 4 * index);
+      await pair.replica.kill9();
+      await hurt(await logsIn(pair.replica.data));
+      await letGo();
+      await pair.replica.start();
+      await syncUntilDone();
+      await pair.compare();
+      const seen = (await events(pair.primary, pair)).filter(({ id }) => id === 'ResynchronizationRequired');
+      assert.equal(seen.length, before, JSON.stringify(seen.at(-1)));
+      assert.equal((await pair.status()).state, 'Replicating');
+    });
+
+    test(`6: logs ${name} in the inbox that the primary cannot supply again`, async () => {
+      const letGo = await held(7 + 4 * index);
+      await Promise.all([pair.replica.kill9(), pair.primary.kill9()]);
+      await hurt(await logsIn(pair.replica.data));
+      // The primary's logs lie beside its disks; one that is still open has an index.
+      const names = await readdir(pair.folder);
+      const ours = names.filter((file) => file.endsWith('.hrl') && !names.includes(`${file}.index`));
+      assert.ok(ours.length >= 4, ours.join());
+      for (const file of ours) await damage(join(pair.folder, file));
+      await letGo();
+      await Promise.all([pair.replica.start(), pair.primary.start()]);
+      for (let left = 20; left > 0 && (await pair.status()).state === 'Replicating'; left--) await pair.primary.cli('sync-now', pair.vm);
+      await assertRequired(pair, { trigger: 6, rung: 'full-compare', reason: /./ });
+      await repair(pair);
+    });
+  }
 
   test('7: the replica disk was restored from an older copy: nothing starts by itself, whatever the settings', async () => {
     const older = `${pair.replicaPath(0)}.older`;
