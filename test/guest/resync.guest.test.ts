@@ -40,14 +40,14 @@ test('a real guest writes on through resynchronizations, one of every region and
   };
 
   await t.test('asked for by the user: everything is compared', async () => {
-    await pair.primary.json('set', pair.vm, '--disk-rate', '32M');
+    await pair.primary.json('set', pair.vm, '--disk-rate', '1M');
     await pair.primary.json('suspend', pair.vm);
     await writer.untilAcked(writer.acked() + 20);
     await pair.primary.json('resume', pair.vm, '--resynchronize');
     await resynchronized('full-compare');
   });
   await t.test('the logs outgrew their limit: what was written is compared', async () => {
-    await pair.primary.json('set', pair.vm, '--disk-rate', '1M', '--log-limit', '0.01');
+    await pair.primary.json('set', pair.vm, '--log-limit', '0.01');
     await pair.untilState('WaitingForStartResynchronize');
     await writer.untilAcked(writer.acked() + 20);
     await pair.primary.json('set', pair.vm, '--log-limit', '50');
