@@ -14,6 +14,7 @@
 import { crc32 } from 'node:zlib';
 import { assertInside, type Extent, type Seal, type VirtualDisk } from './virtual-disk.ts';
 import { UnderstudyError } from '../model/errors.ts';
+import { LiveMap, liveMapPath } from './live-map.ts';
 import type { Files, OpenFile } from '../model/ports.ts';
 
 const MAGIC = 'UNDSTDIF';
@@ -57,9 +58,12 @@ export type MergeTarget = Pick<VirtualDisk, 'write' | 'zero' | 'flush'>;
 /**
  * Opens the diff disk at `path`, or makes an empty one. The base must have the same size as when it was made; it belongs to the
  * diff disk from here on and is closed with it. `mustExist`: what it holds counts already, so one that is gone is an error
- * (DIFF_DISK_MISSING); an empty one in its place would silently read as the base.
+ * (DIFF_DISK_MISSING); an empty one in its place would silently read as the base. With a boot id, what was written survives the
+ * death of this process also where nobody has asked for a flush: for a guest, which keeps no cursor.
  */
-export async function openDiffDisk(files: Files, path: string, base: VirtualDisk, { mustExist = false } = {}): Promise<PageDiffDisk> {
+export async function openDiffDisk(
+  files: Files, path: string, base: VirtualDisk, { mustExist = false, bootId }: { mustExist?: boolean; bootId?: string } = {},
+): Promise<PageDiffDisk> {
   const mapPath = `${path}.map`;
   const bits = new Uint8Array(Math.ceil(Math.ceil(base.virtualSize / PAGE_BYTES) / 8));
   const exists = (await files.stat(mapPath)) !== null;
@@ -68,7 +72,10 @@ export async function openDiffDisk(files: Files, path: string, base: VirtualDisk
   }
   if (exists) await readMap(files, mapPath, base.virtualSize, bits);
   else await makeFiles(files, path, base.virtualSize, bits);
-  return new PlainDiffDisk(base, await files.open(path, 'write'), await files.open(mapPath, 'write'), bits);
+  const kept = bootId === undefined ? null : await LiveMap.open(files, liveMapPath(path), bootId, bits);
+  const opened = new PlainDiffDisk(base, await files.open(path, 'write'), await files.open(mapPath, 'write'), bits);
+  if (kept !== null) opened.keepLive(kept.live, kept.found);
+  return opened;
 }
 
 export const diffDiskMissing = (path: string): UnderstudyError => new UnderstudyError('io', 'DIFF_DISK_MISSING',
@@ -81,11 +88,13 @@ export async function removeDiffDisk(files: Files, path: string): Promise<void> 
     await files.remove(`${path}${end}.new`);
   }
   await files.remove(`${path}.map`);
+  await files.remove(liveMapPath(path));
   await files.remove(path);
 }
 
 async function makeFiles(files: Files, path: string, size: number, bits: Uint8Array): Promise<void> {
-  // Pages of an attempt that never got its map.
+  // Pages of an attempt that never got its map, and bits of one before.
+  await files.remove(liveMapPath(path));
   await files.remove(path);
   const pages = await files.open(path, 'create');
   await pages.truncate(size);
@@ -129,6 +138,7 @@ class PlainDiffDisk implements PageDiffDisk {
   /** Set since the last flush; durable with the next one. */
   #fresh = new Set<number>();
   #flushing: Promise<void> = Promise.resolve();
+  #live: LiveMap | null = null;
   #held = 0;
   /** Writers of partial pages take turns per page, since they read the rest of it first. */
   #partial = new Map<number, Promise<void>>();
@@ -144,6 +154,12 @@ class PlainDiffDisk implements PageDiffDisk {
     this.physicalSectorSize = base.physicalSectorSize;
     this.geometry = base.geometry;
     for (const byte of bits) for (let rest = byte; rest !== 0; rest &= rest - 1) this.#held++;
+  }
+
+  /** `found`: bytes of the bits that only the live map had; durable with the next flush. */
+  keepLive(live: LiveMap, found: readonly number[]): void {
+    this.#live = live;
+    for (const byte of found) this.#fresh.add(byte);
   }
 
   get heldBytes(): number {
@@ -171,7 +187,7 @@ class PlainDiffDisk implements PageDiffDisk {
     }
     if (offset < firstWhole) await this.#writePartial(from.subarray(0, firstWhole - offset), offset);
     await this.#pages.write([from.subarray(firstWhole - offset, lastWhole - offset)], firstWhole);
-    this.#hold(firstWhole, lastWhole);
+    await this.#hold(firstWhole, lastWhole);
     if (lastWhole < end) await this.#writePartial(from.subarray(lastWhole - offset), lastWhole);
   }
 
@@ -208,6 +224,7 @@ class PlainDiffDisk implements PageDiffDisk {
     await this.#flushing;
     await this.#pages.close();
     await this.#map.close();
+    await this.#live?.close();
     await this.#base.close();
   }
 
@@ -247,16 +264,21 @@ class PlainDiffDisk implements PageDiffDisk {
     await this.#base.read(whole, start);
     whole.set(from, offset - start);
     await this.#pages.write([whole], start);
-    this.#hold(start, start + whole.length);
+    await this.#hold(start, start + whole.length);
   }
 
-  #hold(from: number, to: number): void {
+  /** Null when nothing has to be waited for. */
+  #hold(from: number, to: number): Promise<void> | null {
+    let [first, last] = [Infinity, -1];
     for (let page = from / PAGE_BYTES; page * PAGE_BYTES < to; page++) {
       if (this.#isHeld(page)) continue;
-      this.#bits[page >> 3]! |= 1 << (page & 7);
+      const byte = page >> 3;
+      this.#bits[byte]! |= 1 << (page & 7);
       this.#held++;
-      this.#fresh.add(page >> 3);
+      this.#fresh.add(byte);
+      [first, last] = [Math.min(first, byte), byte];
     }
+    return last < 0 || this.#live === null ? null : this.#live.note(first, last + 1);
   }
 
   #isHeld(page: number): boolean {

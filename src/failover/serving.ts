@@ -126,7 +126,7 @@ export class Serving {
     const base = await ports.openDisk(disk);
     let diff: PageDiffDisk;
     try {
-      diff = await openDiffDisk(ports.files, this.diffPath(disk), new LayeredDisk(base, [], size), { mustExist: true });
+      diff = await openDiffDisk(ports.files, this.diffPath(disk), new LayeredDisk(base, [], size), { mustExist: true, bootId: ports.bootId });
     } catch (error) {
       await base.close();
       throw error;
@@ -147,7 +147,7 @@ export class Serving {
     if (record.settling === 'diff') return { served: new ServedDisk(await this.openSettling(disk, size)), view: null };
     const view = await this.#openView(vm, disk, record, sets);
     try {
-      return { served: new ServedDisk(await openDiffDisk(ports.files, this.diffPath(disk), view, { mustExist: !fresh })), view };
+      return { served: new ServedDisk(await openDiffDisk(ports.files, this.diffPath(disk), view, { mustExist: !fresh, bootId: ports.bootId })), view };
     } catch (error) {
       await view.close();
       throw error;

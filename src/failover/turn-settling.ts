@@ -82,8 +82,8 @@ async function mergeDisk(
   } finally {
     await view.close();
   }
-  if ((await ports.files.stat(`${failoverDiffPath(disk)}.map`)) === null) return;
-  const diff = await openDiffDisk(ports.files, failoverDiffPath(disk), await ports.openDiskForReading(disk));
+  const diff = await openDiffDisk(ports.files, failoverDiffPath(disk), await ports.openDiskForReading(disk),
+    { mustExist: true, bootId: ports.bootId });
   try {
     await diff.merge(into, { signal });
   } finally {

@@ -70,6 +70,23 @@ test('after a crash what was flushed is there, and a page that has no bit counts
   assert.equal(again.heldBytes, PAGE);
 });
 
+test('for a guest: what was answered is there after the process died, and counts as never written after a power loss', async () => {
+  const files = new MemoryFiles();
+  const contents = await baseOf(SIZE);
+  const base = () => new MemoryDisk(SIZE, { contentsOf: contents });
+  const disk = await openDiffDisk(files, PATH, base(), { bootId: 'boot 1' });
+  const before = await all(disk);
+  await Promise.all([disk.write(Buffer.alloc(PAGE, 8), 5 * PAGE), disk.write(Buffer.alloc(100, 9), 33 * PAGE + 50)]);
+  const written = await all(disk);
+  assert.ok((await all(await openDiffDisk(files.afterCrash(), PATH, base(), { bootId: 'boot 2' }))).equals(before));
+  const left = files.afterCrash();
+  const again = await openDiffDisk(left, PATH, base(), { bootId: 'boot 1' });
+  assert.ok((await all(again)).equals(written));
+  // What only the live map had is durable with the next flush.
+  await again.flush();
+  assert.ok((await all(await openDiffDisk(left.afterCrash(), PATH, base(), { bootId: 'boot 2' }))).equals(written));
+});
+
 test('a bit never gets to the map before its page is durable', async () => {
   const files = new MemoryFiles();
   const order: string[] = [];

@@ -54,6 +54,11 @@ export class History {
     }
   }
 
+  /** Sectors of a disk that were ever written. */
+  sectors(disk: number): number[] {
+    return [...this.#bySector[disk]!.keys()];
+  }
+
   get count(): number {
     return this.#writes.length;
   }

@@ -4,6 +4,12 @@ import { SqliteCatalog } from '../../src/catalog/sqlite-catalog.ts';
 import type { VirtualDisk } from '../../src/disk/virtual-disk.ts';
 import type { Compute, Files, Logger } from '../../src/model/ports.ts';
 import { hostSettingsSchema } from '../../src/model/settings.ts';
+import { keptOut } from '../../src/model/direction.ts';
+import { entryFor, partnerEntry } from '../../src/peer/authorisation.ts';
+import type { DirectionHost } from '../../src/failover/direction-host.ts';
+import { PrimaryDirection } from '../../src/failover/primary-direction.ts';
+import { ReplicaDirection } from '../../src/failover/replica-direction.ts';
+import { turnSettling } from '../../src/failover/turn-settling.ts';
 import { PeerDispatcher } from '../../src/peer/dispatcher.ts';
 import type { PeerLink } from '../../src/peer/link.ts';
 import { PrimaryVm } from '../../src/replication/primary-vm.ts';
@@ -52,6 +58,13 @@ export class SimHost {
   /** Between recovery points. */
   pointIntervalMs = 3_600_000;
   resync!: PrimaryResync;
+  primaryDirection!: PrimaryDirection;
+  replicaDirection!: ReplicaDirection;
+  /** Guests that are connected to this host; whoever plays them says so. */
+  guestCount = 0;
+  /** Called after every committed change. */
+  onChange: () => void = () => undefined;
+  #keptOut = new Set<string>();
   primaries = new Map<string, PrimaryVm>();
   ports!: ReplicationPorts;
   #scheduler: Scheduler;
@@ -96,8 +109,11 @@ export class SimHost {
       },
       transferSlot: async () => () => {},
     };
+    this.relationships.onChange(() => this.onChange());
+    this.#keptOut.clear();
+    this.guestCount = 0;
     this.dispatcher = new PeerDispatcher({
-      log, authenticate: (caller) => catalog.authorizations.list().find(({ fingerprint }) => fingerprint === caller.fingerprint) ?? null,
+      log, authenticate: (caller) => entryFor(catalog.authorizations.list(), caller) ?? partnerEntry(catalog.relationships.list(), caller),
     });
     this.replicas = new ReplicaHost(this.ports, 'UTC');
     this.replicas.serve(this.dispatcher);
@@ -105,16 +121,53 @@ export class SimHost {
     this.replicaResync.serve(this.dispatcher);
     this.failover = this.#makeFailover(this.replicas, this.replicaResync);
     this.resync = new PrimaryResync(new ResyncQueue(() => 1), 'UTC', { checkpointBytes: CHECKPOINT_BYTES });
+    const direction = this.#directionHost(this.replicas);
+    this.primaryDirection = new PrimaryDirection(direction);
+    this.primaryDirection.serve(this.dispatcher);
+    this.replicaDirection = new ReplicaDirection(direction, this.failover);
+    this.replicaDirection.serve(this.dispatcher);
     await this.replicas.start();
     await this.replicaResync.start();
     if (life.alive) await this.failover.start();
     this.primaries.clear();
     for (const { vmId, side } of catalog.vms.list()) {
       if (side !== 'primary' || !life.alive) continue;
-      const primary = new PrimaryVm(this.ports, vmId, this.resync);
-      await primary.start();
-      this.primaries.set(vmId, primary);
+      await this.#startPrimary(vmId);
     }
+  }
+
+  async #startPrimary(vmId: string): Promise<void> {
+    const primary = new PrimaryVm(this.ports, vmId, this.resync, turnSettling);
+    this.primaries.set(vmId, primary);
+    await primary.start();
+  }
+
+  /** Whether a guest that comes now gets in: as primary, or as one that has failed over to here. */
+  letsIn(vmId: string): boolean {
+    const { side, attach, name } = this.relationships.vm(vmId);
+    if (side === 'replica') return this.exports.has(`${name}/0`);
+    return attach !== 'stopped' && this.primaries.has(vmId) && !this.#keptOut.has(vmId) && keptOut(name, this.relationships.find(vmId)) === null;
+  }
+
+  #directionHost(replicas: ReplicaHost): DirectionHost {
+    return {
+      ports: this.ports, replicas, guests: () => this.guestCount,
+      primary: (vmId) => this.primaries.get(vmId)!,
+      keepOut: (vmId) => {
+        this.#keptOut.add(vmId);
+        return () => void this.#keptOut.delete(vmId);
+      },
+      becamePrimary: async (vmId) => {
+        await replicas.release(vmId);
+        await this.#startPrimary(vmId);
+      },
+      leavePrimary: async (vmId) => {
+        const primary = this.primaries.get(vmId);
+        await primary?.close();
+        this.primaries.delete(vmId);
+      },
+      becameReplica: (vmId) => replicas.adopt(vmId),
+    };
   }
 
   #makeFailover(replicas: ReplicaHost, resync: ReplicaResync): ReplicaFailover {

@@ -16,8 +16,8 @@ import { simLink, type SimNetwork } from './sim-link.ts';
 
 export const DISK_BYTES = 2 << 20;
 const SECTOR = 512;
-const DISKS = ['d0', 'd1'];
-const VM_ID = '11111111-2222-4333-8444-555555555555';
+export const DISKS = ['d0', 'd1'];
+export const VM_ID = '11111111-2222-4333-8444-555555555555';
 
 export class World {
   readonly dice: Dice;
@@ -219,7 +219,7 @@ type Wanted = Pick<World, 'autoResync' | 'recoveryHistory' | 'keepRecoveryPoints
 
 function newRelationship(frequencySec: 30 | 300, now: number, { autoResync, recoveryHistory, keepRecoveryPoints }: Wanted): RelationshipRecord {
   return {
-    vmId: VM_ID, side: 'primary', state: 'ReadyForInitialReplication', createdAt: now, trustGroup: '', baselineId: '',
+    vmId: VM_ID, side: 'primary', pairedBy: 'enable', state: 'ReadyForInitialReplication', createdAt: now, trustGroup: '', baselineId: '',
     remote: { host: 'replica', port: 1, fingerprint: 'replica-fingerprint', name: 'replica' },
     settings: relationshipSettingsSchema.parse({
       frequencySec, recoveryHistory, keepRecoveryPoints, logLimitPercent: 100,
