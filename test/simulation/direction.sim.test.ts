@@ -109,7 +109,7 @@ async function moveTo(world: DirectionWorld, host: SimHost): Promise<void> {
   await command(world, world.other(host), 'prepare');
   await command(world, host, 'planned');
   await world.noticeBranch();
-  if (world.dice.chance(0.3)) {
+  if (world.active() === host && world.dice.chance(0.3)) {
     world.connect(host);
     await world.scheduler.pass(3000);
     await stopGuest(world);
