@@ -14,7 +14,7 @@ import { vmUnknownToPeer } from '../peer/authorisation.ts';
 import type { PeerDispatcher } from '../peer/dispatcher.ts';
 import type { PeerCaller, PeerReply } from '../peer/message.ts';
 import { noteTookOver } from '../replication/peer-direction.ts';
-import { forgetTracking } from '../tracking/epoch-logs.ts';
+import { removeTrackingFiles } from '../tracking/epoch-logs.ts';
 import type { DirectionHost } from './direction-host.ts';
 import { handOverMessage, lookMessage, takeBackMessage, takeOverMessage, turnMessage, yieldMessage } from './direction-messages.ts';
 import { Lanes } from './lanes.ts';
@@ -212,7 +212,7 @@ export class PrimaryDirection {
     }, { ...vm, tracking: null, attach: 'stopped' }, () => {
       for (const set of catalog.inbox.list(vmId)) catalog.inbox.remove(vmId, set.epoch);
     });
-    await forgetTracking(ports, vm);
+    await removeTrackingFiles(ports, vm);
     await this.#host.becameReplica(vmId);
     return equal;
   }

@@ -15,7 +15,7 @@ import { errnoOf, messageOf, UnderstudyError } from '../model/errors.ts';
 import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
 import type { InitialReplication, RelationshipRecord, VmRecord } from '../model/records.ts';
 import type { PeerLink } from '../peer/link.ts';
-import { forgetTracking, removeEpochFiles } from '../tracking/epoch-logs.ts';
+import { recordNoTracking, removeEpochFiles, removeTrackingFiles } from '../tracking/epoch-logs.ts';
 import { TrackedVm, type TrackingLoss } from '../tracking/tracked-vm.ts';
 import { HeldDisks } from './held-disks.ts';
 import type { CopyOptions, CopyProgress } from './initial-sender.ts';
@@ -171,9 +171,11 @@ export class PrimaryVm {
     await this.#loop;
     this.#loop = null;
     this.#ending = false;
-    if (this.tracked !== null) await this.tracked.forget();
-    else await forgetTracking(this.ports, this.vm);
-    this.ports.relationships.remove(this.vmId);
+    const { vm } = this;
+    const noRelationship = () => this.ports.relationships.remove(this.vmId);
+    if (this.tracked !== null) return this.tracked.forget(noRelationship);
+    recordNoTracking(this.ports, this.vmId, noRelationship);
+    await removeTrackingFiles(this.ports, vm);
   }
 
   /** A trigger of resynchronization. While logs are kept, they end now (and the record follows by `trackingLost`). */

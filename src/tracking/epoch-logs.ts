@@ -194,13 +194,19 @@ export async function discardLogs(
   }
 }
 
-/** Removes logs, maps and record of tracking; for a VM whose disks are not open here. */
-export async function forgetTracking(ports: TrackingPorts, vm: VmRecord): Promise<void> {
+/** Nothing of the VM is tracked from now on; one transaction with what else is to be recorded of that. */
+export function recordNoTracking({ catalog }: TrackingPorts, vmId: string, alsoRecord: () => void): void {
+  catalog.transaction(() => {
+    catalog.vms.put({ ...catalog.vms.get(vmId)!, tracking: null });
+    alsoRecord();
+  });
+}
+
+/** Removes logs and maps, after `recordNoTracking`. What a crash leaves of them is replaced when tracking begins anew. */
+export async function removeTrackingFiles(ports: TrackingPorts, vm: VmRecord): Promise<void> {
   await dropEpochs(ports, vm);
   for (const { diskId } of vm.disks) await ports.files.remove(mapPath(ports, vm.vmId, diskId));
   await ports.files.remove(leasePath(ports, vm.vmId));
-  const { catalog } = ports;
-  catalog.transaction(() => catalog.vms.put({ ...catalog.vms.get(vm.vmId)!, tracking: null }));
 }
 
 export async function removeEpochFiles(ports: TrackingPorts, record: EpochRecord): Promise<void> {

@@ -63,6 +63,10 @@ interface PendingAppend {
   since: number;
 }
 
+/** How much of a failed operation is read back at once: a zeroing may be 4 GiB long. */
+const READ_BACK_BYTES = 256 << 10;
+const LATE = Symbol('late');
+
 export class TrackedDisk {
   readonly disk: VirtualDisk;
   #map: ChangeMap | null;
@@ -205,18 +209,19 @@ export class TrackedDisk {
       if (mark !== null) marks.push(mark);
     }
     if (marks.length === 0) return lease;
-    return Promise.all([this.#boundedMark(Promise.all(marks)), lease]);
+    return Promise.all([this.#boundedMark(this.#map, Promise.all(marks)), lease]);
   }
 
-  async #boundedMark(mark: Promise<unknown>): Promise<void> {
+  /** `map`: the one that was asked. It may be the disk's no longer when it answers. */
+  async #boundedMark(map: ChangeMap, mark: Promise<unknown>): Promise<void> {
     const waitMs = this.#host.boundedWaitMs();
     const timer = new AbortController();
     const late = this.#host.clock.sleep(waitMs, timer.signal).then(() => true, () => false);
     const timedOut = await Promise.race([mark.then(() => false), late]);
     timer.abort();
-    if (timedOut) this.#map!.distrust(new Error(`the change map took longer than ${waitMs} ms`));
-    const failure = this.#map!.distrusted;
-    if (failure !== null) this.#host.mapFailed(failure);
+    if (timedOut) map.distrust(new Error(`the change map took longer than ${waitMs} ms`));
+    const failure = map.distrusted;
+    if (failure !== null && map === this.#map) this.#host.mapFailed(failure);
   }
 
   #append(operations: Operation[]): void {
@@ -227,7 +232,7 @@ export class TrackedDisk {
     }
     const pending: PendingAppend = { operations, since: this.#host.clock.monotonic() };
     this.#pending.push(pending);
-    log.append(operations.map(recordOf), this.#host.clock.now()).then(
+    this.#appended(log, operations).then(
       (first) => {
         if (!this.#take(pending)) return;
         operations.forEach((operation, index) => this.#start(operation, log, first + index));
@@ -237,6 +242,11 @@ export class TrackedDisk {
       },
     );
     if (!this.#watching) void this.#watch();
+  }
+
+  /** Async, so that a record that the log refuses to take ends the log and not this process. */
+  async #appended(log: LogWriter, operations: Operation[]): Promise<number> {
+    return log.append(operations.map(recordOf), this.#host.clock.now());
   }
 
   /** False when `stopLogging` has let the operations go on already. */
@@ -327,16 +337,30 @@ export class TrackedDisk {
   async #logWhatIsThere(operation: Operation): Promise<void> {
     const { log } = operation;
     if (log === null) return;
+    const deadline = this.#host.clock.monotonic() + this.#host.boundedWaitMs();
     try {
       // Its own log, also when that is closing: it cannot end before this record has finished.
-      const data = new Uint8Array(operation.length);
-      await this.disk.read(data, operation.offset);
-      const record = await log.append([{ op: 'write', offset: operation.offset, data }], this.#host.clock.now());
+      for (let done = 0; done < operation.length; done += READ_BACK_BYTES) {
+        const offset = operation.offset + done;
+        const data = new Uint8Array(Math.min(READ_BACK_BYTES, operation.length - done));
+        await this.disk.read(data, offset);
+        log.finished(await this.#before(deadline, log.append([{ op: 'write', offset, data }], this.#host.clock.now())));
+      }
       log.finished(operation.record);
-      log.finished(record);
     } catch (cause) {
       this.#host.loggingFailed(new Error('a disk write failed and could not be read back', { cause }));
     }
+  }
+
+  /** Rejects when the work does not end in time: the guest waits for its error. */
+  async #before<T>(deadline: number, work: Promise<T>): Promise<T> {
+    const { clock } = this.#host;
+    const timer = new AbortController();
+    const late = clock.sleep(Math.max(0, deadline - clock.monotonic()), timer.signal).then(() => LATE, () => LATE);
+    const first = await Promise.race([work, late]);
+    timer.abort();
+    if (first === LATE) throw new Error('the tracking log took too long');
+    return first as T;
   }
 
   #end(operation: Operation, failure: unknown): void {

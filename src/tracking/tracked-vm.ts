@@ -16,18 +16,16 @@ import { replicatedDisks, type EpochRecord, type SealRecord, type TrackingRecord
 import type { ChangeMap, Range } from './change-map.ts';
 import { decideContinuity, type Continuity } from './continuity.ts';
 import {
-  chainOf, closeEpoch, createLogs, discardLogs, dropEpochs, forgetTracking, putOpenEpoch, readBackInto, recoverEpochs,
-  removeNewLogs,
+  chainOf, closeEpoch, createLogs, discardLogs, dropEpochs, putOpenEpoch, readBackInto, recordNoTracking, recoverEpochs,
+  removeNewLogs, removeTrackingFiles,
 } from './epoch-logs.ts';
 import { freshMap, openChecked, openMaps, openOrCreate, resizedDisks } from './open-disks.ts';
+import { QuietSeals } from './quiet-seals.ts';
 import { endResizes, growDisk, recordSize, type ResizeHost } from './resize.ts';
 import { onOneVolume, withinWait } from './room.ts';
 import { TrackedDisk, type TrackingHost } from './tracked-disk.ts';
 import { leasePath, vmFolder, type TrackedVmHooks, type TrackingLoss, type TrackingPorts } from './tracking-ports.ts';
 import { readLease, WriteLease } from './write-lease.ts';
-
-/** No write for this long: the disks are sealed where they are, so that a crash later proves them untouched exactly. */
-const QUIET_AFTER_MS = 20;
 
 export type { TrackedVmHooks, TrackingLoss } from './tracking-ports.ts';
 
@@ -41,8 +39,7 @@ export class TrackedVm implements TrackingHost {
   #closing: Promise<EpochRecord> | null = null;
   #discarding: Promise<void> = Promise.resolve();
   #switching: Promise<unknown> = Promise.resolve();
-  #activity = 0;
-  #sealing = false;
+  readonly #quiet: QuietSeals;
   #growing = false;
   #closed = false;
 
@@ -51,6 +48,11 @@ export class TrackedVm implements TrackingHost {
     this.#vm = vm;
     this.#hooks = hooks;
     this.clock = ports.clock;
+    this.#quiet = new QuietSeals({
+      clock: ports.clock, busy: () => this.#busy(), seals: () => this.#seals((disk) => disk.seal({ goesOn: true })),
+      record: async (seals) => await this.#lease?.quiet(seals),
+      failed: (error) => ports.log.warn({ vm: vm.name, error: messageOf(error) }, 'the disks could not be sealed'),
+    });
   }
 
   /**
@@ -90,9 +92,7 @@ export class TrackedVm implements TrackingHost {
 
   /** Bytes of the logs that are open or closing. */
   get openLogBytes(): number {
-    let bytes = 0;
-    for (const disk of this.#disks.values()) bytes += disk.log?.bytes ?? 0;
-    return bytes;
+    return [...this.#disks.values()].reduce((bytes, { log }) => bytes + (log?.bytes ?? 0), 0);
   }
 
   /** True when the open epoch holds at least one record. */
@@ -113,14 +113,12 @@ export class TrackedVm implements TrackingHost {
   }
 
   activity(): void {
-    this.#activity++;
-    if (!this.#sealing && this.#lease !== null) void this.#sealWhenQuiet();
+    if (this.#lease !== null) this.#quiet.activity();
   }
 
   loggingFailed(reason: Error): void {
     if (this.#vm.tracking?.mode !== 'logging') return;
-    const cause = reason.cause === undefined ? '' : `: ${messageOf(reason.cause)}`;
-    this.stopLogging({ trigger: 3, reason: `${reason.message}${cause}` });
+    this.stopLogging({ trigger: 3, reason: reason.message + (reason.cause === undefined ? '' : `: ${messageOf(reason.cause)}`) });
   }
 
   async makeRoom(disk: TrackedDisk, log: LogWriter, cause: unknown): Promise<boolean> {
@@ -167,7 +165,11 @@ export class TrackedVm implements TrackingHost {
    * Starts tracking from nothing: fresh maps and the first logs of a new chain. Resolves when every write accepted before is on
    * disk, so that a copy begun now misses nothing (R17). Returns the number of the first epoch.
    */
-  async begin(options: { keepMap: boolean }): Promise<number> {
+  begin(options: { keepMap: boolean }): Promise<number> {
+    return this.#inTurn(() => this.#beginNow(options));
+  }
+
+  async #beginNow(options: { keepMap: boolean }): Promise<number> {
     const epoch = (this.#vm.tracking?.epoch ?? 0) + 1;
     await dropEpochs(this.#ports, this.#vm);
     await this.#ports.files.makeFolder(vmFolder(this.#ports, this.#vm.vmId));
@@ -212,9 +214,7 @@ export class TrackedVm implements TrackingHost {
    * durable. One switch at a time.
    */
   switchLog(): Promise<EpochRecord> {
-    const result = this.#switching.then(() => this.#switchNow());
-    this.#switching = result.catch(() => undefined);
-    return result;
+    return this.#inTurn(() => this.#switchNow());
   }
 
   /**
@@ -222,7 +222,12 @@ export class TrackedVm implements TrackingHost {
    * next epoch. The size of the file decides, after a crash, whether the resize is completed or undone. One switch at a time.
    */
   grow(diskId: string, size: number): Promise<void> {
-    const result = this.#switching.then(() => growDisk(this.#resizing(), diskId, size));
+    return this.#inTurn(() => growDisk(this.#resizing(), diskId, size));
+  }
+
+  /** What begins an epoch: two at once would make the same files. */
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#switching.then(work);
     this.#switching = result.catch(() => undefined);
     return result;
   }
@@ -260,22 +265,28 @@ export class TrackedVm implements TrackingHost {
     await Promise.all([...this.#disks.values()].map((disk) => disk.settled()));
   }
 
-  /** Ends tracking for good: logs and maps go. */
-  async forget(): Promise<void> {
+  /**
+   * Ends tracking for good: logs and maps go. `alsoRecord` runs in the transaction that says so, before the first unlogged write:
+   * from then on a crash leaves files without a meaning, and never a chain with a gap that is believed.
+   */
+  async forget(alsoRecord: () => void): Promise<void> {
     await this.#switching;
+    recordNoTracking(this.#ports, this.#vm.vmId, alsoRecord);
+    this.#vm.tracking = null;
     const maps: ChangeMap[] = [];
+    const logs: LogWriter[] = [];
     for (const disk of this.#disks.values()) {
       if (disk.map !== null) maps.push(disk.map);
+      if (disk.log !== null) logs.push(disk.log);
       disk.setMap(null);
-      const log = disk.setLog(null);
-      if (log !== null) await log.distrust('replication was removed').then(() => log.abandon());
+      disk.stopLogging();
     }
+    await discardLogs(this.#ports, this.#vm, logs, this.#closing, 'replication was removed');
     await this.settled();
     for (const map of maps) await map.close();
     await this.#lease?.close();
     this.#lease = null;
-    await forgetTracking(this.#ports, this.#vm);
-    this.#vm.tracking = null;
+    await removeTrackingFiles(this.#ports, this.#vm);
   }
 
   /**
@@ -287,6 +298,7 @@ export class TrackedVm implements TrackingHost {
     await this.#switching;
     await this.settled();
     this.#closed = true;
+    this.#quiet.stop();
     try {
       // With its tracking: a flush that fails must be on record, or the next start would believe the logs (R3).
       for (const disk of this.#disks.values()) await disk.flush();
@@ -380,9 +392,8 @@ export class TrackedVm implements TrackingHost {
     const lease = await readLease(file);
     const names = Object.fromEntries(replicatedDisks(this.#vm).map((disk) => [disk.diskId, disk.path]));
     const { bootId, hostId } = this.#ports;
-    const continuity = decideContinuity({
-      tracking, bootId, hostId, lease: lease.record, seals, names, trustDisk: this.#vm.trustDisk,
-    });
+    const { trustDisk } = this.#vm;
+    const continuity = decideContinuity({ tracking, bootId, hostId, lease: lease.record, seals, names, trustDisk });
     this.#lease = new WriteLease(file, this.clock, lease.sequence, () => this.boundedWaitMs());
     const loss = await this.#adopt(continuity);
     await this.#lease.cover();
@@ -461,21 +472,6 @@ export class TrackedVm implements TrackingHost {
     this.#lease = new WriteLease(file, this.clock, sequence, () => this.boundedWaitMs());
   }
 
-  /** Puts the seals on record once nothing has been written for a moment. */
-  async #sealWhenQuiet(): Promise<void> {
-    this.#sealing = true;
-    for (let seen = -1; seen !== this.#activity || this.#busy();) {
-      seen = this.#activity;
-      await this.clock.sleep(QUIET_AFTER_MS);
-      if (this.#closed) return;
-    }
-    const seen = this.#activity;
-    const seals = await this.#seals((disk) => disk.seal({ goesOn: true }));
-    this.#sealing = false;
-    if (seen === this.#activity && !this.#closed) await this.#lease?.quiet(seals);
-    else if (!this.#closed) void this.#sealWhenQuiet();
-  }
-
   #busy(): boolean {
     return this.#growing || [...this.#disks.values()].some((disk) => disk.openOperations > 0);
   }
@@ -487,10 +483,8 @@ export class TrackedVm implements TrackingHost {
   }
 
   #record(change: Partial<TrackingRecord>): void {
-    const fresh: TrackingRecord = {
-      epoch: 0, mode: 'map-only', running: true, bootId: this.#ports.bootId, hostId: this.#ports.hostId, seals: {}, chain: {},
-      mapTrusted: true,
-    };
+    const { bootId, hostId } = this.#ports;
+    const fresh: TrackingRecord = { epoch: 0, mode: 'map-only', running: true, bootId, hostId, seals: {}, chain: {}, mapTrusted: true };
     const tracking = { ...(this.#vm.tracking ?? fresh), ...change };
     const { catalog } = this.#ports;
     catalog.transaction(() => catalog.vms.put({ ...catalog.vms.get(this.#vm.vmId)!, tracking }));

@@ -10,6 +10,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { assertSameBytes } from '../rig/same-bytes.ts';
 import { DISK_IDS } from './tracking-rig.ts';
 import { ReplicaRig } from './replica-rig.ts';
 
@@ -41,7 +42,7 @@ test('R12: what was acknowledged survives a machine crash of the replica', async
       for (const diskId of DISK_IDS) {
         const ours = rig.world.primary.catalog.epochs.get(rig.world.relationship.vmId, epoch)!.disks.find((disk) => disk.diskId === diskId)!;
         const theirs = rig.world.replica.volume.contents(rig.inboxPath(diskId, epoch));
-        assert.deepEqual(theirs, rig.world.primary.volume.contents(ours.path), `seed ${seed} epoch ${epoch}`);
+        assertSameBytes(theirs, rig.world.primary.volume.contents(ours.path), `seed ${seed} epoch ${epoch}`);
       }
     }
     await rig.world.restart(rig.world.replica);

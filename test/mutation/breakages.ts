@@ -1,0 +1,199 @@
+/**
+ * Deliberate breakages of the rules R1–R15 and R24–R26 and of promise 1, each with the test that must notice. `broken-rules.test.ts`
+ * runs them. When the code of a rule is written anew, its rows here are written anew: break the rule in the new code.
+ */
+export interface Breakage {
+  /** As in docs/ARCHITECTURE.md and the names of the tests: R7, P1. */
+  rule: string;
+  /** What is wrong then. */
+  what: string;
+  file: string;
+  /** Text that stands in the file exactly once … */
+  from: string;
+  /** … and what stands there in its place. */
+  to: string;
+  /** The file of tests of which at least one must fail by an assertion. */
+  test: string;
+  /** Runs in `npm test` too: one for each rule. */
+  quick?: true;
+}
+
+const DISK = 'src/tracking/tracked-disk.ts';
+const VM = 'src/tracking/tracked-vm.ts';
+const MAP = 'src/tracking/change-map.ts';
+const CONTINUITY = 'src/tracking/continuity.ts';
+const LOGS = 'src/tracking/epoch-logs.ts';
+const RESIZE = 'src/tracking/resize.ts';
+const WRITER = 'src/hrl/log-writer.ts';
+const INBOX = 'src/replication/inbox.ts';
+const APPLY = 'src/replication/apply.ts';
+const REPLICA = 'src/replication/replica-vm.ts';
+const PRIMARY = 'src/replication/primary-vm.ts';
+const LEASE = 'src/server/data-lease.ts';
+
+const R1 = 'test/rules/r01-log-before-disk.test.ts';
+const R2 = 'test/rules/r02-process-crash.test.ts';
+const R3 = 'test/rules/r03-order-and-failures.test.ts';
+const R4 = 'test/rules/r04-flush.test.ts';
+const R5 = 'test/rules/r05-log-switch.test.ts';
+const R6 = 'test/rules/r06-zeroes.test.ts';
+const R7 = 'test/rules/r07-map-before-write.test.ts';
+const R8 = 'test/rules/r08-bits-drop.test.ts';
+const R9 = 'test/rules/r09-resync-keeps-bits.test.ts';
+const R10 = 'test/rules/r10-map-distrusted.test.ts';
+const R11 = 'test/rules/r11-machine-crash.test.ts';
+const R12 = 'test/rules/r12-acknowledged-is-durable.test.ts';
+const R13 = 'test/rules/r13-next-link-only.test.ts';
+const R14 = 'test/rules/r14-order-of-apply.test.ts';
+const R15 = 'test/rules/r15-pinned-base.test.ts';
+const R24 = 'test/rules/r24-identity.test.ts';
+const R25 = 'test/rules/r25-one-server.test.ts';
+const R26 = 'test/rules/r26-resize.test.ts';
+const P1 = 'test/rules/promise-1-guest-goes-on.test.ts';
+
+const TRACKING: Breakage[] = [
+  { rule: 'R1', what: 'the disk does not wait for the data in the log', file: WRITER, test: R1, quick: true,
+    from: 'this.#acknowledgeInTurn([dataWrite, this.#writeFrame(frame)])', to: 'this.#acknowledgeInTurn([this.#writeFrame(frame)])' },
+  { rule: 'R1', what: 'the disk does not wait for the index of the log', file: WRITER, test: R1,
+    from: 'this.#acknowledgeInTurn([dataWrite, this.#writeFrame(frame)])',
+    to: 'this.#acknowledgeInTurn([dataWrite, Promise.race([this.#writeFrame(frame), Promise.resolve()])])' },
+  { rule: 'R2', what: 'what was unfinished is not read back', file: LOGS, test: R2, quick: true,
+    from: '  await readBack(ports, disk, log, unfinished);\n', to: '' },
+  { rule: 'R2', what: 'a write after the last heartbeat is not noticed', file: CONTINUITY, test: R2,
+    from: 'if (latest > lease.until) {', to: 'if (latest > Infinity) {' },
+  { rule: 'R2', what: 'quiet disks are taken for untouched', file: CONTINUITY, test: R2,
+    from: '      const lost = compareSeals(name, lease.seals[diskId], now, facts);\n      if (lost !== null) return lost;\n', to: '' },
+  { rule: 'R3', what: 'overlapping writes race', file: DISK, test: R3, quick: true, from: '        operation.blockers++;\n', to: '' },
+  { rule: 'R3', what: 'a failed write is not read back', file: DISK, test: R3,
+    from: '    await this.#logWhatIsThere(operation);\n', to: '' },
+  { rule: 'R3', what: 'what cannot be read back stays unsaid', file: DISK, test: R3,
+    from: "      this.#host.loggingFailed(new Error('a disk write failed and could not be read back', { cause }));\n", to: '' },
+  { rule: 'R3', what: 'a failed flush leaves the logs believed', file: DISK, test: R3,
+    from: "      if (this.#log !== null) this.#host.loggingFailed(new Error('a flush of the disk failed', { cause }));\n", to: '' },
+  { rule: 'R3', what: 'a flush that fails at the stop is not on record', file: VM, test: R3,
+    from: 'await disk.flush();\n      if (this.#vm.tracking !== null) await this.#sealAndRecord();',
+    to: 'await disk.disk.flush();\n      if (this.#vm.tracking !== null) await this.#sealAndRecord();' },
+  { rule: 'R4', what: 'a flush does not reach the disk', file: DISK, test: R4, quick: true, from: '      await this.disk.flush();\n', to: '' },
+  { rule: 'R4', what: 'a flush waits for the log', file: DISK, test: R4,
+    from: '      await this.disk.flush();\n', to: '      await this.#log?.persistFinished();\n      await this.disk.flush();\n' },
+  { rule: 'R5', what: 'the disks switch one after another', file: VM, test: R5, quick: true,
+    from: 'for (const [diskId, log] of logs) old.set(diskId, this.disk(diskId).setLog(log)!);',
+    to: 'for (const [diskId, log] of logs) { await this.clock.sleep(1); old.set(diskId, this.disk(diskId).setLog(log)!); }' },
+  { rule: 'R5', what: 'the switch is two records', file: VM, test: R5,
+    from: 'this.#ports.catalog.transaction(() => {\n      this.#ports.catalog.epochs.put(ended);\n      putOpenEpoch(this.#ports, this.#vm, next, logs);',
+    to: 'this.#ports.catalog.transaction(() => this.#ports.catalog.epochs.put(ended));\n    await this.clock.sleep(1);\n' +
+      '    this.#ports.catalog.transaction(() => {\n      putOpenEpoch(this.#ports, this.#vm, next, logs);' },
+  { rule: 'R5', what: 'a log is closed before its writes have finished', file: LOGS, test: R5,
+    from: '  await Promise.all([...logs.values()].map((log) => log.allFinished()));\n', to: '' },
+  { rule: 'R6', what: 'a discard that promises nothing is logged as zeroes', file: DISK, test: R6, quick: true,
+    from: "return this.disk.discardReadsZero ? this.#submit('discard', offset, length, null) : Promise.resolve();",
+    to: "return this.#submit('discard', offset, length, null);" },
+  { rule: 'R6', what: 'zeroes are logged as data', file: DISK, test: R6,
+    from: ": { op: 'zero', offset: operation.offset, length: operation.length };",
+    to: ": { op: 'write', offset: operation.offset, data: new Uint8Array(operation.length) };" },
+  { rule: 'R6', what: 'zeroes are logged and not written', file: DISK, test: R6,
+    from: "else if (operation.kind === 'zero') await this.disk.zero(operation.offset, operation.length);", to: "else if (operation.kind === 'zero') ;" },
+];
+
+const CHANGE_MAP: Breakage[] = [
+  { rule: 'R7', what: 'a write does not wait for its bit', file: MAP, test: R7, quick: true, from: '      waits = true;\n', to: '' },
+  { rule: 'R7', what: 'a bit counts as durable before it is', file: MAP, test: R7, from: '      await this.#file.datasync();\n', to: '' },
+  { rule: 'R7', what: 'a bit in memory is enough', file: MAP, test: R7,
+    from: '      if (this.#durable[region] === 1) continue;\n      waits = true;\n      if (this.#getBit(region)) continue;\n',
+    to: '      if (this.#getBit(region)) continue;\n      waits = true;\n' },
+  { rule: 'R7', what: 'hot regions lose their bit with every epoch', file: MAP, test: R7,
+    from: '    this.#hot.add(region);\n', to: '' },
+  { rule: 'R8', what: 'bits drop before the disk is flushed', file: VM, test: R8, quick: true,
+    from: '    for (const disk of this.#disks.values()) await disk.flush();\n    if (!this.logging) return;\n', to: '' },
+  { rule: 'R8', what: 'bits drop when their epoch is received', file: PRIMARY, test: R8,
+    from: 'await this.tracked.release(news.appliedEpoch);', to: 'await this.tracked.release(this.outbox.newestDelivered());' },
+  { rule: 'R8', what: 'bits of later writes drop too', file: MAP, test: R8,
+    from: 'if (this.#lastEpoch[region]! <= epoch && !this.#hot.has(region)) this.#drop(region);', to: 'if (!this.#hot.has(region)) this.#drop(region);' },
+  { rule: 'R9', what: 'a resync does not keep what was suspect', file: VM, test: R9, quick: true,
+    from: '      if (options.keepMap) map.pin();\n', to: '' },
+  { rule: 'R9', what: 'pinned bits drop', file: MAP, test: R9,
+    from: '    if (this.#pinned !== null && (this.#pinned[region >> 3]! & (1 << (region & 7))) !== 0) return;\n', to: '' },
+  { rule: 'R9', what: 'the end of a resync drops what was written since', file: MAP, test: R9,
+    from: '      if (this.#lastEpoch[region]! <= this.#releasedEpoch) this.#drop(region);\n    }\n  }\n\n  /** Marks',
+    to: '      this.#drop(region);\n    }\n  }\n\n  /** Marks' },
+  { rule: 'R10', what: 'a map that failed is not on record', file: DISK, test: R10, quick: true,
+    from: '    if (failure !== null) this.#host.mapFailed(failure);\n', to: '' },
+  { rule: 'R10', what: 'a guest waits for the map without bound', file: DISK, test: R10,
+    from: 'const timedOut = await Promise.race([mark.then(() => false), late]);', to: 'void late;\n    const timedOut = await mark.then(() => false);' },
+  { rule: 'R10', what: 'a map that failed goes on marking nothing', file: VM, test: R10,
+    from: 'options.keepMap && before?.distrusted === null ? before : null', to: 'options.keepMap ? before : null' },
+  { rule: 'R10', what: 'the replica is not told', file: 'src/replication/report.ts', test: R10,
+    from: 'ports.relationships.vm(vmId).tracking?.mapTrusted ?? relationship.mapTrusted', to: 'relationship.mapTrusted' },
+  { rule: 'R11', what: 'open logs are believed after a machine crash', file: CONTINUITY, test: R11, quick: true,
+    from: 'if (tracking.bootId !== facts.bootId) {', to: 'if (facts.bootId === null) {' },
+  { rule: 'R11', what: 'the logs of the dead boot stay', file: VM, test: R11,
+    from: '      await dropEpochs(this.#ports, this.#vm);\n    }\n    return loss;', to: '    }\n    return loss;' },
+];
+
+const REPLICATION: Breakage[] = [
+  { rule: 'R12', what: 'a set is acknowledged before it is durable', file: INBOX, test: R12, quick: true, from: '        await file.datasync();\n', to: '' },
+  { rule: 'R12', what: 'the names of the files are not durable', file: INBOX, test: R12,
+    from: '      await this.#ports.files.syncFolder(this.#folder());\n', to: '' },
+  { rule: 'R12', what: 'the digest is not compared', file: INBOX, test: R12, from: 'if (found === digest) continue;', to: 'if (found !== null) continue;' },
+  { rule: 'R13', what: 'a log that is no link of the chain is applied', file: APPLY, test: R13, quick: true,
+    from: 'if (uniqueId !== log.uniqueId || previousUniqueId !== expected) {', to: 'if (reader === null) {' },
+  { rule: 'R13', what: 'a log is not verified before its first write', file: APPLY, test: R13, from: '      await reader.verify();\n', to: '' },
+  { rule: 'R13', what: 'any waiting set is the next', file: REPLICA, test: R13,
+    from: "status === 'received' && epoch === relationship.lastAppliedEpoch + 1);", to: "status === 'received' && epoch > relationship.lastAppliedEpoch + 1);" },
+  { rule: 'R14', what: 'a set counts as applied before the base is flushed', file: APPLY, test: R14, quick: true,
+    from: '      await disk.flush();\n', to: '' },
+  { rule: 'R14', what: 'logs go before "applied" is on record', file: REPLICA, test: R14,
+    from: '    let removeFiles = async () => {};\n', to: '    for (const { path } of record.disks) await this.#ports.files.remove(path);\n    let removeFiles = async () => {};\n' },
+  { rule: 'R15', what: 'apply goes on under an open overlay', file: REPLICA, test: R15, quick: true,
+    from: ' || this.#pins.size > 0) return undefined;', to: ') return undefined;' },
+  { rule: 'R15', what: 'a pin does not wait for the log that is being applied', file: REPLICA, test: R15,
+    from: '    this.#pins.add(who);\n    await this.#applying;\n', to: '    this.#pins.add(who);\n' },
+  { rule: 'R15', what: 'the inbox has no bound', file: INBOX, test: R15, from: '      await this.#checkSpace(disks);\n', to: '' },
+  { rule: 'R15', what: 'the growth of the inbox does not show', file: INBOX, test: R15,
+    from: 'return this.waiting().reduce((sum, { disks }) => sum + disks.reduce((bytes, { size }) => bytes + size, 0), 0);', to: 'return 0;' },
+];
+
+const IDENTITY: Breakage[] = [
+  { rule: 'R24', what: 'a disk that was modified meanwhile is not noticed', file: CONTINUITY, test: R24, quick: true,
+    from: 'if (changed.length === 0) return null;', to: 'if (changed.length >= 0) return null;' },
+  { rule: 'R24', what: 'the seals are not on record', file: VM, test: R24, from: 'this.#record({ running: false, seals });', to: 'this.#record({ running: false, seals: {} });' },
+  { rule: 'R25', what: 'two servers hold one folder', file: LEASE, test: R25, quick: true,
+    from: "if (libc().lockByte(lock.fd, LOCK_BYTE, 'write') === 'conflict') {", to: 'if (lock.fd < 0) {' },
+  { rule: 'R25', what: 'a folder is never taken over', file: LEASE, test: R25, from: ' && clock.now() - before.renewedAt < LEASE_MS', to: '' },
+  { rule: 'R25', what: 'a folder that was let go is not taken', file: LEASE, test: R25, from: ' && !before.released', to: '' },
+  { rule: 'R25', what: 'logs of another host are believed', file: CONTINUITY, test: R25,
+    from: 'if (tracking.hostId !== facts.hostId) {', to: 'if (facts.hostId === null) {' },
+  { rule: 'R26', what: 'the disk grows before its map', file: RESIZE, test: R26, quick: true,
+    from: '    await map?.resize(ports.files, mapPath(ports, vm.vmId, diskId), size);\n    await host.changing(() => disk.grow!(size));\n',
+    to: '    await host.changing(() => disk.grow!(size));\n    await map?.resize(ports.files, mapPath(ports, vm.vmId, diskId), size);\n' },
+  { rule: 'R26', what: 'the intention is not on record', file: RESIZE, test: R26, from: '  recordSize(ports, vm, diskId, { growTo: size });\n', to: '' },
+  { rule: 'R26', what: 'the size changes in the middle of an epoch', file: RESIZE, test: R26,
+    from: 'virtualSize === before || map === null ? []', to: 'virtualSize >= before || map === null ? []' },
+  { rule: 'R26', what: 'a map that has grown alone stays', file: RESIZE, test: R26,
+    from: '    await map?.resize(ports.files, mapPath(ports, vm.vmId, diskId), virtualSize);\n', to: '' },
+  { rule: 'R26', what: 'growing looks like the work of somebody else', file: VM, test: R26,
+    from: '          await this.#lease?.cover();\n          await work();\n', to: '          await work();\n' },
+  { rule: 'R26', what: 'a map of the size that was intended is taken for damaged', file: MAP, test: R26,
+    from: 'if (options.orSize !== undefined && hasHeader && sizeIn(header) === options.orSize) full.diskSize = options.orSize;', to: '' },
+  { rule: 'R26', what: 'a set of a smaller disk is applied', file: APPLY, test: R26,
+    from: "  if (shrunk !== null) return { reason: shrunk, again: false, code: 'DISK_SIZE_MISMATCH' };\n", to: '' },
+  { rule: 'R26', what: 'the replica grows before that is on record', file: REPLICA, test: R26,
+    from: '    relationships.update(this.vmId, { applying: record.epoch });\n    await growForSet(this.#ports, this, record);\n',
+    to: '    await growForSet(this.#ports, this, record);\n    relationships.update(this.vmId, { applying: record.epoch });\n' },
+];
+
+const PROMISE_1: Breakage[] = [
+  { rule: 'P1', what: 'nobody watches how long a log takes', file: DISK, test: P1, quick: true,
+    from: '    if (!this.#watching) void this.#watch();\n', to: '' },
+  { rule: 'P1', what: 'a log that fails holds the guest', file: DISK, test: P1,
+    from: 'if (this.#pending.includes(pending)) this.#host.loggingFailed(reason instanceof Error ? reason : new Error(String(reason)));', to: '' },
+  { rule: 'P1', what: 'what waited for the log goes on waiting', file: DISK, test: P1,
+    from: '    for (const { operations } of pending) for (const operation of operations) this.#start(operation, null, 0);\n', to: '' },
+  { rule: 'P1', what: 'a log with a gap is believed after a restart', file: VM, test: P1,
+    from: 'void log?.distrust(reason).then(() => log.abandon())', to: 'void log?.abandon()' },
+  { rule: 'P1', what: 'a guest waits for the lease without bound', file: 'src/tracking/write-lease.ts', test: P1,
+    from: "const outcome = await Promise.race([written.then(() => 'written', () => 'failed'), late]);",
+    to: "void late;\n    const outcome = await written.then(() => 'written', () => 'failed');" },
+];
+
+export const BREAKAGES: readonly Breakage[] = [...TRACKING, ...CHANGE_MAP, ...REPLICATION, ...IDENTITY, ...PROMISE_1];
