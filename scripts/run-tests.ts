@@ -18,7 +18,7 @@ interface Group {
 
 /** With the rounds of `npm run test:long` only: minutes of throttled compares. */
 const LONG_ONLY = ['resync-control'].map((name) => `test/system/${name}.test.ts`);
-const systemFiles = globSync('test/{interop,system,crash,guest}/**/*.test.ts').filter((file) => long || !LONG_ONLY.includes(file));
+const systemFiles = globSync('test/{mutation,interop,system,crash,guest}/**/*.test.ts').filter((file) => long || !LONG_ONLY.includes(file));
 
 const groups: Group[] = [
   { name: 'house', files: globSync('test/house/*.test.ts'), concurrency: 2 },

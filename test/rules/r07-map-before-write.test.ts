@@ -32,6 +32,14 @@ test('R7: writes that come while the bit is being synced wait for it too', async
   assert.equal(rig.watch.find('write> /disks/d0.raw'), -1);
 });
 
+test('R7: a bit that is set and not durable yet is not enough for the next write either', async () => {
+  const rig = await TrackingRig.begun();
+  rig.watch.stalls = [{ path: /d0\.map/, operation: 'datasync' }];
+  const map = rig.vm.disk('d0').map!;
+  assert.notEqual(map.mark(0, 512, 1), null);
+  assert.notEqual(map.mark(512, 512, 1), null, 'another write to the same region need not wait');
+});
+
 test('R7: a region that is written in every epoch costs no flush of the map at all', async () => {
   const rig = await TrackingRig.begun();
   await rig.during(rig.write('d0', 0, 1));
