@@ -171,11 +171,10 @@ export class PrimaryVm {
     await this.#loop;
     this.#loop = null;
     this.#ending = false;
-    const { vm } = this;
     const noRelationship = () => this.ports.relationships.remove(this.vmId);
     if (this.tracked !== null) return this.tracked.forget(noRelationship);
     recordNoTracking(this.ports, this.vmId, noRelationship);
-    await removeTrackingFiles(this.ports, vm);
+    await removeTrackingFiles(this.ports, this.vm);
   }
 
   /** A trigger of resynchronization. While logs are kept, they end now (and the record follows by `trackingLost`). */

@@ -146,7 +146,8 @@ const REPLICATION: Breakage[] = [
     from: '      await disk.flush();\n', to: '' },
   { rule: 'R14', what: 'logs go before "applied" is on record', file: REPLICA, test: R14,
     from: 'const applied = await applySet(this.#ports, record, replicatedDisks(this.vm), signal);',
-    to: 'const applied = await applySet(this.#ports, record, replicatedDisks(this.vm), signal);\n    for (const { path } of record.disks) await this.#ports.files.remove(path);' },
+    to: 'const applied = await applySet(this.#ports, record, replicatedDisks(this.vm), signal);' +
+      '\n    for (const { path } of record.disks) await this.#ports.files.remove(path);' },
   { rule: 'R15', what: 'apply goes on under an open overlay', file: REPLICA, test: R15, quick: true,
     from: ' || this.#pins.size > 0) return undefined;', to: ') return undefined;' },
   { rule: 'R15', what: 'a pin does not wait for the log that is being applied', file: REPLICA, test: R15,
@@ -159,7 +160,8 @@ const REPLICATION: Breakage[] = [
 const IDENTITY: Breakage[] = [
   { rule: 'R24', what: 'a disk that was modified meanwhile is not noticed', file: CONTINUITY, test: R24, quick: true,
     from: 'if (changed.length === 0) return null;', to: 'if (changed.length >= 0) return null;' },
-  { rule: 'R24', what: 'the seals are not on record', file: VM, test: R24, from: 'this.#record({ running: false, seals });', to: 'this.#record({ running: false, seals: {} });' },
+  { rule: 'R24', what: 'the seals are not on record', file: VM, test: R24, from: 'this.#record({ running: false, seals });',
+    to: 'this.#record({ running: false, seals: {} });' },
   { rule: 'R25', what: 'two servers hold one folder', file: LEASE, test: R25, quick: true,
     from: "if (libc().lockByte(lock.fd, LOCK_BYTE, 'write') === 'conflict') {", to: 'if (lock.fd < 0) {' },
   { rule: 'R25', what: 'a folder is never taken over', file: LEASE, test: R25, from: ' && clock.now() - before.renewedAt < LEASE_MS', to: '' },

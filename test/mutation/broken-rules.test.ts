@@ -56,7 +56,8 @@ async function broken<T>({ file, from, to }: Breakage, work: () => Promise<T>): 
 
 /** Without the runner's own process: one process less, and what hangs is ended here. */
 async function runTests(file: string, only = '.'): Promise<{ status: number | null; stdout: string }> {
-  const { status, stdout, stderr } = await run(process.execPath, ['--max-old-space-size=1024', '--test-reporter=spec', `--test-name-pattern=${only}`, '--disable-warning=ExperimentalWarning', file],
+  const words = ['--max-old-space-size=1024', '--test-reporter=spec', `--test-name-pattern=${only}`, '--disable-warning=ExperimentalWarning'];
+  const { status, stdout, stderr } = await run(process.execPath, [...words, file],
     { cwd: folder, env: { NODE_TEST_CONTEXT: '', UNDERSTUDY_TEST_LONG: '' }, timeoutMs: 120_000 });
   return { status, stdout: stdout + stderr };
 }
