@@ -169,8 +169,7 @@ export class PrimaryVm {
     this.#ending = true;
     this.interrupt('replication was removed');
     await this.#loop;
-    this.#loop = null;
-    this.#ending = false;
+    [this.#loop, this.#ending] = [null, false];
     const noRelationship = () => this.ports.relationships.remove(this.vmId);
     if (this.tracked !== null) return this.tracked.forget(noRelationship);
     recordNoTracking(this.ports, this.vmId, noRelationship);
