@@ -17,6 +17,8 @@ export class OnDemandDisk implements VirtualDisk {
   readonly discardReadsZero = true;
   #open: () => Promise<VirtualDisk>;
   #opened: Promise<VirtualDisk> | null;
+  /** Being let go: its lock must be gone before the file is opened again. */
+  #releasing: Promise<void> = Promise.resolve();
 
   /** `opened`: it is open already. `size`: what guests see of it, also when the file is larger. */
   constructor(open: () => Promise<VirtualDisk>, record: DiskRecord, size: number, opened?: VirtualDisk) {
@@ -45,7 +47,8 @@ export class OnDemandDisk implements VirtualDisk {
 
   async flush(): Promise<void> {
     // What is not open was flushed when it was let go.
-    await (await this.#opened)?.flush();
+    if (this.#opened === null) await this.#releasing;
+    else await (await this.#opened).flush();
   }
 
   async *extents(offset: number, length: number): AsyncGenerator<Extent> {
@@ -57,13 +60,19 @@ export class OnDemandDisk implements VirtualDisk {
   }
 
   /** Flushes and closes it; the next use opens it again. Only when no operation is under way. */
-  async release(): Promise<void> {
+  release(): Promise<void> {
     const opened = this.#opened;
     this.#opened = null;
-    if (opened === null) return;
-    const disk = await opened;
-    await disk.flush();
-    await disk.close();
+    if (opened === null) return this.#releasing;
+    const released = opened.then(async (disk) => {
+      try {
+        await disk.flush();
+      } finally {
+        await disk.close();
+      }
+    });
+    this.#releasing = released.catch(() => undefined);
+    return released;
   }
 
   close(): Promise<void> {
@@ -72,8 +81,11 @@ export class OnDemandDisk implements VirtualDisk {
 
   #disk(): Promise<VirtualDisk> {
     if (this.#opened === null) {
-      this.#opened = this.#open();
-      this.#opened.catch(() => (this.#opened = null));
+      const opening = this.#releasing.then(() => this.#open());
+      this.#opened = opening;
+      opening.catch(() => {
+        if (this.#opened === opening) this.#opened = null;
+      });
     }
     return this.#opened;
   }

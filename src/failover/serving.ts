@@ -173,7 +173,7 @@ function countingClients(served: NbdExport, disk: ServedDisk): NbdExport {
     },
     clientGone: (client) => {
       served.clientGone(client);
-      if (--clients === 0 && disk.current instanceof OnDemandDisk) void disk.current.release();
+      if (--clients === 0 && disk.current instanceof OnDemandDisk) disk.current.release().catch(() => undefined);
     },
   };
 }

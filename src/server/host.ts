@@ -233,7 +233,17 @@ export class Host {
   #counted(name: string, served: NbdExport): NbdExport {
     const clients = new Set<number>();
     this.#clients.set(name, clients);
-    return { ...served, clientConnected: ({ id }) => void clients.add(id), clientGone: ({ id }) => void clients.delete(id) };
+    return {
+      ...served,
+      clientConnected: (client) => {
+        served.clientConnected(client);
+        clients.add(client.id);
+      },
+      clientGone: (client) => {
+        clients.delete(client.id);
+        served.clientGone(client);
+      },
+    };
   }
 
   #directionHost(): DirectionHost {

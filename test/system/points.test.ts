@@ -4,7 +4,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { Pair, type Status } from '../rig/pair.ts';
-import { mustRun } from '../rig/program.ts';
+import { mustRun, run } from '../rig/program.ts';
 
 const DISK_BYTES = 16 << 20;
 /** Each set that was written to ends at a point: no test waits an hour. */
@@ -83,6 +83,16 @@ class PointsRig {
   }
 }
 
+/** Resolves when nobody holds the image open for writing. */
+async function untilFree(path: string): Promise<void> {
+  const end = performance.now() + 60_000;
+  for (;;) {
+    const { status, stderr } = await run('qemu-img', ['info', '-f', 'raw', path]);
+    if (status === 0) return;
+    if (performance.now() > end) throw new Error(stderr);
+  }
+}
+
 function same(found: Buffer[], expected: Buffer[], what: string): void {
   for (const [index, disk] of expected.entries()) assert.ok(disk.equals(found[index]!), `${what}: disk ${index} differs`);
 }
@@ -155,7 +165,8 @@ test('unplanned failover to a point, cancelled, to the latest over a waiting log
   const plain = await Promise.all(expected.map((_, index) => readFile(pair.replicaPath(index))));
   same(plain, expected, 'the plain file');
   assert.deepEqual(await rig.undoLogs(), []);
-  // No guest: another program may have it. A restart serves it as well.
+  // No guest: another program may have it, as soon as the server has seen the last one go. A restart serves it as well.
+  await untilFree(pair.replicaPath(0));
   await mustRun('qemu-io', ['-f', 'raw', '-c', 'write -P 12 2M 64k', pair.replicaPath(0)]);
   await pair.replica.kill9();
   await pair.replica.start();
