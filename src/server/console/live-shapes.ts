@@ -34,8 +34,12 @@ export function liveVm(host: Host, vm: VmRecord): LiveVm {
 
 /** The operations that the table of states allows now, without carrying any out. */
 export function actionsOf(host: Host, vm: VmRecord): Operation[] {
-  const merging = host.relationships.find(vm.vmId)?.resync?.phase === 'merging';
-  const situation = host.relationships.situation(vm.vmId, { merging });
+  const relationship = host.relationships.find(vm.vmId);
+  const situation = host.relationships.situation(vm.vmId, {
+    merging: relationship?.resync?.phase === 'merging',
+    // As the primary last said of itself; the operation asks it again.
+    primaryPrepared: relationship?.remoteState === 'PreparedForFailover',
+  });
   return (Object.keys(OPERATIONS) as Operation[]).filter((operation) => !(decide(situation, operation) instanceof Error));
 }
 

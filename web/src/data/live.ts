@@ -34,6 +34,8 @@ export interface VmDetail {
   cycles: PastCycle[];
 }
 
+export type LiveEvent = HostEvent & { sequence: number };
+
 export interface Live {
   connection: 'connecting' | 'live' | 'lost';
   /** Shown until dismissed: the server came back as another process. */
@@ -42,7 +44,7 @@ export interface Live {
   vms: ReadonlyMap<string, LiveVm>;
   queue: readonly ResyncQueueEntry[];
   /** Newest first. */
-  events: readonly HostEvent[];
+  events: readonly LiveEvent[];
   /** Of the VM whose page is open: null when there is no such VM, undefined while it is not known yet. */
   detail: VmDetail | null | undefined;
 }
@@ -126,9 +128,12 @@ function connect(): void {
     change({ vms });
   });
   on<ResyncQueueEntry[]>('queue', (queue) => change({ queue }));
-  on<{ all: boolean; events: HostEvent[] }>('events', ({ all, events }) =>
-    change({ events: [...events.toReversed(), ...(all ? [] : state.events)].slice(0, EVENTS_KEPT) }),
-  );
+  on<{ all: boolean; events: LiveEvent[] }>('events', ({ all, events }) => {
+    const before = all ? [] : state.events;
+    // What came with the first look may be told once more.
+    const newest = before[0]?.sequence ?? 0;
+    change({ events: [...events.filter(({ sequence }) => sequence > newest).toReversed(), ...before].slice(0, EVENTS_KEPT) });
+  });
   on<VmDetail | null>('vm', (detail) => change({ detail }));
   on('signed-out', () => {
     stopWatching();
