@@ -7,6 +7,8 @@ import type { Extent } from '../../disk/virtual-disk.ts';
 import { UnderstudyError } from '../../model/errors.ts';
 import { FRAME } from './frames.ts';
 import { compareLocal, syncLocal } from './local.ts';
+import type { Decision } from './options.ts';
+import type { ByteRange } from './selection.ts';
 import {
   DiskUnderTest,
   PAGE,
@@ -40,6 +42,28 @@ test('a compare finds exactly the pages that differ and the first byte, and writ
       assert.equal(echoed.firstDifference, expected.first);
       assert.deepEqual(await contents(target), before);
       assert.deepEqual(target.written, []);
+    }),
+    { numRuns: RUNS },
+  );
+});
+
+test('who looks on is told of every byte once, and of every differing leaf twice: found, then mended', async () => {
+  await fc.assert(
+    fc.asyncProperty(seeds, async (seed) => {
+      const { source, target } = await randomDisks(seed);
+      const truth = await contents(source);
+      const told = new Map<Decision, Set<number>>();
+      let bytes = 0;
+      const onDecided = (decision: Decision, { offset, length }: ByteRange) => {
+        const offsets = told.get(decision) ?? new Set();
+        told.set(decision, offsets);
+        for (let at = offset; at < offset + length; at += SMALL.leafBytes) offsets.add(at);
+        if (decision !== 'differing') bytes += length;
+        if (decision === 'hole') assert.ok(truth.subarray(offset, offset + length).every((byte) => byte === 0));
+      };
+      await runPair({ source, target, sourceOptions: { onDecided } });
+      assert.equal(bytes, source.virtualSize);
+      assert.deepEqual([...(told.get('mended') ?? [])].sort(), [...(told.get('differing') ?? [])].sort());
     }),
     { numRuns: RUNS },
   );
