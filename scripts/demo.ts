@@ -73,7 +73,7 @@ async function startGuest(story: Story, hosts: TwoHosts): Promise<void> {
   say('QEMU boots a small Linux from the network disks (the first time its kernel is downloaded). It mounts both file systems and');
   say('writes numbered records, each one fsynced, in turn on one disk and on the other.');
   story.guest = await startWriter(hosts.uris);
-  proven(`the guest runs and has ${story.guest.acked()} records on its disks`);
+  proven(`the guest runs; records on its disks so far: ${story.guest.acked()}`);
 }
 
 async function deltasByThemselves(hosts: TwoHosts, guest: Writer | null): Promise<void> {
