@@ -66,6 +66,11 @@ function host(
   const answers: Record<string, (name: string | undefined) => unknown> = {
     'status': (name) => (name === undefined ? vms : (vms.find(({ vmName }) => vmName === name) ?? unknown(name))),
     'health': (name) => ({ vmName: name, health: 'Normal', state: 'Replicating', healthDetails: [], statistics }),
+    'points': (name) => [
+      { id: `${name}-1`, time: '2026-07-01T08:00:00.000Z', kind: 'standard', bytes: 4096 },
+      { id: `${name}-2`, time: '2026-07-01T09:00:00.000Z', kind: 'application-consistent', bytes: 8192 },
+      { id: 'latest', time: '2026-07-01T10:00:00.000Z', kind: 'latest', bytes: 0 },
+    ],
     'vm.list': () => vms.map(({ vmName }) => ({ vmId: '', name: vmName, disks: [], attached: false })),
     'authorizations': () => [entry, { ...entry, fingerprint: 'any', name: null, trustGroup: 'other' }],
     'authorize': () => entry,
@@ -309,6 +314,7 @@ const called: readonly [line: string, calls: Call[]][] = [
   ['Start-VMFailover web', [{ name: 'failover', params: { name: 'web', kind: 'unplanned' } }]],
   ['Set-VMReplication web -Reverse', [{ name: 'reverse', params: { name: 'web' } }]],
   ['Stop-VMFailover web', [{ name: 'failover.cancel', params: { name: 'web' } }]],
+  ['Complete-VMFailover web', [{ name: 'failover.complete', params: { name: 'web' } }]],
   [
     `Enable-VMReplication plain b.example 7443 Certificate -Cert ${FINGERPRINT} -RepFreq 30 -RecHist 4 -AutoResync 0 ` +
       '-ExcludedVhdPath a,b',
@@ -403,6 +409,20 @@ for (const [line, code, exit, words] of refused) {
     assert.deepEqual(calls, []);
   });
 }
+
+test('Get-VMSnapshot lists the recovery points but for the latest, and one of them goes into Start-VMFailover', async () => {
+  const listed = host();
+  await listed.run('Get-VMSnapshot', 'web', '|', 'select', 'Name,SnapshotType');
+  assert.match(listed.text(), /web-1 +Replica/);
+  assert.match(listed.text(), /web-2 +AppConsistentReplica/);
+  assert.doesNotMatch(listed.text(), /latest/);
+  const piped = host();
+  await piped.run('Get-VMSnapshot', 'web', '-SnapshotType', 'AppConsistentReplica', '|', 'Start-VMFailover', '-AsTest');
+  const { params } = piped.calls.find(({ name }) => name === 'failover')!;
+  assert.deepEqual(params, { name: 'web', kind: 'test', point: 'web-2' });
+  const both = host();
+  await assert.rejects(both.run('Get-VMSnapshot', 'web', '|', 'Start-VMFailover'), failsWith('ARGUMENT_INVALID', 2, /one recovery point/));
+});
 
 test('one VM that fails does not keep the others from their turn', async () => {
   const { run, calls } = host();
