@@ -1,4 +1,5 @@
 /** One QEMU machine: a job from inside/ over some disks, its serial line read as it comes. Plain emulation, no KVM. */
+import { qemuName } from '../disk-formats.ts';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { kill9 } from '../program.ts';
@@ -19,7 +20,7 @@ const KERNEL_PARAMETERS = 'console=ttyS0 quiet loglevel=4 panic=-1 nokaslr mitig
 const SEED_KIB = 512;
 
 export interface Disk {
-  /** A path of a raw file, or an NBD URI over a Unix socket. */
+  /** A path of a raw, VHD or VHDX file, by the end of its name; or an NBD URI over a Unix socket. */
   at: string;
   /** What the guest writes is thrown away at the end; the file is only read, also while somebody else holds it open. */
   snapshot?: boolean;
@@ -115,7 +116,7 @@ export class Machine {
 function drive({ at, snapshot = false }: Disk, index: number): string {
   const end = `if=none,id=d${index}${snapshot ? ',snapshot=on' : ''}`;
   const uri = /^nbd\+unix:\/\/\/([^?]*)\?socket=(.+)$/.exec(at);
-  if (uri === null) return `driver=raw,file.driver=file,file.filename=${quoted(at)},file.locking=${snapshot ? 'off' : 'auto'},${end}`;
+  if (uri === null) return `driver=${qemuName(at)},file.driver=file,file.filename=${quoted(at)},file.locking=${snapshot ? 'off' : 'auto'},${end}`;
   return `driver=raw,file.driver=nbd,file.server.type=unix,file.server.path=${quoted(uri[2]!)},file.export=${
     quoted(decodeURIComponent(uri[1]!))},file.reconnect-delay=${RECONNECT_SEC},${end}`;
 }
