@@ -1,7 +1,7 @@
 /** `disk create | check | convert | resize | compact | diff | merge | chain` on real files, against QEMU and 7-Zip. */
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdtempSync, openSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -268,6 +268,16 @@ test('what a guest makes its raw disk look like is not believed, and a backing f
     await mustRun('qemu-img', ['create', '-q', '-u', '-f', 'qcow2', '-b', backing, '-F', 'raw', path, '8M']);
     await refused('DISK_NOT_FOR_QEMU', 3, 'disk', 'convert', path, fresh('raw'));
   }
+  for (const [base, child] of [['base.vhd', 'a.avhd'], ['base.vhdx', 'a.avhdx']] as const) {
+    const [parent, inner] = [join(folder, base), join(folder, 'inner')];
+    mkdirSync(inner, { recursive: true });
+    await done('disk', 'create', parent, '--size', '8M');
+    await refused('DISK_PARENT_OUTSIDE', 2, 'disk', 'diff', parent, join(inner, child));
+    await done('disk', 'diff', parent, join(inner, child), '--allow-parent-outside');
+    for (const word of ['info', 'chain', 'merge']) await refused('DISK_PARENT_OUTSIDE', 2, 'disk', word, join(inner, child));
+    assert.equal((await done('disk', 'info', join(inner, child), '--allow-parent-outside'))['parent'], parent);
+  }
+
   const unnamed = fresh('qcow2');
   await mustRun('qemu-img', ['create', '-q', '-f', 'qcow2', unnamed, '8M']);
   const file = openSync(unnamed, 'r+');

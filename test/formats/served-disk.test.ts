@@ -31,6 +31,8 @@ for (const family of families(new Seeded(SEED))) {
         await Promise.all(writes);
         // The process is gone: nothing of its memory is left, and all that it wrote to the file.
         const again = await family.open(files, path, { readOnly: false });
+        // What proves that nobody else wrote, before this opening mends what the kill has left.
+        assert.ok(again.foundSeal !== undefined);
         await assertHolds(again, model, `round ${round}`);
         await again.close();
       }

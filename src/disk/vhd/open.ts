@@ -6,6 +6,7 @@ import { GuardedFile } from './guarded-file.ts';
 import { findParent } from './parent-path.ts';
 import { resizeFile } from './resize.ts';
 import { SparseDisk, type GrownParts } from './sparse-disk.ts';
+import type { Seal } from '../virtual-disk.ts';
 import { readVhd } from './vhd-image.ts';
 import type { VhdImage } from './vhd-image.ts';
 import { VhdMap } from './vhd-map.ts';
@@ -47,7 +48,8 @@ async function openLink(path: string, files: Files, options: OpenOptions, guard:
   try {
     const image = await readVhd(file);
     if (image.variant === 'differencing') parent = await openParent(path, files, image, options, guard);
-    return diskOf(file, image, parent, files, options.readOnly);
+    // The first flush mends footers that a crash has left different.
+    return diskOf(file, image, parent, files, options.readOnly ? null : await fileSeal(path, files));
   } catch (error) {
     await file.close();
     await parent?.close();
@@ -55,14 +57,15 @@ async function openLink(path: string, files: Files, options: OpenOptions, guard:
   }
 }
 
-/** The disk over a file that was read already; owns both from now on. */
-export function diskOf(file: OpenFile, image: VhdImage, parent: SparseDisk | null, files: Files, readOnly: boolean): SparseDisk {
+/** The disk over a file that was read already; owns both from now on. `foundSeal`: null when it is open for reading. */
+export function diskOf(file: OpenFile, image: VhdImage, parent: SparseDisk | null, files: Files, foundSeal: Seal | null): SparseDisk {
+  const readOnly = foundSeal === null;
   const map = image.sparse === null ? new FixedMap(file) : new VhdMap(file, image, image.sparse, readOnly);
   return new SparseDisk({
     location: file.path, format: 'vhd', variant: image.variant, virtualSize: image.virtualSize,
     logicalSectorSize: 512, physicalSectorSize: 512, geometry: image.footer.geometry,
     readOnly, file, map, parent, sealAtRest: () => fileSeal(file.path, files),
-    ...(readOnly ? {} : { grow: (size) => grown(file, files, size) }),
+    ...(readOnly ? {} : { foundSeal, grow: (size) => grown(file, files, size) }),
   });
 }
 
