@@ -16,9 +16,7 @@ interface Group {
   concurrency: number;
 }
 
-/** With the rounds of `npm run test:long` only: minutes of throttled compares. */
-const LONG_ONLY = ['resync-control'].map((name) => `test/system/${name}.test.ts`);
-const systemFiles = globSync('test/{mutation,interop,system,crash,guest}/**/*.test.ts').filter((file) => long || !LONG_ONLY.includes(file));
+const systemFiles = globSync('test/{mutation,interop,system,crash,guest}/**/*.test.ts');
 
 const groups: Group[] = [
   { name: 'house', files: globSync('test/house/*.test.ts'), concurrency: 2 },
@@ -29,7 +27,7 @@ const groups: Group[] = [
 ];
 
 const forgotten = globSync('{src,test,bench,scripts}/**/*.test.ts').filter((file) =>
-  !LONG_ONLY.includes(file) && !groups.some(({ files }) => files.includes(file)));
+  !groups.some(({ files }) => files.includes(file)));
 if (forgotten.length > 0) console.error(`These tests belong to no group and would never run:\n  ${forgotten.join('\n  ')}`);
 let failed = forgotten.length > 0;
 const startedAt = performance.now();
