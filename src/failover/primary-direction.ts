@@ -128,6 +128,7 @@ export class PrimaryDirection {
     if (before.side === 'primary' && generationOf(before) !== params.generation) {
       throw staleDirection(ports.relationships.vm(vmId).name, `this host knows of generation ${generationOf(before)}, not of ${params.generation}`);
     }
+    this.#refuseDisksWithoutFolder(ports.relationships.vm(vmId));
     this.#giveWay(vmId, 'the other host wants to be the primary');
     const { prepared = null, settings } = this.#relationship(vmId);
     const sameBaseline = before.baselineId === params.baselineId || before.abandoned === params.baselineId || before.resync?.token === params.baselineId;
@@ -157,6 +158,16 @@ export class PrimaryDirection {
       ports.log.warn({ vm: primary.vm.name, error: String(error) }, 'what differs from the other host is not known');
       return null;
     }
+  }
+
+  /** A replica keeps diff disks beside its disks: a block device and an NBD export have no place for them. */
+  #refuseDisksWithoutFolder(vm: VmRecord): void {
+    const disk = replicatedDisks(vm).find(({ format, path }) => format === 'nbd' || path.startsWith('/dev/'));
+    if (disk === undefined) return;
+    throw new UnderstudyError('state', 'DISK_CANNOT_BE_REPLICA',
+      `disk ${disk.path} on host ${this.#host.ports.hostName} is no file: it can be a primary's disk only`,
+      `Run the VM where it is; to replicate it to host ${this.#host.ports.hostName}, complete the failover (understudy failover complete '${vm.name}'), `
+      + 'end replication on both hosts, and enable it anew in the other direction.');
   }
 
   /** Both sides have written: a person must say which of the two is to go (R21). */

@@ -1,8 +1,14 @@
 /** Taking over on the replica. */
 
-import { define, option } from '../command.ts';
+import { EXIT_CODE, UnderstudyError } from '../../model/errors.ts';
+import type { Status } from '../../server/api/contract.ts';
+import { collect, define, integer, option } from '../command.ts';
 import type { CommandDefinition } from '../command.ts';
+import type { CommandContext } from '../context.ts';
+import { inOrder } from '../failover-order.ts';
+import type { OrderedVm } from '../failover-order.ts';
 import { libvirtLines, qemuLines } from '../hypervisor-lines.ts';
+import type { Output } from '../output.ts';
 import { statusList } from '../status-text.ts';
 import { statusCommand } from './replication.ts';
 
@@ -11,13 +17,70 @@ interface FailoverOptions {
   prepare?: true;
   planned?: true;
   point?: string;
+  after?: string[];
+  wait?: number;
 }
+
+/** A day: longer than that a person is not waiting any more. */
+const WAIT_SECONDS_MAX = 86_400;
+
+function servedText(status: Status, output: Output, zone: string): string {
+  const uris = (status.disks ?? []).flatMap(({ uri }) => (uri === null ? [] : [uri]));
+  const paste =
+    uris.length === 0 ? '' : `\n\nQEMU:\n${qemuLines(uris)}\n\nlibvirt, inside <devices>:\n${libvirtLines(uris)}`;
+  return `${statusList(status, output, zone)}${paste}`;
+}
+
+type Failed = { vmName: string; error: { kind: keyof typeof EXIT_CODE; code: string; message: string; remedy: string } };
+
+/** One after another; what fails holds up only those that wait for it. */
+async function severalFailovers(
+  { surroundings, output, zone, signal }: CommandContext,
+  ordered: readonly OrderedVm[],
+  waitSeconds: number,
+  one: (name: string) => Promise<Status>,
+): Promise<number> {
+  const results: (Status | Failed)[] = [];
+  const failed = new Map<string, Failed>();
+  for (const [index, { name, after }] of ordered.entries()) {
+    if (index > 0 && waitSeconds > 0) await surroundings.clock.sleep(waitSeconds * 1000, signal);
+    const missing = after.find((other) => failed.has(other));
+    try {
+      if (missing !== undefined) throw skipped(name, missing);
+      results.push(await one(name));
+    } catch (error) {
+      if (!(error instanceof UnderstudyError)) throw error;
+      const { kind, code, message, remedy } = error;
+      failed.set(name, { vmName: name, error: { kind, code, message, remedy } });
+      results.push(failed.get(name)!);
+    }
+  }
+  output.print(results, () =>
+    results
+      .map((result) =>
+        'error' in result && 'kind' in (result.error as object)
+          ? `${result.vmName}: ${(result as Failed).error.code}: ${(result as Failed).error.message}\n→ ${(result as Failed).error.remedy}`
+          : servedText(result as Status, output, zone),
+      )
+      .join('\n\n'),
+  );
+  const [first] = failed.values();
+  return first === undefined ? 0 : EXIT_CODE[first.error.kind];
+}
+
+const skipped = (name: string, other: string): UnderstudyError =>
+  new UnderstudyError(
+    'state',
+    'FAILOVER_SKIPPED',
+    `VM '${name}' was left alone: '${other}', which comes before it, has not failed over`,
+    `Mend that, then fail both over; or '${name}' alone, without --after.`,
+  );
 
 export const failoverCommands: CommandDefinition[] = [
   define<FailoverOptions>({
     path: 'failover',
-    arguments: '<name>',
-    argumentHelp: { name: 'name of the virtual machine' },
+    arguments: '<name...>',
+    argumentHelp: { name: 'name of the virtual machine, or several' },
     summary: 'Serve the replica: after the loss of the primary, planned, or as a test.',
     details:
       'Without --test, --prepare or --planned this is an unplanned failover: what the replica has not ' +
@@ -25,7 +88,10 @@ export const failoverCommands: CommandDefinition[] = [
       'resynchronization is cancelled, and the consistent disk under it is served. `failover cancel NAME` undoes it; then another ' +
       'point may be tried. `failover complete NAME` makes it final.\n\n' +
       'With --test a throw-away copy is served under the name `NAME - Test`. The replica goes on receiving; what it receives is ' +
-      'applied after the test (`pendingBytes` of `status`). `failover cancel NAME` ends the test and deletes what was written.',
+      'applied after the test (`pendingBytes` of `status`). `failover cancel NAME` ends the test and deletes what was written.\n\n' +
+      'Several VMs fail over one after another, in the order given; --after puts one behind others, --wait leaves time between ' +
+      'them. One that fails is told of, those that wait for it are left alone, the rest goes on; the exit code is that of the ' +
+      'first failure. With --json the result is then an array, an element being `vmName` and `error` for a VM that failed.',
     options: [
       option('--test', 'serve a throw-away copy; replication goes on').conflicts(['prepare', 'planned']),
       option('--prepare', 'on the primary, its VM off: send the last changes, and lock it').conflicts([
@@ -35,20 +101,25 @@ export const failoverCommands: CommandDefinition[] = [
       ]),
       option('--planned', 'on the replica, after --prepare on the primary').conflicts(['test', 'prepare', 'point']),
       option('--point <id>', 'an older recovery point (see `points`); the latest unless told'),
+      option('--after <name=others>', 'this VM after those: web=db,ldap; may be given several times').argParser(collect),
+      option('--wait <seconds>', 'between two VMs').argParser(integer(0, WAIT_SECONDS_MAX)),
     ],
     examples: [
+      'failover db web1 --after web1=db --wait 20',
       'failover web1',
       'points web1',
       'failover web1 --test --point 2031-05-04T21:00:00.000Z',
       'failover cancel web1',
     ],
-    async run({ call, output, zone }, [name], { test, prepare, planned, point }) {
+    async run(context, names, { test, prepare, planned, point, after, wait }) {
+      const { call, output, zone } = context;
       const kind = test === true ? 'test' : prepare === true ? 'prepare' : planned === true ? 'planned' : 'unplanned';
-      const status = await call('failover', { name: name!, kind, ...(point === undefined ? {} : { point }) });
-      const uris = (status.disks ?? []).flatMap(({ uri }) => (uri === null ? [] : [uri]));
-      const paste =
-        uris.length === 0 ? '' : `\n\nQEMU:\n${qemuLines(uris)}\n\nlibvirt, inside <devices>:\n${libvirtLines(uris)}`;
-      output.print(status, () => `${statusList(status, output, zone)}${paste}`);
+      const one = (name: string) => call('failover', { name, kind, ...(point === undefined ? {} : { point }) });
+      const ordered = inOrder(names, after ?? []);
+      if (ordered.length > 1) return severalFailovers(context, ordered, wait ?? 0, one);
+      const status = await one(ordered[0]!.name);
+      output.print(status, () => servedText(status, output, zone));
+      return 0;
     },
   }),
   define<{ discardPrimary?: true }>({
