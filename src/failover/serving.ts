@@ -123,7 +123,7 @@ export class Serving {
   /** The replica disk itself, with what its guest wrote over it: from when the layers are settled on. */
   async openSettling(disk: DiskRecord, size: number): Promise<SettlingDisk> {
     const { ports } = this.#parts;
-    const base = await ports.openDisk(disk);
+    const base = await this.#openForGuest(disk);
     let diff: PageDiffDisk;
     try {
       diff = await openDiffDisk(ports.files, this.diffPath(disk), new LayeredDisk(base, [], size), { mustExist: true, bootId: ports.bootId });
@@ -135,7 +135,14 @@ export class Serving {
   }
 
   plainDisk(disk: DiskRecord, size: number, opened?: VirtualDisk): VirtualDisk {
-    return new OnDemandDisk(() => this.#parts.ports.openDisk(disk), disk, size, opened);
+    return new OnDemandDisk(() => this.#openForGuest(disk), disk, size, opened);
+  }
+
+  /** What a guest was answered survives the death of this process: a VHD or VHDX has to be told. */
+  async #openForGuest(disk: DiskRecord): Promise<VirtualDisk> {
+    const opened = await this.#parts.ports.openDisk(disk);
+    opened.serveGuest?.(() => null);
+    return opened;
   }
 
   async #openDisk(
