@@ -10,8 +10,10 @@ export type Remedy =
 
 const RANK: Record<LiveVm['health'], number> = { Critical: 0, Warning: 1, NotApplicable: 3, Normal: 2 };
 
+const NAMES = new Intl.Collator(undefined, { numeric: true });
+
 export function byAttention(a: LiveVm, b: LiveVm): number {
-  return RANK[a.health] - RANK[b.health] || a.vmName.localeCompare(b.vmName, undefined, { numeric: true });
+  return RANK[a.health] - RANK[b.health] || NAMES.compare(a.vmName, b.vmName);
 }
 
 export function remedyOf({ state, side, actions, health }: LiveVm): Remedy | null {

@@ -11,6 +11,11 @@ export function useNow(): number {
   return useSyncExternalStore(subscribe, () => now || (now = serverNow()));
 }
 
+/** What is made of the time, drawn again only when that changes: hundreds of rows share the timer. */
+export function useNowValue<Value extends string | number | null>(derive: (now: number) => Value): Value {
+  return useSyncExternalStore(subscribe, () => derive(now || (now = serverNow())));
+}
+
 function subscribe(listener: () => void): () => void {
   listeners.add(listener);
   timer ??= setInterval(() => {

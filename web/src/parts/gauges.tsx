@@ -1,13 +1,12 @@
 /** Small pictures of one number each: lag, log size, churn. Their text says the same. */
 import { bytes, duration, frequency, percent, when } from '../data/format.ts';
 import type { LiveVm } from '../data/live.ts';
-import { useNow } from '../data/use-now.ts';
+import { useNowValue } from '../data/use-now.ts';
 
 /** Age of what the replica could serve, against the frequency. */
 export function Lag({ since, frequencySec }: { since: string | null; frequencySec: number | null }) {
-  const now = useNow();
-  if (since === null || frequencySec === null) return <span className="none">–</span>;
-  const seconds = Math.max(0, (now - Date.parse(since)) / 1000);
+  const seconds = useNowValue((now) => (since === null ? null : wholeSteps(Math.max(0, (now - Date.parse(since)) / 1000))));
+  if (since === null || seconds === null || frequencySec === null) return <span className="none">–</span>;
   const level = seconds > 3600 ? 'critical' : seconds > 2 * frequencySec + 5 ? 'warning' : 'normal';
   return (
     <span className="gauge" title={`The replica shows ${when(since)}`}>
@@ -21,11 +20,10 @@ export function Lag({ since, frequencySec }: { since: string | null; frequencySe
 
 /** Tracking logs against the line at which a resynchronization becomes required. */
 export function LogGauge({ logBytes, logLimitBytes, logLimitTime }: Pick<LiveVm, 'logBytes' | 'logLimitBytes' | 'logLimitTime'>) {
-  const now = useNow();
+  const left = useNowValue((now) => (logLimitTime === null ? null : wholeSteps((Date.parse(logLimitTime) - now) / 1000)));
   if (logBytes === null || logLimitBytes === null || logLimitBytes === 0) return <span className="none">–</span>;
   const share = percent(logBytes, logLimitBytes);
   const level = share >= 80 ? 'critical' : share >= 40 ? 'warning' : 'normal';
-  const left = logLimitTime === null ? null : (Date.parse(logLimitTime) - now) / 1000;
   const forecast = left === null || (share < 1 && left > 3600) ? '' : left <= 0 ? 'limit reached' : `limit in ${duration(left)}`;
   return (
     <span className="gauge" title={`${bytes(logBytes)} of tracking logs; at ${bytes(logLimitBytes)} a resynchronization is required`}>
@@ -40,6 +38,9 @@ export function LogGauge({ logBytes, logLimitBytes, logLimitTime }: Pick<LiveVm,
     </span>
   );
 }
+
+/** As fine as `duration` shows it. */
+const wholeSteps = (seconds: number): number => (seconds < 120 ? Math.round(seconds) : Math.round(seconds / 60) * 60);
 
 export function Bar({ share, level }: { share: number; level: 'normal' | 'warning' | 'critical' }) {
   return (
