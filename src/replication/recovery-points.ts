@@ -158,7 +158,11 @@ export class RecoveryPoints {
       }
     }
     const disks = newest.disks.map((disk) => ({ ...disk, end: ends.get(disk.diskId) ?? disk.end }));
-    this.#ports.catalog.transaction(() => this.#ports.catalog.points.put({ ...newest, undoneThrough: epoch, disks }));
+    const { points } = this.#ports.catalog;
+    // The setting may have become smaller meanwhile: a point that has gone stays gone.
+    const still = points.get(this.#vmId, newest.epoch);
+    if (still === undefined) return this.#removeFiles([newest]);
+    this.#ports.catalog.transaction(() => points.put({ ...still, undoneThrough: epoch, disks }));
   }
 
   async #touchedBy(newest: PointRecord): Promise<Map<string, PageSet>> {
