@@ -83,12 +83,13 @@ export class DirectionWorld extends World {
     if (!host.life.alive || (this.record(host).unmerged ?? null) !== null) return;
     // The guest goes on while its disks are read: what was certain before and still is must be there.
     const before = this.#certain.map((sectors) => new Map(sectors));
-    const disks = await this.during(this.contents(host));
+    const disks = await this.#read(host);
+    if (disks === null) return;
     for (const [disk, sectors] of this.#certain.entries()) {
-      const view = Buffer.from(disks[disk]!.buffer);
+      const view: Buffer = Buffer.from(disks[disk]!.buffer);
       for (const [sector, id] of sectors) {
         if (before[disk]!.get(sector) !== id) continue;
-        const found = view.readDoubleLE(sector * SECTOR);
+        const found: number = view.readDoubleLE(sector * SECTOR);
         assert.equal(found, id, `${what}: disk ${disk} sector ${sector} of ${host.name} holds ${found}, the guest was answered ${id}\n${this.story()}`);
       }
     }
@@ -109,8 +110,19 @@ export class DirectionWorld extends World {
   /** After a loss that was to be expected, what is there now is the truth: it must be one past instant. */
   async rebirth(host: SimHost): Promise<void> {
     if ((this.record(host).unmerged ?? null) !== null) return;
-    const disks = await this.during(this.contents(host));
-    this.#becomeTruth(disks);
+    for (let disks = await this.#read(host); ; disks = await this.#read(host)) {
+      if (disks !== null) return this.#becomeTruth(disks);
+      await this.up(host);
+    }
+  }
+
+  /** Null when the host dies over it: a crash may be on its way. */
+  async #read(host: SimHost): Promise<Uint8Array[] | null> {
+    const { life } = host;
+    let read = null as Uint8Array[] | null;
+    this.contents(host).then((disks) => (read = disks), () => undefined);
+    await this.scheduler.until(() => read !== null || !life.alive, 600_000);
+    return read;
   }
 
   async checkInstant(disks: Uint8Array[], what: string): Promise<void> {
@@ -153,13 +165,17 @@ export class DirectionWorld extends World {
     // Whoever forces a failover has shut the guest down on the other side; the one who has not is `rogue`.
     if (this.guestAt !== null && this.guestAt !== host) this.disconnect();
     if (side === 'replica' && (this.record(this.other(host)).prepared ?? null) === null) {
-      await this.checkInstant(await this.during(this.contents(host)), `failed over to ${host.name}`);
-      return this.rebirth(host);
+      const disks = await this.#read(host);
+      if (disks === null) return void (this.#branch = before);
+      await this.checkInstant(disks, `failed over to ${host.name}`);
+      return this.#becomeTruth(disks);
     }
     if (side === 'primary' && before.includes(' replica ') && !before.startsWith(host.name)) {
-      if (!this.rogueWrote) await this.checkInstant(await this.during(this.contents(host)), `back on ${host.name}`);
+      const disks = await this.#read(host);
+      if (disks === null) return void (this.#branch = before);
+      if (!this.rogueWrote) await this.checkInstant(disks, `back on ${host.name}`);
       this.rogueWrote = false;
-      return this.rebirth(host);
+      return this.#becomeTruth(disks);
     }
     if (side === 'primary') this.rogueWrote = false;
     await this.checkTruth(branch);
