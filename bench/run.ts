@@ -5,7 +5,7 @@ import { cpus } from 'node:os';
 import { join } from 'node:path';
 
 /** Helpers of a bench, not benches. */
-const PARTS = ['run.ts', 'nbd-serve.ts'];
+const PARTS = ['run.ts', 'nbd-serve.ts', 'two-sites.ts'];
 
 const chosen = process.argv.slice(2);
 const benches = readdirSync(import.meta.dirname).filter((name) => name.endsWith('.ts') && !PARTS.includes(name)).sort();
