@@ -143,7 +143,7 @@ export class DirectionWorld extends World {
     }
   }
 
-  /** The pair of records, whatever has crashed: one primary that lets guests in, at most (docs/failover.md has the table). */
+  /** The pair of records, whatever has crashed: one primary that lets guests in, at most (docs/operating/direction.md has the table). */
   checkPair(): void {
     const [a, b] = this.hosts().map((host) => this.record(host));
     const sides = [a!, b!].filter(({ side }) => side === 'primary');
