@@ -76,8 +76,14 @@ export type ServedDisk =
   Pick<VirtualDisk, 'virtualSize' | 'readOnly' | 'read' | 'write' | 'zero' | 'discard' | 'flush' | 'extents' | 'readNow' | 'writeNow'>;
 
 /** Copying more than this out of the page cache would hold up the event loop. */
-export const READ_NOW_BYTES_MAX = 1024 * 1024;
+const READ_NOW_BYTES_MAX = 1024 * 1024;
 const ZEROES = new Uint8Array(1024 * 1024);
+
+/** Fills `into` on this thread where the page cache has all of it, else by the thread pool. */
+export function readPromptly(disk: Pick<VirtualDisk, 'read' | 'readNow'>, into: Uint8Array, offset: number): Done {
+  const isDone = into.length <= READ_NOW_BYTES_MAX && disk.readNow?.(into, offset) === true;
+  return isDone ? undefined : disk.read(into, offset);
+}
 
 /**
  * Serves a disk as it is. Several connections are safe: all share the one disk, and its flush covers every write that
@@ -105,8 +111,7 @@ export function diskExport(name: string, disk: ServedDisk, options: DiskExportOp
     preferredBlockSize: 4096,
     multiConnection: true,
     canTrim: true,
-    read: (into, offset) => (
-      into.length <= READ_NOW_BYTES_MAX && disk.readNow?.(into, offset) === true ? undefined : disk.read(into, offset)),
+    read: (into, offset) => readPromptly(disk, into, offset),
     write: (from, offset, { fua }) => (fua ? flushAfter(disk.write(from, offset)) : write(from, offset)),
     zero: (offset, length, { fua, mayDiscard }) => {
       const work = mayDiscard ? disk.zero(offset, length) : writeZeroes(offset, length);

@@ -46,7 +46,6 @@ export function takeAnswer(ports: ReplicationPorts, vmId: string, asked: Relatio
   const relationship = ports.relationships.get(vmId);
   const loss = lossIn(relationship, ports.relationships.vm(vmId).tracking?.epoch ?? 0, answer);
   if (loss === null && answer.known) {
-    const fresh = answer.appliedEpoch > relationship.lastAppliedEpoch || answer.appliedTime !== relationship.lastAppliedTime;
     // Which epoch is applied tells a reverted replica later, so that is kept durably; the time of an idle one is not worth a sync.
     const news = answer.appliedEpoch > relationship.lastAppliedEpoch || answer.state !== relationship.remoteState;
     const change = {
@@ -54,7 +53,7 @@ export function takeAnswer(ports: ReplicationPorts, vmId: string, asked: Relatio
       remoteState: answer.state,
     };
     if (news) ports.relationships.update(vmId, change);
-    else if (fresh) ports.relationships.updateLazily(vmId, change);
+    else if (answer.appliedTime !== relationship.lastAppliedTime) ports.relationships.updateLazily(vmId, change);
   }
   const { known, baselineId, appliedEpoch, wantedAgain } = answer;
   return { known, baselineId, appliedEpoch, wantedAgain, loss };

@@ -1,6 +1,6 @@
 /** A disk of a primary as the NBD server serves it: reads go to the disk, writes through tracking. */
 import type { DiskRecord, VmRecord } from '../model/records.ts';
-import { READ_NOW_BYTES_MAX, type ClientInfo, type NbdExport } from '../nbd/export.ts';
+import { readPromptly, type ClientInfo, type NbdExport } from '../nbd/export.ts';
 import type { TrackedDisk } from '../tracking/tracked-disk.ts';
 
 /** The name of the export of a disk: `VM/0`, counted as the disks were added. */
@@ -25,8 +25,7 @@ export function trackedExport(name: string, record: DiskRecord, door: GuestDoor)
     // Open disks take the short way: these two run for every request of a guest.
     read: (into, offset) => {
       const disk = door.now();
-      if (disk === null) return withDisk((opened) => opened.read(into, offset));
-      return into.length <= READ_NOW_BYTES_MAX && disk.readNow(into, offset) ? undefined : disk.read(into, offset);
+      return disk === null ? withDisk((opened) => opened.read(into, offset)) : readPromptly(disk, into, offset);
     },
     write: (from, offset, { fua }) => {
       const disk = door.now();

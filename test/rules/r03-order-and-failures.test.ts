@@ -12,16 +12,17 @@ import { UnderstudyError } from '../../src/model/errors.ts';
 import { assertSameBytes } from '../rig/same-bytes.ts';
 import { DISK_BYTES, TrackingRig } from './tracking-rig.ts';
 
-const writes = fc.array(fc.record({
-  sector: fc.nat(24), sectors: fc.integer({ min: 1, max: 12 }), zero: fc.boolean(), pauseMs: fc.constantFrom(0, 0, 0, 1, 3),
+/** Any operations, in units of so many bytes, some of them with a pause behind them. */
+const operations = (unitBytes: number, unitMax: number, lengths: fc.Arbitrary<number>) => fc.array(fc.record({
+  offset: fc.nat(unitMax).map((unit) => unit * unitBytes), length: lengths.map((units) => units * unitBytes), zero: fc.boolean(),
+  pauseMs: fc.constantFrom(0, 0, 0, 1, 3),
 }), { minLength: 2, maxLength: 30 });
 
-test('R3: whatever overlaps, the log replayed in its order makes the disk', async () => {
-  await fc.assert(fc.asyncProperty(writes, fc.nat(), async (list, seed) => {
+async function replaysToTheDisk(arbitrary: ReturnType<typeof operations>): Promise<void> {
+  await fc.assert(fc.asyncProperty(arbitrary, fc.nat(), async (list, seed) => {
     const rig = await TrackingRig.begun(seed);
     const under: Promise<void>[] = [];
-    for (const [index, { sector, sectors, zero, pauseMs }] of list.entries()) {
-      const [offset, length] = [sector * 512, sectors * 512];
+    for (const [index, { offset, length, zero, pauseMs }] of list.entries()) {
       under.push(zero ? rig.vm.disk('d0').zero(offset, length) : rig.write('d0', offset, index + 1, length));
       if (pauseMs > 0) await rig.scheduler.pass(pauseMs);
     }
@@ -29,26 +30,13 @@ test('R3: whatever overlaps, the log replayed in its order makes the disk', asyn
     const closed = await rig.switchLog();
     assert.ok(Buffer.compare((await rig.replay([closed])).d0!, rig.diskBytes('d0')) === 0);
   }), { numRuns: 40 });
-});
+}
 
-const pages = fc.array(fc.record({
-  page: fc.nat(40), pages: fc.constantFrom(1, 1, 2, 16, 17, 20), zero: fc.boolean(), pauseMs: fc.constantFrom(0, 0, 0, 1, 3),
-}), { minLength: 2, maxLength: 30 });
+test('R3: whatever overlaps, the log replayed in its order makes the disk', () =>
+  replaysToTheDisk(operations(512, 24, fc.integer({ min: 1, max: 12 }))));
 
-test('R3: the same where some writes are done at once and others, started before them, are still under way', async () => {
-  await fc.assert(fc.asyncProperty(pages, fc.nat(), async (list, seed) => {
-    const rig = await TrackingRig.begun(seed);
-    const under: Promise<void>[] = [];
-    for (const [index, { page, pages: count, zero, pauseMs }] of list.entries()) {
-      const [offset, length] = [page * 4096, count * 4096];
-      under.push(zero ? rig.vm.disk('d0').zero(offset, length) : rig.write('d0', offset, index + 1, length));
-      if (pauseMs > 0) await rig.scheduler.pass(pauseMs);
-    }
-    await rig.during(Promise.all(under));
-    const closed = await rig.switchLog();
-    assert.ok(Buffer.compare((await rig.replay([closed])).d0!, rig.diskBytes('d0')) === 0);
-  }), { numRuns: 40 });
-});
+test('R3: the same where some writes are done at once and others, started before them, are still under way', () =>
+  replaysToTheDisk(operations(4096, 40, fc.constantFrom(1, 1, 2, 16, 17, 20))));
 
 /** A disk whose next write fails after half of it has reached the file. */
 function halfWritten(rig: TrackingRig, readable: boolean): void {
