@@ -3,6 +3,12 @@
 /** Long enough for a restart of the server under load: the guest's I/O waits instead of failing. */
 const RECONNECT_SECONDS = 60;
 
+/** A disk as a guest gets it. `logicalSectorSize` in bytes; without it 512, which is what hypervisors assume. */
+export interface PastedDisk {
+  uri: string;
+  logicalSectorSize?: number | undefined;
+}
+
 interface NbdAddress {
   exportName: string;
   socket: string | null;
@@ -29,12 +35,12 @@ export function parseNbdUri(uri: string): NbdAddress | null {
 }
 
 /** Options for a QEMU command line, one disk after another. */
-export function qemuLines(uris: readonly string[]): string {
-  const secured = uris.some((uri) => parseNbdUri(uri)?.tls === true);
+export function qemuLines(disks: readonly PastedDisk[]): string {
+  const secured = disks.some(({ uri }) => parseNbdUri(uri)?.tls === true);
   // Both certificates are their own issuers, which QEMU's check of the files would not expect.
   const credentials = `-object tls-creds-x509,id=understudy,endpoint=client,dir=${CERTIFICATES},sanity-check=off \\\n`;
-  return (secured ? credentials : '') + uris
-    .map((uri, index) => {
+  return (secured ? credentials : '') + disks
+    .map(({ uri, logicalSectorSize }, index) => {
       const address = parseNbdUri(uri);
       if (address === null) return `# ${uri}: no line for this kind of address`;
       const server =
@@ -44,16 +50,16 @@ export function qemuLines(uris: readonly string[]): string {
       const node = `driver=nbd,node-name=disk${index},${server},export=${comma(address.exportName)}${address.tls ? ',tls-creds=understudy' : ''}`;
       return (
         `-blockdev ${quoted(`${node},reconnect-delay=${RECONNECT_SECONDS},discard=unmap,cache.direct=on`)} \\\n` +
-        `-device virtio-blk-pci,drive=disk${index}`
+        `-device virtio-blk-pci,drive=disk${index}${largeSectors(logicalSectorSize)}`
       );
     })
     .join(' \\\n');
 }
 
 /** `<disk>` elements for a libvirt domain. */
-export function libvirtLines(uris: readonly string[]): string {
-  return uris
-    .map((uri, index) => {
+export function libvirtLines(disks: readonly PastedDisk[]): string {
+  return disks
+    .map(({ uri, logicalSectorSize }, index) => {
       const address = parseNbdUri(uri);
       if (address === null) return `<!-- ${xml(uri)}: no element for this kind of address -->`;
       const host =
@@ -68,11 +74,22 @@ export function libvirtLines(uris: readonly string[]): string {
         `    <reconnect delay='${RECONNECT_SECONDS}'/>`,
         `  </source>`,
         `  <target dev='${targetName(index)}' bus='virtio'/>`,
+        ...(needsSectors(logicalSectorSize) ?
+          [`  <blockio logical_block_size='${logicalSectorSize}' physical_block_size='${logicalSectorSize}'/>`] : []),
         `</disk>`,
       ].join('\n');
     })
     .join('\n');
 }
+
+/**
+ * NBD does not tell a guest how large sectors are: QEMU assumes 512 bytes, and then a partition table that was written with
+ * sectors of 4096 bytes is not found. QEMU refuses physical blocks that are smaller than logical ones.
+ */
+const needsSectors = (bytes: number | undefined): bytes is number => bytes !== undefined && bytes !== 512;
+
+const largeSectors = (bytes: number | undefined): string =>
+  (needsSectors(bytes) ? `,logical_block_size=${bytes},physical_block_size=${bytes}` : '');
 
 /** vda … vdz, vdaa …, as Linux counts. */
 function targetName(index: number): string {

@@ -17,7 +17,7 @@ export function vmShape(host: Host, vm: VmRecord): Vm {
   return {
     vmId: vm.vmId, name: vm.name, attached, side: vm.side, guests: host.guests(vm.vmId), logDir: vm.logFolder,
     disks: vm.disks.map((disk, index) => ({
-      path: disk.path, format: disk.format, virtualSize: disk.virtualSize,
+      path: disk.path, format: disk.format, virtualSize: disk.virtualSize, logicalSectorSize: disk.logicalSectorSize,
       uri: vm.side === 'primary' && vm.attach !== 'stopped' ? host.uri(vm, index) : null,
       tcpUri: vm.side === 'primary' && vm.attach !== 'stopped' ? host.tcpUri(vm, index) : null,
     })),
@@ -117,7 +117,7 @@ function replicated(host: Host, vm: VmRecord, relationship: RelationshipRecord):
     ...(side === 'primary' && initial?.method === 'export' && initial.folder !== null
       ? { exportFolder: exportFolderOf(vm, initial.folder), exportFinished: initial.copied } : {}),
     disks: vm.disks.map((disk, index) => ({
-      path: disk.path, format: disk.format, virtualSize: disk.virtualSize,
+      path: disk.path, format: disk.format, virtualSize: disk.virtualSize, logicalSectorSize: disk.logicalSectorSize,
       uri: side === 'replica' ? (host.failover.servedAs(vm.vmId)?.map((name) => host.exportUri(name))[index] ?? null)
         : vm.attach === 'stopped' ? null : host.uri(vm, index) })),
     ...(side === 'replica' ? {

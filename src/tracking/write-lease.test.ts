@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { crc32 } from 'node:zlib';
 import { MemoryFiles } from '../hrl/memory-files.ts';
+import { DISKS_PER_VM_MAX } from '../model/limits.ts';
 import type { Clock, OpenFile } from '../model/ports.ts';
 import type { SealRecord } from '../model/records.ts';
 import { LEASE_MS, readLease, WriteLease } from './write-lease.ts';
@@ -148,9 +150,57 @@ test('an empty, short or strange file holds no record', async () => {
   }
 });
 
+/** What a VHDX may have at most: GUIDs, and marks of its file at the largest numbers that a file system has. */
+const largest: SealRecord = {
+  kind: 'vhdx', fileWriteGuid: 'f'.repeat(36), dataWriteGuid: 'd'.repeat(36),
+  file: { kind: 'file', size: 2 ** 46, mtimeNs: '9'.repeat(19), ctimeNs: '9'.repeat(19), inode: '9'.repeat(20), device: '9'.repeat(20) },
+};
+const ofDisks = (count: number, seal: SealRecord) =>
+  Object.fromEntries(Array.from({ length: count }, (_, index) => [`d${index}`, seal]));
+
+test('the seals of as many disks as a VM may have fit', async () => {
+  const [files, clock] = [new MemoryFiles(), new HandClock()];
+  const { lease, file } = await leaseOf(files, clock);
+  const all = ofDisks(DISKS_PER_VM_MAX, largest);
+  for (let round = 0; round < 3; round++) {
+    await lease.quiet(all);
+    assert.deepEqual((await readLease(file)).record, { kind: 'quiet', seals: all });
+  }
+});
+
 test('seals that do not fit leave a record that proves nothing', async () => {
   const [files, clock] = [new MemoryFiles(), new HandClock()];
   const { lease, file } = await leaseOf(files, clock);
-  await lease.quiet(Object.fromEntries(Array.from({ length: 64 }, (_, index) => [`d${index}`, { ...seals.d0!, path: 'x'.repeat(200) }])));
+  await lease.quiet(ofDisks(64, { ...largest, path: 'x'.repeat(2000) }));
   assert.deepEqual((await readLease(file)).record, { kind: 'quiet', seals: {} });
+});
+
+/** A file as version 1 wrote it: two slots of 4096 bytes, the quiet record the newer one. */
+function ofVersion1(): Uint8Array {
+  const bytes = Buffer.alloc(8192);
+  for (const [sequence, record] of [[6, { kind: 'active', until: 999 }], [7, { kind: 'quiet', seals }]] as const) {
+    const at = (sequence % 2) * 4096;
+    const text = Buffer.from(JSON.stringify(record));
+    bytes.writeBigUInt64LE(BigInt(sequence), at);
+    bytes.writeUInt32LE(text.length, at + 8);
+    bytes.set(text, at + 16);
+    bytes.writeUInt32LE(crc32(text, crc32(bytes.subarray(at, at + 12))), at + 12);
+  }
+  return bytes;
+}
+
+test('a file of version 1 is read, and stays readable until a whole newer record stands', async () => {
+  for (const bytes of [0, 8, 20, 40]) {
+    const [files, clock] = [new MemoryFiles(), new HandClock()];
+    files.put(PATH, ofVersion1());
+    const { lease, file } = await leaseOf(files, clock);
+    assert.deepEqual(await readLease(file), { record: { kind: 'quiet', seals }, sequence: 7 });
+    files.fate = () => ({ bytes, then: 'EIO' });
+    await lease.cover();
+    files.fate = () => undefined;
+    assert.deepEqual((await readLease(file)).record, { kind: 'quiet', seals }, `cut after ${bytes} bytes`);
+    const { lease: next } = await leaseOf(files, clock);
+    await next.cover();
+    assert.deepEqual(await readLease(file), { record: { kind: 'active', until: clock.time + LEASE_MS }, sequence: 8 });
+  }
 });

@@ -17,8 +17,16 @@ import type { SealRecord } from '../model/records.ts';
 export const LEASE_MS = 500;
 /** Renewed when less is left, so that a busy thread pool does not let it run out under a write. */
 const RENEW_BELOW_MS = 300;
-const SLOT_BYTES = 4096;
 const HEADER_BYTES = 16;
+/**
+ * Room for the seals of all disks that a VM may have (64, the largest seal has less than 500 bytes). Version 1 had slots of 4096
+ * bytes at the start of the file: too small for more than a few disks. They are still read, and never written, so a record of
+ * either version stays until one with a larger sequence stands.
+ */
+const SLOT_BYTES = 65_536;
+const SLOTS_AT = 8192;
+const SLOTS_V1 = [{ at: 0, size: 4096 }, { at: 4096, size: 4096 }];
+const SLOTS = [...SLOTS_V1, { at: SLOTS_AT, size: SLOT_BYTES }, { at: SLOTS_AT + SLOT_BYTES, size: SLOT_BYTES }];
 
 export type LeaseRecord =
   | { kind: 'active'; until: number }
@@ -82,8 +90,8 @@ export class WriteLease {
 
   #write(record: LeaseRecord): Promise<void> {
     const bytes = encodeLease(record, ++this.#sequence);
-    const slot = (this.#sequence % 2) * SLOT_BYTES;
-    this.#writes = this.#writes.then(() => this.#file.write([bytes], slot));
+    const at = SLOTS_AT + (this.#sequence % 2) * SLOT_BYTES;
+    this.#writes = this.#writes.then(() => this.#file.write([bytes], at));
     return this.#writes;
   }
 
@@ -98,19 +106,19 @@ export class WriteLease {
 
 /** The newest whole record and its sequence number; null when there is none. */
 export async function readLease(file: OpenFile): Promise<{ record: LeaseRecord | null; sequence: number }> {
-  const bytes = Buffer.alloc(2 * SLOT_BYTES);
-  const length = await file.read(bytes, 0);
+  const buffer = Buffer.alloc(SLOTS_AT + 2 * SLOT_BYTES);
+  const bytes = buffer.subarray(0, await file.read(buffer, 0));
   let newest: { record: LeaseRecord | null; sequence: number } = { record: null, sequence: 0 };
-  for (let slot = 0; slot + SLOT_BYTES <= length; slot += SLOT_BYTES) {
-    const found = decodeLease(bytes.subarray(slot, slot + SLOT_BYTES));
+  for (const { at, size } of SLOTS) {
+    const found = decodeLease(bytes.subarray(at, at + size));
     if (found !== null && found.sequence > newest.sequence) newest = found;
   }
   return newest;
 }
 
 /*
- *  offset  size  field      one slot of 4096 bytes, little-endian
- *       0     8  sequence   the larger one of the two valid slots counts
+ *  offset  size  field      one slot, little-endian; what lies behind the text is of older records
+ *       0     8  sequence   the largest one of the valid slots counts
  *       8     4  length     of the JSON text
  *      12     4  crc32      of bytes 0–11 and the text
  *      16     n  text       LeaseRecord as JSON
@@ -118,7 +126,7 @@ export async function readLease(file: OpenFile): Promise<{ record: LeaseRecord |
 function encodeLease(record: LeaseRecord, sequence: number): Uint8Array {
   const text = Buffer.from(JSON.stringify(record));
   if (text.length > SLOT_BYTES - HEADER_BYTES) return encodeLease({ kind: 'quiet', seals: {} }, sequence);
-  const slot = Buffer.alloc(SLOT_BYTES);
+  const slot = Buffer.alloc(HEADER_BYTES + text.length);
   slot.writeBigUInt64LE(BigInt(sequence), 0);
   slot.writeUInt32LE(text.length, 8);
   slot.set(text, HEADER_BYTES);
@@ -126,9 +134,11 @@ function encodeLease(record: LeaseRecord, sequence: number): Uint8Array {
   return slot;
 }
 
+/** `slot` may be cut short by the end of the file. */
 function decodeLease(slot: Buffer): { record: LeaseRecord; sequence: number } | null {
+  if (slot.length <= HEADER_BYTES) return null;
   const length = slot.readUInt32LE(8);
-  if (length === 0 || length > SLOT_BYTES - HEADER_BYTES || slot.readUInt32LE(12) !== checksum(slot, length)) return null;
+  if (length === 0 || length > slot.length - HEADER_BYTES || slot.readUInt32LE(12) !== checksum(slot, length)) return null;
   const record = JSON.parse(slot.toString('utf8', HEADER_BYTES, HEADER_BYTES + length)) as LeaseRecord;
   return { record, sequence: Number(slot.readBigUInt64LE(0)) };
 }

@@ -9,6 +9,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { DISKS_PER_VM_MAX } from '../../src/model/limits.ts';
 import { assertSameBytes } from '../rig/same-bytes.ts';
 import { DISK_IDS, TrackingRig } from './tracking-rig.ts';
 
@@ -80,8 +81,23 @@ test('R2: a disk modified after a crash in a quiet moment is trigger 1 too', asy
 
 test('R2: without a record of the last writes nothing is proven', async () => {
   const rig = await crashedUnderWrite(true);
-  rig.volume.edit(`/data/vms/${rig.record.vmId}/lease`, new Uint8Array(8192), 0);
+  const lease = `/data/vms/${rig.record.vmId}/lease`;
+  rig.volume.edit(lease, new Uint8Array(rig.volume.contents(lease).length), 0);
   const loss = await rig.open();
   assert.equal(loss?.trigger, 1);
   assert.match(loss.reason, /nobody can prove that disk .* was not modified/);
+});
+
+test('R2: a VM with 64 disks is proven after a crash in a quiet moment, and the one that was modified is found', async () => {
+  const ids = Array.from({ length: DISKS_PER_VM_MAX }, (_, index) => `d${index}`);
+  for (const modified of [false, true]) {
+    const rig = await TrackingRig.begun(1, ids);
+    await rig.during(Promise.all(ids.map(async (diskId) => await rig.write(diskId, 0, 1))));
+    await rig.scheduler.pass(2000);
+    rig.crash('process');
+    if (modified) rig.volume.edit('/disks/d63.raw', new Uint8Array(512).fill(9), 0);
+    const loss = await rig.open();
+    assert.equal(loss?.trigger, modified ? 1 : undefined);
+    if (modified) assert.match(loss!.reason, /d63\.raw/);
+  }
 });

@@ -44,20 +44,20 @@ export class TrackingRig {
   asDisk: (disk: VirtualDisk) => VirtualDisk = (disk) => disk;
   vm!: TrackedVm;
 
-  constructor(seed = 1) {
+  constructor(seed = 1, diskIds: readonly string[] = DISK_IDS) {
     this.dice = new Dice(seed);
     this.scheduler = new Scheduler(this.dice);
     this.volume = new SimVolume(this.scheduler);
-    for (const diskId of DISK_IDS) this.volume.makeFile(`/disks/${diskId}.raw`, new Uint8Array(DISK_BYTES));
-    const disks = DISK_IDS.map((diskId) => (
+    for (const diskId of diskIds) this.volume.makeFile(`/disks/${diskId}.raw`, new Uint8Array(DISK_BYTES));
+    const disks = diskIds.map((diskId) => (
       { diskId, path: `/disks/${diskId}.raw`, format: 'raw', virtualSize: DISK_BYTES, logicalSectorSize: 512, geometry: null }));
     this.catalog.vms.put({ vmId: VM_ID, name: 'vm', createdAt: 0, side: 'primary', disks, logFolder: '/logs', attach: 'attached',
       trustDisk: false, tracking: null });
   }
 
-  /** Opened and begun: epoch 1 is open, the maps are empty, both disks are zeroes. */
-  static async begun(seed = 1): Promise<TrackingRig> {
-    const rig = new TrackingRig(seed);
+  /** Opened and begun: epoch 1 is open, the maps are empty, the disks are zeroes. */
+  static async begun(seed = 1, diskIds: readonly string[] = DISK_IDS): Promise<TrackingRig> {
+    const rig = new TrackingRig(seed, diskIds);
     await rig.open();
     await rig.during(rig.vm.begin({ keepMap: false }));
     rig.watch.trace.length = 0;

@@ -25,7 +25,7 @@ interface FailoverOptions {
 const WAIT_SECONDS_MAX = 86_400;
 
 function servedText(status: Status, output: Output, zone: string): string {
-  const uris = (status.disks ?? []).flatMap(({ uri }) => (uri === null ? [] : [uri]));
+  const uris = (status.disks ?? []).flatMap(({ uri, logicalSectorSize }) => (uri === null ? [] : [{ uri, logicalSectorSize }]));
   const paste =
     uris.length === 0 ? '' : `\n\nQEMU:\n${qemuLines(uris)}\n\nlibvirt, inside <devices>:\n${libvirtLines(uris)}`;
   return `${statusList(status, output, zone)}${paste}`;

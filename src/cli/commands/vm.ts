@@ -4,7 +4,7 @@ import type { Vm } from '../../server/api/contract.ts';
 import { define, option, size } from '../command.ts';
 import type { CommandDefinition } from '../command.ts';
 import { bytes, yesNo } from '../format.ts';
-import { libvirtLines, qemuLines } from '../hypervisor-lines.ts';
+import { libvirtLines, qemuLines, type PastedDisk } from '../hypervisor-lines.ts';
 import type { Output, Row } from '../output.ts';
 
 const nameHelp = { name: 'name of the virtual machine' };
@@ -64,7 +64,8 @@ export const vmCommands: CommandDefinition[] = [
     details:
       'From now on every write goes through this server and is tracked. The NBD URI stays the same ' +
       'over restarts of the server; ' +
-      "QEMU's reconnect-delay makes the guest wait for a restart instead of seeing an I/O error.",
+      "QEMU's reconnect-delay makes the guest wait for a restart instead of seeing an I/O error. " +
+      'A disk with sectors of 4096 bytes needs the block sizes that the lines name: NBD does not tell a guest of them.',
     options: [option('--trust-disk', 'you vouch that nobody wrote to a device whose past no mark can prove')],
     examples: ['vm attach web1', "vm attach web1 --json | jq -r '.disks[].uri'"],
     async run({ call, output }, [name], { trustDisk }) {
@@ -145,9 +146,9 @@ function describe(vm: Vm, output: Output): string {
 }
 
 function pasteLines(vm: Vm): string {
-  const uris = vm.disks.flatMap(({ uri }) => (uri === null ? [] : [uri]));
-  const tcp = vm.disks.flatMap(({ tcpUri }) => (typeof tcpUri === 'string' ? [tcpUri] : []));
-  const lines = (where: string, of: string[]) =>
+  const uris = vm.disks.flatMap(({ uri, logicalSectorSize }) => (uri === null ? [] : [{ uri, logicalSectorSize }]));
+  const tcp = vm.disks.flatMap(({ tcpUri, logicalSectorSize }) => (typeof tcpUri === 'string' ? [{ uri: tcpUri, logicalSectorSize }] : []));
+  const lines = (where: string, of: PastedDisk[]) =>
     `\n\nQEMU${where}:\n${qemuLines(of)}\n\nlibvirt${where}, inside <devices>:\n${libvirtLines(of)}`;
   return `${lines('', uris)}${tcp.length === 0 ? '' : lines(' over TCP', tcp)}`;
 }

@@ -109,6 +109,7 @@ export const vm = z.looseObject({
       path: z.string(),
       format: z.string(),
       virtualSize: bytes,
+      logicalSectorSize: bytes.optional().describe('512 or 4096: a hypervisor has to be told, as NBD does not say'),
       uri: z
         .string()
         .nullable()
@@ -178,7 +179,7 @@ export const status = z.looseObject({
   exportFolder: z.string().optional().describe('of an initial copy that travels by other means'),
   exportFinished: z.boolean().optional().describe('the folder may be carried to the replica and imported'),
   disks: z
-    .array(z.looseObject({ path: z.string(), uri: z.string().nullable() }))
+    .array(z.looseObject({ path: z.string(), uri: z.string().nullable(), logicalSectorSize: bytes.optional() }))
     .optional()
     .describe('after a failover, or during a test: where each disk is served'),
   failover: served.nullable().optional().describe('what is served since a failover'),
