@@ -8,7 +8,6 @@ import { after, test } from 'node:test';
 import { openDiffDisk } from '../../src/disk/diff-disk.ts';
 import { hostFiles } from '../../src/disk/host-files.ts';
 import { openDisk } from '../../src/disk/open-disk.ts';
-import type { VirtualDisk } from '../../src/disk/virtual-disk.ts';
 import { missing, sevenZipDigest } from '../formats/oracle-programs.ts';
 import { mustRun } from '../rig/program.ts';
 import { run, type Ran } from './fake-host.ts';
@@ -231,25 +230,32 @@ async function interrupted(...words: string[]): Promise<void> {
   assert.match(ran.stderr, /INTERRUPTED/);
 }
 
-test('the diff disk of a failover over a raw replica becomes a qcow2 overlay', { skip }, async () => {
-  const [base, overlay] = [source(), fresh('qcow2')];
-  const diff = await openDiffDisk(hostFiles, `${base}.failover.diff`, await openDisk(base, { readOnly: true, lock: false }));
-  const changed = Buffer.from(CONTENT);
-  const put = async (disk: VirtualDisk, bytes: Buffer, at: number) => {
-    await disk.write(bytes, at);
-    bytes.copy(changed, at);
-  };
-  await put(diff, randomBytes(10_000), 5 * MIB + 77);
-  await put(diff, Buffer.alloc(MIB), 17 * MIB);
-  await diff.flush();
-  await diff.close();
-  const info = await done('disk', 'diff', base, overlay, '--from', `${base}.failover.diff`);
-  assert.deepEqual([info['format'], info['variant'], info['parent']], ['qcow2', 'differencing', base]);
-  assert.equal(await qemuDigest(overlay, 'qcow2'), sha(changed));
-  assert.ok(allocated(overlay) < 4 * MIB, 'only what the diff disk holds');
-  assert.equal(sha(readFileSync(base)), sha(CONTENT), 'the base is untouched');
-  await refused('DIFF_DISK_NOT_FOUND', 2, 'disk', 'diff', base, fresh('qcow2'), '--from', base);
-});
+for (const [end, child] of [['raw', 'qcow2'], ['vhd', 'avhd'], ['vhdx', 'avhdx']] as const) {
+  test(`the diff disk of a failover over a ${end} replica becomes a differencing image (${child})`, { skip }, async () => {
+    const [base, overlay] = [fresh(end), fresh(child)];
+    await done('disk', 'convert', source(), base);
+    const untouched = sha(readFileSync(base));
+    const diff = await openDiffDisk(hostFiles, `${base}.failover.diff`, await openDisk(base, { readOnly: true, lock: false }));
+    const changed = Buffer.from(CONTENT);
+    const put = async (bytes: Buffer, at: number) => {
+      await diff.write(bytes, at);
+      bytes.copy(changed, at);
+    };
+    await put(randomBytes(10_000), 5 * MIB + 77);
+    await put(Buffer.alloc(MIB), 17 * MIB);
+    await diff.flush();
+    await diff.close();
+    const info = await done('disk', 'diff', base, overlay, '--from', `${base}.failover.diff`);
+    assert.deepEqual([info['format'], info['variant'], info['parent']], [child.replace(/^a/, ''), 'differencing', base]);
+    assert.equal(sha(readFileSync(base)), untouched, 'the base is untouched');
+    assert.equal(child === 'qcow2' ? await qemuDigest(overlay, 'qcow2') : sha(await contentOf(overlay)), sha(changed));
+    assert.ok(allocated(overlay) < 8 * MIB, 'only what the diff disk holds');
+    await refused('DIFF_DISK_NOT_FOUND', 2, 'disk', 'diff', base, fresh(child), '--from', base);
+    if (child === 'qcow2') return;
+    assert.equal((await done('disk', 'merge', overlay))['parent'], base);
+    assert.equal(sha(await contentOf(base)), sha(changed));
+  });
+}
 
 test('what a guest makes its raw disk look like is not believed, and a backing file stays inside the folder', { skip }, async () => {
   const looks = fresh('raw');

@@ -125,18 +125,20 @@ export const imageCommands: CommandDefinition[] = [
     argumentHelp: { parent: 'the image to build on; it must not be written from then on', child: 'the new differencing image, beside its parent' },
     summary: 'Make a differencing image: it holds what is written from now on, the parent stays as it is.',
     details: `Over vhd and vhdx it is a differencing image of the same format, named .avhd or .avhdx, which Hyper-V could merge. Over raw and qcow2 it ` +
-      `is a qcow2 overlay for QEMU.\nWith --from it also takes what a diff disk of Understudy holds (of a failover or resynchronization over a ` +
-      `raw replica): then QEMU sees what the server would serve. Stop what writes to the diff disk first.`,
+      `is a qcow2 overlay for QEMU.\nWith --from it also takes what a diff disk of Understudy holds: of a failover, or of a resynchronization over a ` +
+      `raw replica. Then another program sees what the server would serve, if the replica disk was all that lay below: not an older point, ` +
+      `and no logs that waited. Stop what writes to the diff disk first.`,
     options: [
-      option('--from <diff>', 'a .diff file of Understudy over this raw parent'),
+      option('--from <diff>', 'a .diff file of Understudy over this parent'),
       option('--block-size <size>', 'of the child: vhd 2M, vhdx 2M unless told').argParser(size),
       formatOption('read the parent as'), parentOption(),
     ],
-    examples: ['disk diff web1.vhdx web1-test.avhdx', 'disk diff web1.raw web1-test.qcow2 --from web1.raw.failover.diff'],
+    examples: ['disk diff web1.vhdx web1-test.avhdx', 'disk diff web1.raw web1-test.qcow2 --from web1.raw.failover.diff',
+      'disk diff web1.vhdx web1-failover.avhdx --from web1.vhdx.failover.diff'],
     async run(context, [parent, child], { from, ...options }) {
       const path = context.path(child!);
       if (from === undefined) await createChild(context.diskLocation(parent!), path, options);
-      else await working(context, 'copying', (work) => exportDiff(context.diskLocation(parent!), context.path(from), path, work));
+      else await working(context, 'copying', (work) => exportDiff(context.diskLocation(parent!), context.path(from), path, { ...work, ...options }));
       await printFacts(context, path, options);
     },
   }),
