@@ -10,13 +10,13 @@ import { vmUnknownToPeer } from '../peer/authorisation.ts';
 import { exportFolderOf } from './export-folder.ts';
 import { finishExport, writeExport } from './export-writer.ts';
 import { initialBeginMessage } from './messages.ts';
-import type { PrimaryVm } from './primary-vm.ts';
+import type { AnySendingVm } from './sending-vm.ts';
 
 /** How often the replica is asked whether the copy has been imported. A look is one small message. */
 const IMPORT_POLL_MS = 5_000;
 
 /** Writes the folder; resolves when it may be carried away. Goes on with the images that are missing after an interruption. */
-export async function exportCopy(primary: PrimaryVm, initial: InitialReplication, signal: AbortSignal): Promise<void> {
+export async function exportCopy(primary: AnySendingVm, initial: InitialReplication, signal: AbortSignal): Promise<void> {
   const { ports, vmId, vm } = primary;
   const tracked = primary.tracked!;
   const { token, method, firstEpoch } = initial;
@@ -51,7 +51,7 @@ export async function exportCopy(primary: PrimaryVm, initial: InitialReplication
 }
 
 /** A long export must not fill the log volume. That the link is down is no reason to stop it. */
-async function shipMeanwhile(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+async function shipMeanwhile(primary: AnySendingVm, signal: AbortSignal): Promise<void> {
   const { ports } = primary;
   while (!signal.aborted) {
     try {
@@ -63,7 +63,7 @@ async function shipMeanwhile(primary: PrimaryVm, signal: AbortSignal): Promise<v
   }
 }
 
-async function shipOnce(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+async function shipOnce(primary: AnySendingVm, signal: AbortSignal): Promise<void> {
   const { tracked, ports } = primary;
   const release = await ports.transferSlot(signal);
   try {
@@ -75,13 +75,13 @@ async function shipOnce(primary: PrimaryVm, signal: AbortSignal): Promise<void> 
 }
 
 /** One epoch per cycle, however often the replica is asked. */
-function isOld({ ports, vm, vmId, relationship }: PrimaryVm): boolean {
+function isOld({ ports, vm, vmId, relationship }: AnySendingVm): boolean {
   const openedAt = ports.catalog.epochs.get(vmId, vm.tracking?.epoch ?? 0)?.openedAt ?? 0;
   return ports.clock.now() - openedAt >= relationship.settings.frequencySec * 1000;
 }
 
 /** One look and one wait: the loop calls again until the replica has its baseline. */
-export async function awaitImport(primary: PrimaryVm, initial: InitialReplication, signal: AbortSignal): Promise<void> {
+export async function awaitImport(primary: AnySendingVm, initial: InitialReplication, signal: AbortSignal): Promise<void> {
   const { ports, vmId } = primary;
   await shipOnce(primary, signal);
   const { known, baselineId } = await primary.report(signal);

@@ -7,14 +7,14 @@ import { announcementOf } from './announcement.ts';
 import { awaitImport, exportCopy } from './export-run.ts';
 import { sendInitialCopy, type CopyProgress } from './initial-sender.ts';
 import { enableMessage } from './messages.ts';
-import type { PrimaryVm } from './primary-vm.ts';
+import type { AnySendingVm } from './sending-vm.ts';
 
 export interface InitialProgress extends CopyProgress {
   startedAt: number;
 }
 
 /** Resolves when the relationship is Replicating. May be called again after any interruption. */
-export async function runInitial(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+export async function runInitial(primary: AnySendingVm, signal: AbortSignal): Promise<void> {
   const { ports, vmId } = primary;
   const { relationships } = ports;
   const exported = primary.relationship.initial;
@@ -39,7 +39,7 @@ export async function runInitial(primary: PrimaryVm, signal: AbortSignal): Promi
 }
 
 /** Tracking from here on, and a new token: the replica drops what an earlier run has left. */
-async function begin(primary: PrimaryVm, signal: AbortSignal): Promise<InitialReplication> {
+async function begin(primary: AnySendingVm, signal: AbortSignal): Promise<InitialReplication> {
   const { ports, vmId, relationship } = primary;
   const tracked = await primary.hold('initial');
   // The disks may have grown since replication was enabled.
@@ -53,7 +53,7 @@ async function begin(primary: PrimaryVm, signal: AbortSignal): Promise<InitialRe
   return initial;
 }
 
-async function copy(primary: PrimaryVm, initial: InitialReplication, signal: AbortSignal): Promise<void> {
+async function copy(primary: AnySendingVm, initial: InitialReplication, signal: AbortSignal): Promise<void> {
   const { ports, vmId, relationship } = primary;
   const startedAt = ports.clock.now();
   const progress = (copied: CopyProgress) => (primary.initialProgress = { ...copied, startedAt });
@@ -71,7 +71,7 @@ async function copy(primary: PrimaryVm, initial: InitialReplication, signal: Abo
   }
 }
 
-function sources(primary: PrimaryVm) {
+function sources(primary: AnySendingVm) {
   const tracked = primary.tracked!;
   return replicatedDisks(primary.vm).map((record: DiskRecord) => ({ record, disk: tracked.disk(record.diskId).disk }));
 }

@@ -17,7 +17,7 @@ import { RESYNC_TRIGGERS } from '../model/resync-trigger.ts';
 import { nextAutomaticStart } from '../model/schedule.ts';
 import type { CopyOptions, CopyProgress } from '../replication/initial-sender.ts';
 import { initialBeginMessage } from '../replication/messages.ts';
-import type { PrimaryVm, ResyncDriver } from '../replication/primary-vm.ts';
+import type { AnySendingVm, ResyncDriver } from '../replication/sending-vm.ts';
 import { StreamChannel } from './compare/frame-channel.ts';
 import type { CompareProgress } from './compare/options.ts';
 import { runSource } from './compare/source.ts';
@@ -57,7 +57,7 @@ export class PrimaryResync implements ResyncDriver {
     this.#checkpointBytes = options.checkpointBytes;
   }
 
-  async step(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+  async step(primary: AnySendingVm, signal: AbortSignal): Promise<void> {
     const { state, error } = primary.relationship;
     await this.#dropAbandoned(primary, signal);
     if (state === 'WaitingForStartResynchronize') return this.#awaitStart(primary, signal);
@@ -79,7 +79,7 @@ export class PrimaryResync implements ResyncDriver {
   }
 
   /** What would be done now. Asks the replica how its disks look. */
-  async plan(primary: PrimaryVm, signal: AbortSignal): Promise<Plan> {
+  async plan(primary: AnySendingVm, signal: AbortSignal): Promise<Plan> {
     const { ports, vm, relationship } = primary;
     const disks = replicatedDisks(vm);
     const { result } = await primary.link().call(characteristicsMessage, { vmId: vm.vmId }, undefined, { signal });
@@ -94,7 +94,7 @@ export class PrimaryResync implements ResyncDriver {
     }
   }
 
-  async mendExisting(primary: PrimaryVm, initial: InitialReplication, options: CopyOptions): Promise<CopyProgress> {
+  async mendExisting(primary: AnySendingVm, initial: InitialReplication, options: CopyOptions): Promise<CopyProgress> {
     const { ports, vmId, vm } = primary;
     const { token, method, firstEpoch } = initial;
     const { signal } = options;
@@ -121,7 +121,7 @@ export class PrimaryResync implements ResyncDriver {
     return total;
   }
 
-  async #awaitStart(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+  async #awaitStart(primary: AnySendingVm, signal: AbortSignal): Promise<void> {
     const { ports, vmId, relationship } = primary;
     const now = ports.clock.now();
     const startAt = this.startOf(relationship, now);
@@ -139,7 +139,7 @@ export class PrimaryResync implements ResyncDriver {
     });
   }
 
-  async #inTurn(primary: PrimaryVm, signal: AbortSignal, work: () => Promise<void>): Promise<void> {
+  async #inTurn(primary: AnySendingVm, signal: AbortSignal, work: () => Promise<void>): Promise<void> {
     const { ports, vmId, vm, relationship } = primary;
     if (this.queue.running.length > 0 && !this.queue.running.includes(vmId)) {
       const running = this.queue.running.map((other) => ports.relationships.vm(other).name);
@@ -154,7 +154,7 @@ export class PrimaryResync implements ResyncDriver {
   }
 
   /** The logs may outgrow their limit meanwhile: while a run waits for its turn just as while it runs. */
-  async #watched<T>(primary: PrimaryVm, signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  async #watched<T>(primary: AnySendingVm, signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const stop = new AbortController();
     const both = AbortSignal.any([signal, stop.signal]);
     const watch = this.#watchLogs(primary, both);
@@ -167,7 +167,7 @@ export class PrimaryResync implements ResyncDriver {
   }
 
   /** One attempt, from wherever the record says. Interruptions keep the state; what cannot heal changes it. */
-  async #run(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+  async #run(primary: AnySendingVm, signal: AbortSignal): Promise<void> {
     const { ports, vmId, vm } = primary;
     try {
       await this.#watched(primary, signal, (both) => this.#steps(primary, both));
@@ -198,7 +198,7 @@ export class PrimaryResync implements ResyncDriver {
     }
   }
 
-  async #watchLogs(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+  async #watchLogs(primary: AnySendingVm, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       await primary.watchLogs(60_000, signal);
       // A wake-up stays until the VM's loop looks again, which is after this run: without a pause this would never yield.
@@ -206,7 +206,7 @@ export class PrimaryResync implements ResyncDriver {
     }
   }
 
-  async #steps(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+  async #steps(primary: AnySendingVm, signal: AbortSignal): Promise<void> {
     const tracked = await primary.hold('resync');
     try {
       const unbroken = () => primary.relationship.resync!.firstEpoch > 0 && tracked.logging;
@@ -220,7 +220,7 @@ export class PrimaryResync implements ResyncDriver {
   }
 
   /** Steps 1 to 3: characteristics, tracking from here on, diff disks. */
-  async #track(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+  async #track(primary: AnySendingVm, signal: AbortSignal): Promise<void> {
     const { ports, vmId, vm } = primary;
     const { token } = primary.relationship.resync!;
     const plan = await this.plan(primary, signal);
@@ -241,7 +241,7 @@ export class PrimaryResync implements ResyncDriver {
   }
 
   /** Step 4. */
-  async #compare(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+  async #compare(primary: AnySendingVm, signal: AbortSignal): Promise<void> {
     const { ports, vmId, vm } = primary;
     const { token, rung, reason, firstEpoch } = primary.relationship.resync!;
     await primary.link().call(resyncBeginMessage, { vmId, token, rung, reason, firstEpoch }, undefined, { signal, timeoutMs: STEP_TIMEOUT_MS });
@@ -259,7 +259,7 @@ export class PrimaryResync implements ResyncDriver {
     ports.relationships.update(vmId, { resync: { ...resync, phase: 'completing' } });
   }
 
-  async #compareDisk(primary: PrimaryVm, diskId: string, signal: AbortSignal): Promise<void> {
+  async #compareDisk(primary: AnySendingVm, diskId: string, signal: AbortSignal): Promise<void> {
     const { ports, vmId, relationship } = primary;
     const { token, rung, disks } = relationship.resync!;
     const before = disks[diskId]!;
@@ -302,7 +302,7 @@ export class PrimaryResync implements ResyncDriver {
   }
 
   /** Steps 5 and 6: one log switch makes what will be merged one instant; then the merge is on record. */
-  async #complete(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+  async #complete(primary: AnySendingVm, signal: AbortSignal): Promise<void> {
     const { ports, vmId } = primary;
     const { token, throughEpoch: known } = primary.relationship.resync!;
     if (known === null) await primary.tracked!.switchLog();
@@ -323,7 +323,7 @@ export class PrimaryResync implements ResyncDriver {
   }
 
   /** Until the replica has merged. From here on the old suspects are repaired (R9). */
-  async #awaitMerge(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+  async #awaitMerge(primary: AnySendingVm, signal: AbortSignal): Promise<void> {
     const { ports, vmId, vm } = primary;
     const { token, startedAt } = primary.relationship.resync!;
     for (;;) {
@@ -345,7 +345,7 @@ export class PrimaryResync implements ResyncDriver {
   }
 
   /** A merge that cannot go on, by the replica's own word: shown until it does. */
-  #tellOfMerge(primary: PrimaryVm, token: string, failure: string | null): void {
+  #tellOfMerge(primary: AnySendingVm, token: string, failure: string | null): void {
     const { ports, vmId, relationship } = primary;
     runOf(primary, token);
     if ((relationship.error?.message ?? null) === failure) return;
@@ -355,7 +355,7 @@ export class PrimaryResync implements ResyncDriver {
   }
 
   /** A run that was cancelled or became void: its diff disks on the replica go as soon as the replica can be reached. */
-  async #dropAbandoned(primary: PrimaryVm, signal: AbortSignal): Promise<void> {
+  async #dropAbandoned(primary: AnySendingVm, signal: AbortSignal): Promise<void> {
     const abandoned = primary.relationship.abandoned ?? null;
     if (abandoned === null) return;
     try {
@@ -368,19 +368,19 @@ export class PrimaryResync implements ResyncDriver {
 }
 
 /** The record of this run; throws when the user has cancelled it or begun anew while something was waited for. */
-function runOf(primary: PrimaryVm, token: string): ResyncRecord {
+function runOf(primary: AnySendingVm, token: string): ResyncRecord {
   const { resync } = primary.relationship;
   if (resync?.token === token) return resync;
   throw new UnderstudyError('state', 'RESYNC_FENCED', 'this resynchronization was cancelled or replaced meanwhile', 'See its status.');
 }
 
-function newRun(primary: PrimaryVm, trigger: ResyncRecord['trigger'], reason: string): ResyncRecord {
+function newRun(primary: AnySendingVm, trigger: ResyncRecord['trigger'], reason: string): ResyncRecord {
   return { token: primary.ports.random.uuid(), phase: 'characteristics', rung: 'full-compare', trigger, reason,
     startedAt: primary.ports.clock.now(), firstEpoch: 0, throughEpoch: null, disks: {} };
 }
 
 /** Starts over with a new token, still in the same state. */
-const freshCursors = (primary: PrimaryVm): ResyncRecord =>
+const freshCursors = (primary: AnySendingVm): ResyncRecord =>
   newRun(primary, primary.relationship.required?.trigger ?? 8, primary.relationship.required?.reason ?? 'it starts over');
 
 function disksOf(plan: Plan, sizes: ReadonlyMap<string, number>): Record<string, ResyncDisk> {

@@ -7,7 +7,7 @@
  */
 import { UnderstudyError } from '../model/errors.ts';
 import { replicatedDisks } from '../model/records.ts';
-import type { PrimaryVm } from '../replication/primary-vm.ts';
+import type { AnySendingVm } from '../replication/sending-vm.ts';
 import { StreamChannel } from './compare/frame-channel.ts';
 import { runSource } from './compare/source.ts';
 import type { Range } from './ladder.ts';
@@ -33,7 +33,7 @@ export interface VerifyOptions {
   progress(comparedBytes: number, totalBytes: number): void;
 }
 
-export async function verify(primary: PrimaryVm, options: VerifyOptions): Promise<VerifyResult> {
+export async function verify(primary: AnySendingVm, options: VerifyOptions): Promise<VerifyResult> {
   const disks = replicatedDisks(primary.vm);
   const result: VerifyResult = { equal: true, comparedBytes: 0, differingBytes: 0, unprovenBytes: 0, at: 0, findings: [] };
   let open = new Map<string, Range[]>(disks.map(({ diskId, virtualSize }) => [diskId, [{ offset: 0, length: virtualSize }]]));
@@ -59,7 +59,7 @@ export async function verify(primary: PrimaryVm, options: VerifyOptions): Promis
 
 /** Compares the ranges at one point; the replica holds its apply there meanwhile. */
 async function onePoint(
-  primary: PrimaryVm, epoch: number, ranges: Map<string, Range[]>, progress: (bytes: number) => void, signal: AbortSignal,
+  primary: AnySendingVm, epoch: number, ranges: Map<string, Range[]>, progress: (bytes: number) => void, signal: AbortSignal,
 ): Promise<{ differingBytes: number; undecided: Map<string, Range[]>; findings: VerifyResult['findings'] }> {
   const { vmId, ports } = primary;
   const token = ports.random.uuid();
@@ -95,7 +95,7 @@ async function onePoint(
 }
 
 async function compare(
-  primary: PrimaryVm, diskId: string, ranges: Range[], token: string, progress: (bytes: number) => void, signal: AbortSignal,
+  primary: AnySendingVm, diskId: string, ranges: Range[], token: string, progress: (bytes: number) => void, signal: AbortSignal,
 ) {
   const { vmId, ports } = primary;
   const tracked = primary.tracked?.disk(diskId);

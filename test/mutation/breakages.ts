@@ -30,7 +30,7 @@ const WRITER = 'src/hrl/log-writer.ts';
 const INBOX = 'src/replication/inbox.ts';
 const APPLY = 'src/replication/apply.ts';
 const REPLICA = 'src/replication/replica-vm.ts';
-const PRIMARY = 'src/replication/primary-vm.ts';
+const DELIVERY = 'src/replication/delivery.ts';
 const LEASE = 'src/server/data-lease.ts';
 
 const R1 = 'test/rules/r01-log-before-disk.test.ts';
@@ -107,7 +107,7 @@ const CHANGE_MAP: Breakage[] = [
     from: '    this.#hot.add(region);\n', to: '' },
   { rule: 'R8', what: 'bits drop before the disk is flushed', file: VM, test: R8, quick: true,
     from: '    for (const disk of this.#disks.values()) await disk.flush();\n    if (!this.logging) return;\n', to: '' },
-  { rule: 'R8', what: 'an epoch that was received is taken for applied', file: PRIMARY, test: R8,
+  { rule: 'R8', what: 'an epoch that was received is taken for applied', file: DELIVERY, test: R8,
     from: "status === 'received' && epoch <= news.appliedEpoch);", to: "status === 'received');" },
   { rule: 'R8', what: 'bits of later writes drop too', file: MAP, test: R8,
     from: 'if (this.#lastEpoch[region]! <= epoch && !this.#hot.has(region)) this.#drop(region);', to: 'if (!this.#hot.has(region)) this.#drop(region);' },
