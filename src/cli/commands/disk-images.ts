@@ -150,7 +150,10 @@ export const imageCommands: CommandDefinition[] = [
     summary: 'Bring what a differencing image holds into its parent, and delete it.',
     details: `Refused while the parent has other children: the merge would break them. After an interruption child over parent reads as before; run it ` +
       `again to finish. Nobody may have one of the images open.\nA diff disk of \`disk sync --diff\` does not know its disk: name it with --into.`,
-    options: [option('--into <disk>', 'the disk that this diff disk was made over'), option('--keep-child', 'leave the child; it is of no use any more'), formatOption('read it as'), parentOption()],
+    options: [
+      option('--into <disk>', 'the disk that this diff disk was made over'),
+      option('--keep-child', 'leave the child; it is of no use any more'), formatOption('read it as'), parentOption(),
+    ],
     examples: ['disk merge web1-test.avhdx', 'disk merge web1.diff --into web1.raw'],
     async run(context, [child], { into, ...options }) {
       const start = context.surroundings.clock.monotonic();
