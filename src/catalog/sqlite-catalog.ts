@@ -6,7 +6,7 @@
  * Calls are synchronous on purpose: a log switch is one such call, so no guest write can fall between its parts (R5).
  */
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
-import { UnderstudyError } from '../model/errors.ts';
+import { messageOf, UnderstudyError } from '../model/errors.ts';
 import type {
   AuthorizationRecord, Catalog, EpochRecord, EventFilter, EventRecord, InboxRecord, PointRecord, RelationshipRecord, Table, VmRecord,
 } from '../model/records.ts';
@@ -15,6 +15,8 @@ import { MIGRATIONS } from './migrations.ts';
 /** Older events are dropped: about a year of a busy host. */
 const EVENTS_MAX = 100_000;
 const EVENTS_TRIM_EVERY = 1000;
+/** BUSY, LOCKED, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, NOTADB: https://www.sqlite.org/rescode.html */
+const SQLITE_OF_THE_FILE: ReadonlySet<number> = new Set([5, 6, 8, 10, 11, 13, 14, 26]);
 
 type KeyPart = string | number;
 
@@ -26,12 +28,14 @@ export class SqliteCatalog implements Catalog {
   readonly points: Table<[string, number], PointRecord>;
   readonly authorizations: Table<[string], AuthorizationRecord>;
   #db: DatabaseSync;
+  readonly #path: string;
   #depth = 0;
   #isLazy = false;
   #statements = new Map<string, StatementSync>();
 
-  private constructor(db: DatabaseSync) {
+  private constructor(db: DatabaseSync, path: string) {
     this.#db = db;
+    this.#path = path;
     this.vms = this.#table('vms', ['vm_id'], (vm) => [vm.vmId], { name: (vm: VmRecord) => vm.name });
     this.relationships = this.#table('relationships', ['vm_id'], (row) => [row.vmId]);
     this.epochs = this.#table('epochs', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]);
@@ -53,7 +57,7 @@ export class SqliteCatalog implements Catalog {
       throw new UnderstudyError('io', 'CATALOG_UNREADABLE', `the catalog ${path} cannot be opened: ${what}`,
         'Check the disk and the permissions of the data folder; restore the folder from a backup when the file is damaged.', { cause });
     }
-    return new SqliteCatalog(db);
+    return new SqliteCatalog(db, path);
   }
 
   transaction<T>(work: () => T): T {
@@ -76,18 +80,26 @@ export class SqliteCatalog implements Catalog {
 
   #run<T>(work: () => T): T {
     if (this.#depth > 0) return work();
-    this.#db.exec('BEGIN IMMEDIATE');
-    this.#depth = 1;
     try {
+      this.#db.exec('BEGIN IMMEDIATE');
+      this.#depth = 1;
       const result = work();
       this.#db.exec('COMMIT');
       return result;
     } catch (error) {
       if (this.#db.isTransaction) this.#db.exec('ROLLBACK');
-      throw error;
+      throw this.#asWriteFailure(error);
     } finally {
       this.#depth = 0;
     }
+  }
+
+  /** What the volume or another program does to the file, in words; defects stay what they are. */
+  #asWriteFailure(error: unknown): unknown {
+    const code = error instanceof Error && 'errcode' in error ? Number(error.errcode) & 0xff : 0;
+    if (!SQLITE_OF_THE_FILE.has(code)) return error;
+    return new UnderstudyError('io', 'CATALOG_NOT_WRITABLE', `the catalog ${this.#path} cannot be written: ${messageOf(error)}`,
+      'Make room on the volume of the data folder, or repair it.', { cause: error });
   }
 
   vmByName(name: string): VmRecord | undefined {

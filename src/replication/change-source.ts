@@ -3,9 +3,10 @@
  * ends at an instant of all disks, and the regions that may differ from the replica. The first one is what a guest writes (`TrackedVm`).
  */
 import type { VirtualDisk } from '../disk/virtual-disk.ts';
-import type { EpochRecord } from '../model/records.ts';
+import type { EpochRecord, TrackingRecord } from '../model/records.ts';
 import type { Range } from '../tracking/change-map.ts';
 import type { TrackingLoss } from '../tracking/tracking-ports.ts';
+import type { Owed } from '../tracking/unrecorded-loss.ts';
 
 export interface SourceDisk {
   /** For reading: what the changes are changes of. */
@@ -21,6 +22,12 @@ export interface ChangeSource {
   readonly hasWrites: boolean;
   /** Bytes of the set that is open or being closed. */
   readonly openLogBytes: number;
+  /** What tracking says now; ahead of the catalog while that cannot be written. */
+  readonly tracking?: TrackingRecord | null;
+  /** What happened and could not be put on record yet. */
+  readonly owed?: Owed | null;
+  /** Puts it on record now. @throws CATALOG_NOT_WRITABLE while that is not possible */
+  recordOwed?(): void;
   disk(diskId: string): SourceDisk;
   /**
    * Sets from nothing, from this instant on: a reader who begins now, and has all sets up to a later `switchLog`, has one instant.

@@ -143,8 +143,10 @@ export class Delivery {
   /** Says how this side is, and takes in how the replica is. */
   async report(signal: AbortSignal, unchangedUntil: number | null = null): Promise<ReplicaNews> {
     const { ports, vmId, outbox, tracked } = this.#sender;
-    const pending = this.#sender.vm.tracking?.mode === 'map-only' || tracked?.hasWrites === true;
-    const news = await reportOf(ports, vmId, { epoch: outbox.newestClosed(), unchangedUntil, pending }, signal);
+    const tracking = tracked?.tracking ?? this.#sender.vm.tracking;
+    const pending = tracking?.mode === 'map-only' || tracked?.hasWrites === true;
+    const now = { epoch: outbox.newestClosed(), unchangedUntil, pending, mapTrusted: tracking?.mapTrusted };
+    const news = await reportOf(ports, vmId, now, signal);
     await this.#news(news);
     return news;
   }

@@ -24,6 +24,7 @@ export class Relationships {
   #settings: () => HostSettings;
   /** Told after every committed change: live pages and waiting loops. */
   #listeners = new Set<(vmId: string) => void>();
+  #notWritten = new Map<string, unknown>();
 
   constructor(parts: { catalog: Catalog; clock: Clock; zone: string; hostSettings: () => HostSettings }) {
     this.catalog = parts.catalog;
@@ -48,6 +49,11 @@ export class Relationships {
     const { name } = this.vm(vmId);
     throw new UnderstudyError('state', 'NOT_REPLICATED', `VM '${name}' is in state Disabled: it is not replicated`,
       `Enable replication first: understudy enable '${name}' --replica HOST:PORT --fingerprint F`);
+  }
+
+  /** Why the last change of this relationship could not be put on record; undefined when it could. */
+  notWritten(vmId: string): unknown {
+    return this.#notWritten.get(vmId);
   }
 
   onChange(listener: (vmId: string) => void): () => void {
@@ -113,16 +119,14 @@ export class Relationships {
 
   update(vmId: string, change: Change): RelationshipRecord {
     const changed = { ...this.get(vmId), ...change };
-    this.catalog.transaction(() => this.catalog.relationships.put(changed));
-    this.#tell(vmId);
+    this.#write(vmId, () => this.catalog.relationships.put(changed));
     return changed;
   }
 
   /** As `update`, for what a power loss may take back: times that the next cycle tells again. */
   updateLazily(vmId: string, change: Change): void {
     const changed = { ...this.get(vmId), ...change };
-    this.catalog.lazyTransaction(() => this.catalog.relationships.put(changed));
-    this.#tell(vmId);
+    this.#write(vmId, () => this.catalog.relationships.put(changed), 'lazily');
   }
 
   /** Records an event that changes no state. */
@@ -137,7 +141,7 @@ export class Relationships {
     if (relationship === undefined) return;
     const { current, finished } = rollOver(relationship.statistics, this.#clock.now(), this.#settings(), this.#zone);
     if (cycle === null && finished === null) return;
-    this.catalog.lazyTransaction(() => {
+    this.#write(vmId, () => {
       this.catalog.relationships.put({ ...relationship, statistics: cycle === null ? current : fold(current, cycle) });
       if (cycle !== null) {
         this.catalog.setValue(cyclesKey(vmId), addCycle(parseHistory(this.catalog.value(cyclesKey(vmId))), cycle, this.#clock.now()));
@@ -145,8 +149,7 @@ export class Relationships {
       if (finished === null) return;
       const event = makeEvent(ACTIVITY_EVENTS.intervalStatistics, this.vm(vmId).name, intervalReport(finished));
       this.catalog.addEvent({ ...event, time: this.#clock.now(), vmId });
-    });
-    this.#tell(vmId);
+    }, 'lazily');
   }
 
   /** The last cycles, oldest first. */
@@ -165,10 +168,21 @@ export class Relationships {
   }
 
   #commit(vmId: string, step: Step, change: Change): void {
-    this.catalog.transaction(() => {
+    this.#write(vmId, () => {
       this.catalog.relationships.put({ ...this.get(vmId), ...change, state: step.next });
       if (step.event !== null) this.catalog.addEvent({ ...step.event, time: this.#clock.now(), vmId });
     });
+  }
+
+  #write(vmId: string, work: () => void, how: 'durably' | 'lazily' = 'durably'): void {
+    try {
+      if (how === 'lazily') this.catalog.lazyTransaction(work);
+      else this.catalog.transaction(work);
+    } catch (error) {
+      this.#notWritten.set(vmId, error);
+      throw error;
+    }
+    this.#notWritten.delete(vmId);
     this.#tell(vmId);
   }
 

@@ -282,7 +282,7 @@ export class ReplicaVm {
         await work;
       } catch (error) {
         if (signal.aborted) return;
-        if (!halted.aborted) await this.#failed(error);
+        if (!halted.aborted) await this.#failed(error).catch((cause: unknown) => this.#notRecorded(cause, signal));
       }
       this.#tellWaiting();
     }
@@ -366,6 +366,12 @@ export class ReplicaVm {
     const woken = this.#wake.promise.then(() => timer.abort());
     await Promise.race([woken, this.#clock.sleep(RETRY_MS, timer.signal).catch(() => undefined)]);
     timer.abort();
+  }
+
+  /** Not even that could be put on record: the loop goes on, or nothing would ever be applied again. */
+  async #notRecorded(cause: unknown, signal: AbortSignal): Promise<void> {
+    this.#ports.log.error({ vm: this.vmId, error: messageOf(cause) }, 'a failure of applying cannot be put on record');
+    await this.#clock.sleep(RETRY_MS, signal).catch(() => undefined);
   }
 
   /** The replica is not what it was: from here the primary must resynchronize. */

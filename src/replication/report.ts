@@ -22,12 +22,13 @@ export interface ReplicaNews {
 }
 
 export async function reportOf(
-  ports: ReplicationPorts, vmId: string, now: { epoch: number; unchangedUntil: number | null; pending: boolean }, signal: AbortSignal,
+  ports: ReplicationPorts, vmId: string,
+  now: { epoch: number; unchangedUntil: number | null; pending: boolean; mapTrusted?: boolean | undefined }, signal: AbortSignal,
 ): Promise<ReplicaNews> {
   const asked = ports.relationships.get(vmId);
   const { state, baselineId, lastAppliedEpoch, remote } = asked;
   // What tracking says now: the relationship's own record follows with the next loss only (R10).
-  const mapTrusted = ports.relationships.vm(vmId).tracking?.mapTrusted ?? asked.mapTrusted;
+  const mapTrusted = now.mapTrusted ?? ports.relationships.vm(vmId).tracking?.mapTrusted ?? asked.mapTrusted;
   const line: ReportedVm = {
     vmId, state, baselineId: baselineId === '' ? null : baselineId, epoch: now.epoch, unchangedUntil: now.unchangedUntil,
     applied: Math.max(0, lastAppliedEpoch), mapTrusted, pending: now.pending, generation: generationOf(asked),

@@ -3,7 +3,10 @@
  *
  * The relationship's state in the catalog says what is to be done; one loop does it and looks again after every change. Operations
  * only change the record and wake the loop, so a crash at any point is taken up from the record.
+ *
+ * Invariant: nothing ends the loop but the end of the server or of replication. Where even a failure cannot be put on record, it tries again.
  */
+import { messageOf } from '../model/errors.ts';
 import type { InitialReplication, RelationshipRecord, VmRecord } from '../model/records.ts';
 import type { PeerLink } from '../peer/link.ts';
 import { recordNoTracking, removeTrackingFiles } from '../tracking/epoch-logs.ts';
@@ -25,6 +28,8 @@ import { requiredAfter } from './required-resync.ts';
 
 /** How often the size of the logs is looked at between cycles. */
 const LOG_WATCH_MS = 1000;
+/** When the catalog cannot be written: the wait before the next try. */
+const UNRECORDED_MS = 5000;
 
 export type AnySendingVm = SendingVm<ChangeSource>;
 
@@ -241,9 +246,14 @@ export abstract class SendingVm<Source extends ChangeSource> {
         await this.#act(relationship, AbortSignal.any([signal, this.#activity.signal]));
       } catch (error) {
         if (signal.aborted) return;
-        if (!this.#activity.signal.aborted) await noteFailedAttempt(this, error, signal);
+        if (!this.#activity.signal.aborted) await noteFailedAttempt(this, error, signal).catch((cause: unknown) => this.#notRecorded(cause, signal));
       }
     }
+  }
+
+  async #notRecorded(cause: unknown, signal: AbortSignal): Promise<void> {
+    this.ports.log.error({ vm: this.vmId, error: messageOf(cause) }, 'a failure of replication cannot be put on record');
+    await this.ports.clock.sleep(UNRECORDED_MS, signal).catch(() => undefined);
   }
 
   async #act(relationship: RelationshipRecord, signal: AbortSignal): Promise<void> {
@@ -258,7 +268,8 @@ export abstract class SendingVm<Source extends ChangeSource> {
         if (signal.aborted) return;
         return runInitial(this, signal);
       case 'Replicating':
-        return this.delivery.replicate(relationship, signal);
+        // A loss that is not on record yet: nothing that is left may be shipped.
+        return this.tracked?.owed?.loss ? this.idle(signal) : this.delivery.replicate(relationship, signal);
       case 'WaitingForStartResynchronize': case 'Resynchronizing':
         if (this.resync !== null) return this.resync.step(this, signal);
         return this.idle(signal);

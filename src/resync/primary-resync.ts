@@ -200,7 +200,7 @@ export class PrimaryResync implements ResyncDriver {
 
   async #watchLogs(primary: AnySendingVm, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      await primary.watchLogs(60_000, signal);
+      await primary.watchLogs(60_000, signal).catch((error: unknown) => primary.ports.log.warn({ error: messageOf(error) }, 'the logs cannot be watched'));
       // A wake-up stays until the VM's loop looks again, which is after this run: without a pause this would never yield.
       await primary.ports.clock.sleep(1000, signal).catch(() => undefined);
     }

@@ -6,7 +6,7 @@
 import { mkdir } from 'node:fs/promises';
 import { SqliteCatalog } from '../catalog/sqlite-catalog.ts';
 import { keptOut } from '../model/direction.ts';
-import { UnderstudyError } from '../model/errors.ts';
+import { messageOf, UnderstudyError } from '../model/errors.ts';
 import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
 import type { VmRecord } from '../model/records.ts';
 import { hostSettingsSchema, type HostSettings } from '../model/settings.ts';
@@ -31,9 +31,7 @@ import { ReplicaResync } from '../resync/replica-resync.ts';
 import { ResyncQueue } from '../resync/resync-queue.ts';
 import { holdDataFolder, type DataLease } from './data-lease.ts';
 import { readMachine, type HostParts, type Machine } from './host-parts.ts';
-import type { GuestControl } from '../failover/guest-control.ts';
 import { GuestLatency } from './guest-latency.ts';
-import { guestControlOf } from './guests.ts';
 import { LinkPool } from './link-pool.ts';
 import { checkNbdOverTcp, nbdTls, reachableAs, type NbdOverTcp } from './nbd-over-tcp.ts';
 import { Slots } from './slots.ts';
@@ -68,7 +66,6 @@ export class Host {
   readonly primaryDirection: PrimaryDirection;
   readonly replicaDirection: ReplicaDirection;
   readonly guestLatency: GuestLatency;
-  readonly guestControl: GuestControl;
   #lease: DataLease;
   #links: LinkPool;
   #exports = new Map<string, NbdExport & { size: number }>();
@@ -104,7 +101,6 @@ export class Host {
       ports: this.ports, replicas: this.replicas, exportName: (name, index) => exportName({ name }, index),
       openForReading: (vm, disk) => this.replicaResync.openForReading(vm, disk),
       cancelResync: (vm) => this.replicaResync.cancel(vm, null),
-      stopTestGuest: (vmId) => this.guestControl.endTest(vmId),
       exports: {
         add: (name, served) => void this.#exports.set(name, this.#counted(name, served)),
         remove: async (name) => {
@@ -113,7 +109,6 @@ export class Host {
         },
       },
     });
-    this.guestControl = guestControlOf(this);
     this.resync = new PrimaryResync(new ResyncQueue(() => this.settings().resyncConcurrency), parts.zone);
     const dispatcher = new PeerDispatcher({
       log, authenticate: (caller) => entryFor(catalog.authorizations.list(), caller) ?? partnerEntry(catalog.relationships.list(), caller),
@@ -129,8 +124,14 @@ export class Host {
     this.nbd = new NbdServer({ exports: (name) => this.#exports.get(name), list: () => [...this.#exports.keys()], clock, log });
     this.peer = new PeerServer({
       identity, dispatcher, log, clock,
-      onRefused: ({ fingerprint, address, reason }) => this.relationships.note(null,
-        makeEvent(ACTIVITY_EVENTS.peerRefused, null, { fingerprint: fingerprint ?? 'none', address, reason })),
+      onRefused: ({ fingerprint, address, reason }) => {
+        try {
+          this.relationships.note(null, makeEvent(ACTIVITY_EVENTS.peerRefused, null, { fingerprint: fingerprint ?? 'none', address, reason }));
+        } catch (error) {
+          // Whoever knocks must not be able to end a server whose catalog cannot be written.
+          log.warn({ address, reason, error: messageOf(error) }, 'a refused peer cannot be put on record');
+        }
+      },
     });
   }
 
@@ -163,7 +164,6 @@ export class Host {
   /** Seals the disks and ends; guests see their connections close. */
   async close(): Promise<void> {
     await this.#verifies.close();
-    this.guestControl.close();
     await this.nbd.close();
     await Promise.all([...this.primaries.values()].map((primary) => primary.close()));
     await this.peer.close();
@@ -284,7 +284,6 @@ export class Host {
   }
 
   async #begin(options: HostOptions): Promise<void> {
-    this.guestControl.recover();
     await this.replicas.start();
     await this.replicaResync.start();
     await this.failover.start();

@@ -1,6 +1,5 @@
 /** Records as clients see them: the shapes of the API contract. Reads only. */
 import { healthOf } from '../model/health.ts';
-import { NO_HYPERVISOR, type GuestRun } from '../model/hypervisor.ts';
 import { pointId } from '../model/recovery-points.ts';
 import type { FailoverRecord, RelationshipRecord, VmRecord } from '../model/records.ts';
 import { HEALTH_NUMBERS, MODE_NUMBERS, REPLICATION_STATES } from '../model/replication-state.ts';
@@ -8,6 +7,8 @@ import { averageBytes, averageLatencyMs } from '../model/statistics.ts';
 import { exportFolderOf } from '../replication/export-folder.ts';
 import { logBytesOf, logLimitOf } from '../replication/log-limit.ts';
 import { hasBaseline } from '../replication/relationships.ts';
+import { requiredAfter } from '../replication/required-resync.ts';
+import { failureOf } from './api/failure.ts';
 import type { Health, Statistics, Status, Vm } from './api/contract.ts';
 import type { Host } from './host.ts';
 
@@ -17,7 +18,6 @@ export function vmShape(host: Host, vm: VmRecord): Vm {
   const attached = vm.side === 'primary' && (host.primaries.get(vm.vmId)?.tracked ?? null) !== null && vm.attach === 'attached';
   return {
     vmId: vm.vmId, name: vm.name, attached, side: vm.side, guests: host.guests(vm.vmId), logDir: vm.logFolder,
-    hypervisor: { ...(vm.hypervisor ?? NO_HYPERVISOR), ...guestShapes(vm) },
     disks: vm.disks.map((disk, index) => ({
       path: disk.path, format: disk.format, virtualSize: disk.virtualSize, logicalSectorSize: disk.logicalSectorSize,
       uri: vm.side === 'primary' && vm.attach !== 'stopped' ? host.uri(vm, index) : null,
@@ -27,12 +27,12 @@ export function vmShape(host: Host, vm: VmRecord): Vm {
 }
 
 export function statusShape(host: Host, vm: VmRecord): Status {
-  const relationship = host.relationships.find(vm.vmId);
+  const relationship = knownOf(host, vm);
   return relationship === undefined ? notReplicated(vm) : replicated(host, vm, relationship);
 }
 
 export function healthShape(host: Host, vm: VmRecord): Health {
-  const relationship = host.relationships.find(vm.vmId);
+  const relationship = knownOf(host, vm);
   if (relationship === undefined) {
     return { vmName: vm.name, health: 'NotApplicable', state: 'Disabled', relationship: 'Simple', lastReplicationTime: null,
       healthDetails: [], statistics: noStatistics };
@@ -45,34 +45,38 @@ export function healthShape(host: Host, vm: VmRecord): Health {
   };
 }
 
-function guestShapes({ guest, testGuest }: VmRecord) {
-  return { guest: guestRunShape(guest), testGuest: guestRunShape(testGuest) };
-}
-
-function guestRunShape(run: GuestRun | undefined) {
-  if (run === undefined) return null;
-  const { action, startedAt, endedAt, failure, output, addresses } = run;
-  return { action, startTime: new Date(startedAt).toISOString(), endTime: isoOrNull(endedAt), failure, output, addresses: addresses ?? null };
-}
-
 const noStatistics: Statistics = {
   monitoringStartTime: null, monitoringEndTime: null, averageReplicationBytes: 0, maximumReplicationBytes: 0,
   averageLatencySeconds: null, maximumLatencySeconds: null, replicationErrors: 0, successfulReplications: 0, missedReplications: 0,
   pendingBytes: 0,
 };
 
+/** A catalog that cannot be written comes before what is in it; it is tried again within seconds. */
+function failureNow(host: Host, { vmId }: VmRecord, relationship: RelationshipRecord) {
+  const unwritten = host.primaries.get(vmId)?.tracked?.owed?.failure ?? host.relationships.notWritten(vmId);
+  if (unwritten !== undefined) return { ...failureOf(unwritten), retryAt: host.parts.clock.now() + 10_000 };
+  const failed = host.failureOf(vmId);
+  return relationship.error ?? (failed === undefined ? null : { ...failed.toJSON(), retryAt: null });
+}
+
+/** The record, with a loss that the catalog could not be told yet (promise 1). */
+function knownOf(host: Host, { vmId }: VmRecord): RelationshipRecord | undefined {
+  const record = host.relationships.find(vmId);
+  const loss = host.primaries.get(vmId)?.tracked?.owed?.loss ?? null;
+  if (record?.state !== 'Replicating' || loss === null) return record;
+  const required = requiredAfter(record.required, loss, host.primaries.get(vmId)!.tracked!.owed!.mapHolds, host.parts.clock.now());
+  return { ...record, state: 'WaitingForStartResynchronize', required };
+}
+
 function judge(host: Host, vm: VmRecord, relationship: RelationshipRecord) {
-  const failed = host.failureOf(vm.vmId);
-  const failure = relationship.error ?? (failed === undefined ? null : { ...failed.toJSON(), retryAt: null });
   return healthOf({
     vmName: vm.name, side: relationship.side, state: relationship.state, now: host.parts.clock.now(), since: relationship.createdAt,
     hasBaseline: hasBaseline(relationship), lastReplicationTime: relationship.lastReplicationTime, statistics: relationship.statistics,
-    failure, required: relationship.required === null ? null
+    failure: failureNow(host, vm, relationship), required: relationship.required === null ? null
       : { ...relationship.required, startAt: host.resync.startOf(relationship, host.parts.clock.now()) },
     oldPrimaryHolds: relationship.failover?.primaryHolds === true,
     log: relationship.side === 'primary' ? logFacts(host, vm, relationship) : null,
     testFailover: relationship.testFailover ? { since: relationship.testFailover.startedAt, waitingBytes: host.replicas.get(vm.vmId)?.inbox.bytes() ?? 0 } : null,
-    guests: [vm.guest, vm.testGuest].flatMap((run) => (run === undefined ? [] : [run])),
     damagedPoints: host.catalog.points.list(vm.vmId).filter(({ damaged }) => damaged !== null).length,
   });
 }
@@ -121,7 +125,6 @@ function replicated(host: Host, vm: VmRecord, relationship: RelationshipRecord):
     autoResynchronizeEnabled: settings.autoResync.enabled, autoResynchronizeIntervalStart: settings.autoResync.intervalStart,
     autoResynchronizeIntervalEnd: settings.autoResync.intervalEnd, resynchronizeStartTime: isoOrNull(host.resync.startOf(relationship, host.parts.clock.now())),
     initialReplicationStartTime: isoOrNull(initial?.startAt ?? null), recoveryHistory: settings.recoveryHistory,
-    hypervisor: { adapter: vm.hypervisor?.adapter ?? 'none', ...guestShapes(vm) },
     excludedDisks: settings.excludedDisks, lastReceivedEpoch: relationship.lastReceivedEpoch, lastAppliedEpoch: relationship.lastAppliedEpoch,
     error: relationship.error === null ? null : { code: relationship.error.code, message: relationship.error.message,
       remedy: relationship.error.remedy, retryTime: isoOrNull(relationship.error.retryAt) },

@@ -23,20 +23,21 @@ interface Situation {
   bootId?: string;
   hostId?: string;
   before?: SealRecord;
-  lease?: 'none' | 'quiet' | { until: number };
+  lease?: 'none' | 'quiet' | { until: number } | { mapHolds: boolean };
   now?: SealRecord;
   trustDisk?: boolean;
 }
 
 function decide({ running = true, bootId = 'boot-1', hostId = 'host-1', before, lease = 'none', now = file(), trustDisk = false }: Situation): Continuity {
   const seals: Record<string, SealRecord> = before === undefined ? {} : { d0: before };
-  const record: ContinuityFacts['lease'] = lease === 'none' ? null : lease === 'quiet' ? { kind: 'quiet', seals } : { kind: 'active', until: lease.until };
+  const record: ContinuityFacts['lease'] = lease === 'none' ? null : lease === 'quiet' ? { kind: 'quiet', seals }
+    : 'mapHolds' in lease ? { kind: 'lost', trigger: 3, reason: 'the log volume is full', ...lease } : { kind: 'active', until: lease.until };
   return decideContinuity({
     tracking: { ...tracking, running, seals: running ? {} : seals }, bootId, hostId, lease: record, seals: { d0: now }, names: { d0: '/vm/a.raw' }, trustDisk,
   });
 }
 
-type Verdict = 'clean' | 'recover' | { trigger: 1 | 4 | 5; mapHolds: boolean; reason?: RegExp };
+type Verdict = 'clean' | 'recover' | { trigger: 1 | 3 | 4 | 5; mapHolds: boolean; reason?: RegExp };
 const unproven = (reason: RegExp): Verdict => ({ trigger: 1, mapHolds: false, reason });
 
 /** One row for each combination of how it ended, what was recorded, and what is found. */
@@ -87,6 +88,10 @@ const table: [string, Situation, Verdict][] = [
   ['active, a block device vouched for', { lease: { until: NOW + 500 }, now: block(), trustDisk: true }, 'recover'],
   ['active, an NBD disk', { lease: { until: NOW + 500 }, now: none }, unproven(/does not tell/)],
   ['active, an NBD disk vouched for', { lease: { until: NOW + 500 }, now: none, trustDisk: true }, 'recover'],
+  ['a loss that only the lease knows of', { lease: { mapHolds: true } }, { trigger: 3, mapHolds: true, reason: /log volume is full/ }],
+  ['a map that only the lease knows to be useless', { lease: { mapHolds: false } }, { trigger: 3, mapHolds: false }],
+  ['the same over a reboot', { lease: { mapHolds: false }, bootId: 'boot-2' }, { trigger: 4, mapHolds: false, reason: /machine went down/ }],
+  ['the same on another host', { lease: { mapHolds: false }, hostId: 'host-2' }, { trigger: 4, mapHolds: false }],
   ['trust does not excuse a file modified after a crash', { lease: { until: NOW - 1 }, trustDisk: true }, unproven(/was modified/)],
 ];
 

@@ -6,6 +6,7 @@
  */
 import { changedMarks, marksOf } from '../disk/seal.ts';
 import type { SealRecord, TrackingRecord } from '../model/records.ts';
+import type { TriggerNumber } from '../model/resync-trigger.ts';
 import type { LeaseRecord } from './write-lease.ts';
 
 export type Continuity =
@@ -14,7 +15,7 @@ export type Continuity =
   /** This machine's page cache still holds everything: take the open logs up again. */
   | { kind: 'recover' }
   /** The disks may differ from what the logs say. `mapHolds`: the change map still names every region that may differ. */
-  | { kind: 'lost'; trigger: 1 | 4 | 5; reason: string; mapHolds: boolean };
+  | { kind: 'lost'; trigger: TriggerNumber; reason: string; mapHolds: boolean };
 
 export interface ContinuityFacts {
   tracking: TrackingRecord;
@@ -31,13 +32,16 @@ export interface ContinuityFacts {
 export function decideContinuity(facts: ContinuityFacts): Continuity {
   const { tracking } = facts;
   if (!tracking.running) return afterCleanStop(facts);
+  // What the catalog could not be told before the crash (promise 1).
+  const owed = facts.lease?.kind === 'lost' ? facts.lease : null;
+  const mapHolds = owed?.mapHolds ?? true;
   if (tracking.hostId !== facts.hostId) {
-    return { kind: 'lost', trigger: 4, mapHolds: true, reason: 'the tracking log was left open by another host' };
+    return { kind: 'lost', trigger: 4, mapHolds, reason: 'the tracking log was left open by another host' };
   }
   if (tracking.bootId !== facts.bootId) {
-    return { kind: 'lost', trigger: 4, mapHolds: true, reason: 'the machine went down while the tracking log was open' };
+    return { kind: 'lost', trigger: 4, mapHolds, reason: 'the machine went down while the tracking log was open' };
   }
-  return afterProcessCrash(facts);
+  return owed ?? afterProcessCrash(facts);
 }
 
 function afterCleanStop(facts: ContinuityFacts): Continuity {
@@ -53,7 +57,7 @@ function afterProcessCrash(facts: ContinuityFacts): Continuity {
   for (const [diskId, name] of Object.entries(facts.names)) {
     const now = facts.seals[diskId];
     if (facts.trustDisk && now?.kind !== 'file') continue;
-    if (lease === null) return unproven(name, 'there is no record of the last writes');
+    if (lease === null || lease.kind === 'lost') return unproven(name, 'there is no record of the last writes');
     if (lease.kind === 'quiet') {
       const lost = compareSeals(name, lease.seals[diskId], now, facts);
       if (lost !== null) return lost;

@@ -22,7 +22,7 @@ export interface ResizeHost {
   logging(): boolean;
   /** Ends the epoch; with `resized` the next one is of that size, which enters the catalog in the same transaction. */
   switchLog(resized: { diskId: string; virtualSize: number } | null): Promise<EpochRecord>;
-  mapFailed(reason: Error): void;
+  mapFailed(reason: Error): Promise<void>;
   /** Runs work that changes the disk without being a write of the guest. */
   changing(work: () => Promise<void>): Promise<void>;
 }
@@ -37,7 +37,7 @@ export async function growDisk(host: ResizeHost, diskId: string, size: number): 
     await host.changing(() => disk.grow!(size));
   } finally {
     const distrusted = map?.distrusted ?? null;
-    if (distrusted !== null) host.mapFailed(distrusted);
+    if (distrusted !== null) await host.mapFailed(distrusted);
     await endResizes(host);
   }
 }

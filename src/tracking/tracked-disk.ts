@@ -29,8 +29,8 @@ export interface TrackingHost {
   /** An operation has begun or ended on this disk. */
   activity(disk: TrackedDisk): void;
   /**
-   * The log can no longer be kept. Must put it on record durably, and call `stopLogging` on every disk of the VM, before it
-   * returns: unlogged writes reach the disks right after.
+   * The log can no longer be kept. Must put it on record durably, and then call `stopLogging` on every disk of the VM: unlogged writes
+   * reach the disks right after. In one step, but where the record has to wait; until then what is pending goes on waiting.
    */
   loggingFailed(reason: Error): void;
   /**
@@ -38,8 +38,8 @@ export interface TrackingHost {
    * `loggingFailed`: the write may succeed now.
    */
   makeRoom(disk: TrackedDisk, log: LogWriter, cause: unknown): Promise<boolean>;
-  /** A bit of the map could not be made durable in time (R10); must put it on record durably before it returns. */
-  mapFailed(reason: Error): void;
+  /** A bit of the map could not be made durable in time (R10); resolves when that is on record durably. Never rejects. */
+  mapFailed(reason: Error): Promise<void>;
 }
 
 interface Operation {
@@ -221,7 +221,7 @@ export class TrackedDisk {
     timer.abort();
     if (timedOut) map.distrust(new Error(`the change map took longer than ${waitMs} ms`));
     const failure = map.distrusted;
-    if (failure !== null && map === this.#map) this.#host.mapFailed(failure);
+    if (failure !== null && map === this.#map) await this.#host.mapFailed(failure);
   }
 
   #append(operations: Operation[]): void {
@@ -265,7 +265,8 @@ export class TrackedDisk {
       const waitMs = this.#host.boundedWaitMs();
       const left = this.#pending[0]!.since + waitMs - clock.monotonic();
       if (left <= 0) this.#host.loggingFailed(new Error(`a write to the tracking log took longer than ${waitMs} ms`));
-      else await clock.sleep(left);
+      // Still pending: it is given up already, and what is left to do for that has its own bound.
+      if (this.#pending.length > 0) await clock.sleep(left > 0 ? left : waitMs);
     }
     this.#watching = false;
   }

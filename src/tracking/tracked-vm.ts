@@ -6,7 +6,8 @@
  * - A log switch is one catalog transaction followed by one synchronous step over all disks (R5). Crash before it: the new files
  *   are strangers and are removed. Crash after it: both sets are taken up again, the older one is closed.
  * - `mode = map-only` is durable before the first unlogged write reaches a disk (trigger 3), so recovery never trusts a log
- *   with a gap.
+ *   with a gap; where the catalog cannot be written, a mark that recovery finds (`UnrecordedLoss`).
+ * - `#vm.tracking` is what counts. The catalog says the same, but for what is owed to it.
  * - An epoch's bits leave the map after: closed, disks flushed, and applied on the replica (R8).
  */
 import type { VirtualDisk } from '../disk/virtual-disk.ts';
@@ -14,17 +15,17 @@ import type { LogWriter } from '../hrl/log-writer.ts';
 import { messageOf, UnderstudyError } from '../model/errors.ts';
 import { replicatedDisks, type EpochRecord, type SealRecord, type TrackingRecord, type VmRecord } from '../model/records.ts';
 import type { ChangeMap, Range } from './change-map.ts';
-import { decideContinuity, type Continuity } from './continuity.ts';
 import {
-  chainOf, closeEpoch, createLogs, discardLogs, dropEpochs, putOpenEpoch, readBackInto, recordNoTracking, recoverEpochs,
-  removeNewLogs, removeTrackingFiles,
+  chainOf, closeEpoch, createLogs, discardLogs, dropEpochs, putOpenEpoch, recordNoTracking, removeNewLogs, removeTrackingFiles,
 } from './epoch-logs.ts';
-import { freshMap, openChecked, openMaps, openOrCreate, resizedDisks } from './open-disks.ts';
+import { freshMap, openChecked, openOrCreate, resizedDisks } from './open-disks.ts';
 import { QuietSeals } from './quiet-seals.ts';
 import { endResizes, growDisk, recordSize, type ResizeHost } from './resize.ts';
 import { onOneVolume, withinWait } from './room.ts';
+import { takeUp, type TakeUpHost } from './take-up.ts';
 import { TrackedDisk, type TrackingHost } from './tracked-disk.ts';
 import { leasePath, vmFolder, type TrackedVmHooks, type TrackingLoss, type TrackingPorts } from './tracking-ports.ts';
+import { UnrecordedLoss, type Owed } from './unrecorded-loss.ts';
 import { readLease, WriteLease } from './write-lease.ts';
 
 export type { TrackedVmHooks, TrackingLoss } from './tracking-ports.ts';
@@ -39,7 +40,9 @@ export class TrackedVm implements TrackingHost {
   #closing: Promise<EpochRecord> | null = null;
   #discarding: Promise<void> = Promise.resolve();
   #switching: Promise<unknown> = Promise.resolve();
+  #leaving: Promise<void> = Promise.resolve();
   readonly #quiet: QuietSeals;
+  readonly #unrecorded: UnrecordedLoss;
   #growing = false;
   #closed = false;
 
@@ -53,6 +56,10 @@ export class TrackedVm implements TrackingHost {
       record: async (seals) => await this.#lease?.quiet(seals),
       failed: (error) => ports.log.warn({ vm: vm.name, error: messageOf(error) }, 'the disks could not be sealed'),
     });
+    this.#unrecorded = new UnrecordedLoss({
+      clock: ports.clock, log: ports.log, vmName: vm.name, lease: () => this.#lease,
+      record: () => this.recordOwed(),
+    });
   }
 
   /**
@@ -65,7 +72,7 @@ export class TrackedVm implements TrackingHost {
       for (const disk of vm.disks) {
         opened.#disks.set(disk.diskId, new TrackedDisk(await openChecked(ports, disk), null, opened));
       }
-      const loss = vm.tracking === null ? null : await opened.#resume(vm.tracking);
+      const loss = vm.tracking === null ? null : await takeUp(opened.#takingUp());
       await endResizes(opened.#resizing());
       await hooks.opened?.(opened);
       return { vm: opened, loss };
@@ -88,6 +95,18 @@ export class TrackedVm implements TrackingHost {
     const disk = this.#disks.get(diskId);
     if (disk === undefined) throw new RangeError(`no disk ${diskId} in VM ${this.#vm.name}`);
     return disk;
+  }
+
+  /** What happened and could not be put on record yet: the catalog cannot be written. */
+  get owed(): Owed | null {
+    return this.#unrecorded.owed;
+  }
+
+  /** Puts it on record now. @throws CATALOG_NOT_WRITABLE while that is not possible */
+  recordOwed(): void {
+    const loss = this.#unrecorded.owed?.loss ?? null;
+    if (this.#unrecorded.owed !== null) this.#record({});
+    if (loss !== null) this.#discarding = discardLogs(this.#ports, this.#vm, [], null, loss.reason);
   }
 
   /** Bytes of the logs that are open or closing. */
@@ -124,24 +143,35 @@ export class TrackedVm implements TrackingHost {
   async makeRoom(disk: TrackedDisk, log: LogWriter, cause: unknown): Promise<boolean> {
     if (!(await onOneVolume(this.#ports, log.path.slice(0, log.path.lastIndexOf('/')), disk.disk.location))) return false;
     this.loggingFailed(new Error('the volume of the disk is full, and the tracking logs are on it', { cause }));
-    await withinWait(this.clock, this.boundedWaitMs(), this.#discarding);
+    await withinWait(this.clock, this.boundedWaitMs(), this.#leaving.then(() => this.#discarding));
     return true;
   }
 
-  mapFailed(reason: Error): void {
-    if (this.#vm.tracking === null || !this.#vm.tracking.mapTrusted) return;
-    this.#ports.log.error({ vm: this.#vm.name, reason: reason.message }, 'the change map can no longer be trusted');
-    this.#record({ mapTrusted: false });
+  async mapFailed(reason: Error): Promise<void> {
+    if (this.#vm.tracking?.mapTrusted === true) {
+      this.#ports.log.error({ vm: this.#vm.name, reason: reason.message }, 'the change map can no longer be trusted');
+      void this.#recordOrOwe({ mapTrusted: false }, null);
+    }
+    await this.#unrecorded.marked;
   }
 
   /** Drops the logs, durably, and goes on with the map: on a trigger, or because the user asked for a resync. */
   stopLogging(loss: TrackingLoss): void {
-    if (this.#vm.tracking?.mode !== 'logging') return;
-    this.#ports.catalog.transaction(() => {
-      this.#record({ mode: 'map-only' });
-      this.#hooks.trackingLost(loss);
-    });
-    this.#leaveLogs(loss.reason);
+    if (!this.logging) return;
+    const marked = this.#recordOrOwe({ mode: 'map-only' }, loss);
+    if (marked === null) this.#leaveLogs(loss.reason);
+    else this.#leaving = marked.then(() => this.#leaveLogs(loss.reason));
+  }
+
+  /** Null when it is on record; else what must be waited for before the guest goes on. */
+  #recordOrOwe(change: Partial<TrackingRecord>, loss: TrackingLoss | null): Promise<void> | null {
+    try {
+      this.#record(change, () => loss !== null && this.#hooks.trackingLost(loss));
+      return null;
+    } catch (failure) {
+      this.#vm.tracking = { ...this.#vm.tracking!, ...change };
+      return this.#unrecorded.owe({ loss, mapHolds: this.#vm.tracking.mapTrusted, failure }, loss === null ? [] : this.#openLogs());
+    }
   }
 
   /** As `stopLogging`, where the record knows already why: the user asked for a resync that starts later. */
@@ -152,13 +182,16 @@ export class TrackedVm implements TrackingHost {
   }
 
   #leaveLogs(reason: string): void {
-    const logs: LogWriter[] = [];
+    const logs = this.#openLogs();
     for (const disk of this.#disks.values()) {
-      if (disk.log !== null) logs.push(disk.log);
       disk.stopLogging();
       disk.map?.pin();
     }
     this.#discarding = discardLogs(this.#ports, this.#vm, logs, this.#closing, reason);
+  }
+
+  #openLogs(): LogWriter[] {
+    return [...this.#disks.values()].flatMap(({ log }) => log ?? []);
   }
 
   /**
@@ -170,6 +203,8 @@ export class TrackedVm implements TrackingHost {
   }
 
   async #beginNow(options: { keepMap: boolean }): Promise<number> {
+    // What the map has to explain must be on record before a resync that rests on it.
+    this.recordOwed();
     const epoch = (this.#vm.tracking?.epoch ?? 0) + 1;
     await dropEpochs(this.#ports, this.#vm);
     await this.#ports.files.makeFolder(vmFolder(this.#ports, this.#vm.vmId));
@@ -183,13 +218,15 @@ export class TrackedVm implements TrackingHost {
     const logs = await createLogs(this.#ports, this.#vm, epoch, () => null);
     await this.#openLease();
     await this.#lease!.cover();
-    this.#ports.catalog.transaction(() => {
-      putOpenEpoch(this.#ports, this.#vm, epoch, logs);
+    try {
       this.#record({
         epoch, mode: 'logging', running: true, bootId: this.#ports.bootId, hostId: this.#ports.hostId, seals: {},
         chain: chainOf(logs), mapTrusted: options.keepMap ? (this.#vm.tracking?.mapTrusted ?? true) : true,
-      });
-    });
+      }, () => putOpenEpoch(this.#ports, this.#vm, epoch, logs));
+    } catch (error) {
+      await removeNewLogs(this.#ports, logs);
+      throw error;
+    }
     const replaced: ChangeMap[] = [];
     const old: LogWriter[] = [];
     for (const [diskId, map] of maps) {
@@ -273,11 +310,11 @@ export class TrackedVm implements TrackingHost {
     await this.#switching;
     recordNoTracking(this.#ports, this.#vm.vmId, alsoRecord);
     this.#vm.tracking = null;
+    this.#unrecorded.settled();
     const maps: ChangeMap[] = [];
-    const logs: LogWriter[] = [];
+    const logs = this.#openLogs();
     for (const disk of this.#disks.values()) {
       if (disk.map !== null) maps.push(disk.map);
-      if (disk.log !== null) logs.push(disk.log);
       disk.setMap(null);
       disk.stopLogging();
     }
@@ -304,6 +341,7 @@ export class TrackedVm implements TrackingHost {
       for (const disk of this.#disks.values()) await disk.flush();
       if (this.#vm.tracking !== null) await this.#sealAndRecord();
     } finally {
+      this.#unrecorded.stop();
       await this.#closing?.catch(() => undefined);
       await this.#lease?.close();
       for (const disk of this.#disks.values()) {
@@ -368,12 +406,16 @@ export class TrackedVm implements TrackingHost {
       ...this.#ports.catalog.epochs.get(this.#vm.vmId, next - 1)!, status: 'closing', closedAt: this.clock.now(),
     };
     // The instant. No await until every disk writes to its new log.
-    this.#ports.catalog.transaction(() => {
-      this.#ports.catalog.epochs.put(ended);
-      putOpenEpoch(this.#ports, this.#vm, next, logs);
-      if (resized !== null) recordSize(this.#ports, this.#vm, resized.diskId, resized);
-      this.#record({ epoch: next, chain: chainOf(logs) });
-    });
+    try {
+      this.#record({ epoch: next, chain: chainOf(logs) }, () => {
+        this.#ports.catalog.epochs.put(ended);
+        putOpenEpoch(this.#ports, this.#vm, next, logs);
+        if (resized !== null) recordSize(this.#ports, this.#vm, resized.diskId, resized);
+      });
+    } catch (error) {
+      await removeNewLogs(this.#ports, logs);
+      throw error;
+    }
     const old = new Map<string, LogWriter>();
     for (const [diskId, log] of logs) old.set(diskId, this.disk(diskId).setLog(log)!);
     this.#closing = closeEpoch(this.#ports, ended, old).finally(() => (this.#closing = null));
@@ -385,84 +427,15 @@ export class TrackedVm implements TrackingHost {
     }
   }
 
-  async #resume(tracking: TrackingRecord): Promise<TrackingLoss | null> {
-    // Opening a VHDX replays the log that a crash has left: what counts is how the file was found.
-    const seals = await this.#seals(async (disk) => disk.foundSeal ?? disk.seal());
-    const file = await openOrCreate(this.#ports, leasePath(this.#ports, this.#vm.vmId));
-    const lease = await readLease(file);
-    const names = Object.fromEntries(replicatedDisks(this.#vm).map((disk) => [disk.diskId, disk.path]));
-    const { bootId, hostId } = this.#ports;
-    const { trustDisk } = this.#vm;
-    const continuity = decideContinuity({ tracking, bootId, hostId, lease: lease.record, seals, names, trustDisk });
-    this.#lease = new WriteLease(file, this.clock, lease.sequence, () => this.boundedWaitMs());
-    const loss = await this.#adopt(continuity);
-    await this.#lease.cover();
-    this.activity();
-    return loss;
-  }
-
-  async #adopt(continuity: Continuity): Promise<TrackingLoss | null> {
-    const { bootId, hostId } = this.#ports;
-    const before = this.#vm.tracking!;
-    let loss: TrackingLoss | null = continuity.kind === 'lost' ? continuity : null;
-    const mapsWhole = await openMaps(this.#ports, this.#vm, (diskId) => this.disk(diskId));
-    let mapTrusted = before.mapTrusted && mapsWhole;
-    if (continuity.kind === 'lost' && !continuity.mapHolds) mapTrusted = false;
-    const base = { running: true, bootId, hostId, mapTrusted };
-    if (loss === null && before.mode === 'logging') loss = await this.#continueLogs(continuity.kind === 'recover', base);
-    else if (loss === null) {
-      this.#record(base);
-      void discardLogs(this.#ports, this.#vm, [], null, 'the server was restarted');
-    }
-    if (loss !== null) {
-      this.#recordLossAtStart(base, loss);
-      for (const disk of this.#disks.values()) disk.map?.pin();
-      // The logs of before say nothing certain any more (R11); the map decides.
-      await dropEpochs(this.#ports, this.#vm);
-    }
-    return loss;
-  }
-
-  /** One transaction: a crash must not leave a VM that keeps no logs and is taken to be replicating. */
-  #recordLossAtStart(base: Partial<TrackingRecord>, loss: TrackingLoss): void {
-    this.#ports.catalog.transaction(() => {
-      this.#record({ ...base, mode: 'map-only' });
-      this.#hooks.trackingLost(loss);
-    });
-  }
-
-  /**
-   * Opens the logs for new writes; what a crash left unfinished is read back into them. Returns a loss when that is
-   * impossible.
-   */
-  async #continueLogs(crashed: boolean, base: Partial<TrackingRecord>): Promise<TrackingLoss | null> {
-    if (!crashed) {
-      await this.#openNextEpoch(base);
-      return null;
-    }
-    const found = await recoverEpochs(this.#ports, this.#vm);
-    if ('untrusted' in found) return { trigger: 4, reason: found.untrusted };
-    if (found.open.size === 0) await this.#openNextEpoch({});
-    for (const [diskId, log] of found.open) this.disk(diskId).setLog(log);
-    for (const { diskId } of replicatedDisks(this.#vm)) {
-      const disk = this.disk(diskId);
-      const unfinished = found.unfinished.get(diskId) ?? [];
-      await readBackInto(this.#ports, disk.log!, disk.disk, unfinished, found.ownRecords.get(diskId) ?? []);
-    }
-    await found.closeEnded();
-    this.#record(base);
-    return null;
-  }
-
-  /** After a clean stop: the chain goes on in a new epoch. */
-  async #openNextEpoch(base: Partial<TrackingRecord>): Promise<void> {
-    const { epoch, chain } = this.#vm.tracking!;
-    const logs = await createLogs(this.#ports, this.#vm, epoch + 1, (diskId) => chain[diskId] ?? null);
-    this.#ports.catalog.transaction(() => {
-      putOpenEpoch(this.#ports, this.#vm, epoch + 1, logs);
-      this.#record({ ...base, epoch: epoch + 1, chain: chainOf(logs) });
-    });
-    for (const [diskId, log] of logs) this.disk(diskId).setLog(log);
+  #takingUp(): TakeUpHost {
+    return {
+      ports: this.#ports, vm: this.#vm, boundedWaitMs: () => this.boundedWaitMs(), disk: (diskId) => this.disk(diskId),
+      seals: (of) => this.#seals(of), record: (change, also) => this.#record(change, also),
+      trackingLost: (loss) => this.#hooks.trackingLost(loss),
+      leased: (lease) => {
+        this.#lease = lease;
+      },
+    };
   }
 
   async #openLease(): Promise<void> {
@@ -482,12 +455,19 @@ export class TrackedVm implements TrackingHost {
     return seals;
   }
 
-  #record(change: Partial<TrackingRecord>): void {
+  /** One transaction: the change, what is owed, and what `also` records. Memory follows the catalog, never the other way. */
+  #record(change: Partial<TrackingRecord>, also: () => void = () => {}): void {
     const { bootId, hostId } = this.#ports;
     const fresh: TrackingRecord = { epoch: 0, mode: 'map-only', running: true, bootId, hostId, seals: {}, chain: {}, mapTrusted: true };
     const tracking = { ...(this.#vm.tracking ?? fresh), ...change };
     const { catalog } = this.#ports;
-    catalog.transaction(() => catalog.vms.put({ ...catalog.vms.get(this.#vm.vmId)!, tracking }));
+    catalog.transaction(() => {
+      catalog.vms.put({ ...catalog.vms.get(this.#vm.vmId)!, tracking });
+      const owed = this.#unrecorded.owed?.loss ?? null;
+      if (owed !== null) this.#hooks.trackingLost(owed);
+      also();
+    });
     this.#vm.tracking = tracking;
+    this.#unrecorded.settled();
   }
 }

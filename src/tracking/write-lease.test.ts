@@ -204,3 +204,18 @@ test('a file of version 1 is read, and stays readable until a whole newer record
     assert.deepEqual(await readLease(file), { record: { kind: 'active', until: clock.time + LEASE_MS }, sequence: 8 });
   }
 });
+
+test('a loss is durable, and no other record follows before the catalog knows of it', async () => {
+  const [files, clock] = [new MemoryFiles(), new HandClock()];
+  const { lease, file } = await leaseOf(files, clock);
+  await lease.cover();
+  const loss = { kind: 'lost', trigger: 3, reason: 'ä'.repeat(500), mapHolds: true } as const;
+  await lease.lost({ ...loss, reason: `${loss.reason} and more` });
+  assert.deepEqual((await readLease(file)).record, loss);
+  assert.equal(lease.cover(), null, 'nobody waits for a record that would say nothing');
+  await lease.quiet(seals);
+  assert.deepEqual((await readLease(file)).record, loss);
+  lease.recorded();
+  await lease.cover();
+  assert.equal((await readLease(file)).record?.kind, 'active');
+});

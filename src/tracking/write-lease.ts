@@ -1,22 +1,27 @@
 /**
  * Proof, after this process has died, that nobody else wrote to the disks meanwhile (rules R2, R24).
  *
- * A small file says one of two things: `active` — this process may be writing until this instant — or `quiet` — nothing was
+ * A small file says one of three things: `active` — this process may be writing until this instant — or `quiet` — nothing was
  * being written, and the disks looked like this. No disk write is issued under a `quiet` record or after the instant of an
  * `active` one. So after a crash: quiet → every disk must look exactly as recorded; active → no disk may have been modified
  * after the instant. What another program writes within the rest of an active lease goes unseen; the lease is short for that.
  *
- * The file need not be durable: it speaks of one boot only. Two slots in turn, each with a checksum, so that a record cut by
+ * The third thing is `lost`: the catalog could not be told of a loss; it is durable.
+ *
+ * Else the file need not be durable: it speaks of one boot only. Two slots in turn, each with a checksum, so that a record cut by
  * the crash leaves the one before it.
  */
 import { crc32 } from 'node:zlib';
 import type { Clock, OpenFile } from '../model/ports.ts';
 import type { SealRecord } from '../model/records.ts';
+import type { TriggerNumber } from '../model/resync-trigger.ts';
 
 /** How far ahead an active record reaches: the longest time that somebody else's write after our crash could go unseen. */
 export const LEASE_MS = 500;
 /** Renewed when less is left, so that a busy thread pool does not let it run out under a write. */
 const RENEW_BELOW_MS = 300;
+/** Characters of a reason that are kept: what a full volume has room for, in a page that is there already. */
+const REASON_MAX = 500;
 const HEADER_BYTES = 16;
 /**
  * Room for the seals of all disks that a VM may have (64, the largest seal has less than 500 bytes). Version 1 had slots of 4096
@@ -30,7 +35,17 @@ const SLOTS = [...SLOTS_V1, { at: SLOTS_AT, size: SLOT_BYTES }, { at: SLOTS_AT +
 
 export type LeaseRecord =
   | { kind: 'active'; until: number }
-  | { kind: 'quiet'; seals: Record<string, SealRecord> };
+  | { kind: 'quiet'; seals: Record<string, SealRecord> }
+  | LostRecord;
+
+/** A loss that the catalog could not be told (unrecorded-loss.ts). */
+export interface LostRecord {
+  kind: 'lost';
+  trigger: TriggerNumber;
+  reason: string;
+  /** The change map still names every region that may differ. */
+  mapHolds: boolean;
+}
 
 export class WriteLease {
   #file: OpenFile;
@@ -42,6 +57,7 @@ export class WriteLease {
   #writes: Promise<void> = Promise.resolve();
   #broken = false;
   #generation = 0;
+  #isLost = false;
 
   /** `waitMs`: how long a guest write may wait for a record (promise 1). */
   constructor(file: OpenFile, clock: Clock, sequence: number, waitMs: () => number) {
@@ -58,7 +74,7 @@ export class WriteLease {
   cover(): Promise<void> | null {
     const left = this.#until - this.#clock.now();
     // More than the whole lease left: the clock was set back; the record would reach too far.
-    if ((left > RENEW_BELOW_MS && left <= LEASE_MS) || this.#broken) return null;
+    if ((left > RENEW_BELOW_MS && left <= LEASE_MS) || this.#broken || this.#isLost) return null;
     if (this.#renewing === null) {
       const until = this.#clock.now() + LEASE_MS;
       const generation = this.#generation;
@@ -77,10 +93,28 @@ export class WriteLease {
    * first.
    */
   async quiet(seals: Record<string, SealRecord>): Promise<void> {
-    if (this.#broken) return;
+    if (this.#broken || this.#isLost) return;
     this.#until = 0;
     this.#generation++;
     await this.#bounded(this.#write({ kind: 'quiet', seals }));
+  }
+
+  /**
+   * Puts on record, durably, what the catalog cannot be told: a restart takes it for lost. No other record follows before `recorded`. Never
+   * rejects, and is bounded: when it cannot be written it resolves after the last active record has run out, so that nothing is proven.
+   */
+  async lost(loss: Omit<LostRecord, 'kind'>): Promise<void> {
+    this.#isLost = true;
+    this.#until = 0;
+    this.#generation++;
+    if (!this.#broken) await this.#bounded(this.#write({ kind: 'lost', ...loss, reason: loss.reason.slice(0, REASON_MAX) }).then(() => this.#file.datasync()));
+    if (this.#broken) await this.#clock.sleep(LEASE_MS);
+  }
+
+  /** The catalog knows of the loss. Durably, or a machine crash much later would find the old record and ask for more than is needed. */
+  recorded(): void {
+    this.#isLost = false;
+    void this.cover()?.then(() => this.#file.datasync()).catch(() => undefined);
   }
 
   async close(): Promise<void> {

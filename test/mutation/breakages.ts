@@ -22,6 +22,7 @@ export interface Breakage {
 
 const DISK = 'src/tracking/tracked-disk.ts';
 const VM = 'src/tracking/tracked-vm.ts';
+const TAKE_UP = 'src/tracking/take-up.ts';
 const MAP = 'src/tracking/change-map.ts';
 const CONTINUITY = 'src/tracking/continuity.ts';
 const LOGS = 'src/tracking/epoch-logs.ts';
@@ -52,6 +53,7 @@ const R24 = 'test/rules/r24-identity.test.ts';
 const R25 = 'test/rules/r25-one-server.test.ts';
 const R26 = 'test/rules/r26-resize.test.ts';
 const P1 = 'test/rules/promise-1-guest-goes-on.test.ts';
+const P1_CATALOG = 'test/rules/promise-1-catalog-fails.test.ts';
 
 const TRACKING: Breakage[] = [
   { rule: 'R1', what: 'the disk does not wait for the data in the log', file: WRITER, test: R1, quick: true,
@@ -82,9 +84,9 @@ const TRACKING: Breakage[] = [
     from: 'for (const [diskId, log] of logs) old.set(diskId, this.disk(diskId).setLog(log)!);',
     to: 'for (const [diskId, log] of logs) { await this.clock.sleep(1); old.set(diskId, this.disk(diskId).setLog(log)!); }' },
   { rule: 'R5', what: 'the switch is two records', file: VM, test: R5,
-    from: 'this.#ports.catalog.transaction(() => {\n      this.#ports.catalog.epochs.put(ended);\n      putOpenEpoch(this.#ports, this.#vm, next, logs);',
-    to: 'this.#ports.catalog.transaction(() => this.#ports.catalog.epochs.put(ended));\n    await this.clock.sleep(1);\n' +
-      '    this.#ports.catalog.transaction(() => {\n      putOpenEpoch(this.#ports, this.#vm, next, logs);' },
+    from: '      this.#record({ epoch: next, chain: chainOf(logs) }, () => {\n        this.#ports.catalog.epochs.put(ended);\n',
+    to: '      this.#ports.catalog.transaction(() => this.#ports.catalog.epochs.put(ended));\n      await this.clock.sleep(1);\n' +
+      '      this.#record({ epoch: next, chain: chainOf(logs) }, () => {\n' },
   { rule: 'R5', what: 'a log is closed before its writes have finished', file: LOGS, test: R5,
     from: '  await Promise.all([...logs.values()].map((log) => log.allFinished()));\n', to: '' },
   { rule: 'R6', what: 'a discard that promises nothing is logged as zeroes', file: DISK, test: R6, quick: true,
@@ -119,17 +121,17 @@ const CHANGE_MAP: Breakage[] = [
     from: '      if (this.#lastEpoch[region]! <= this.#releasedEpoch) this.#drop(region);\n    }\n  }\n\n  /** Marks',
     to: '      this.#drop(region);\n    }\n  }\n\n  /** Marks' },
   { rule: 'R10', what: 'a map that failed is not on record', file: DISK, test: R10, quick: true,
-    from: '    if (failure !== null && map === this.#map) this.#host.mapFailed(failure);\n', to: '' },
+    from: '    if (failure !== null && map === this.#map) await this.#host.mapFailed(failure);\n', to: '' },
   { rule: 'R10', what: 'a guest waits for the map without bound', file: DISK, test: R10,
     from: 'const timedOut = await Promise.race([mark.then(() => false), late]);', to: 'void late;\n    const timedOut = await mark.then(() => false);' },
   { rule: 'R10', what: 'a map that failed goes on marking nothing', file: VM, test: R10,
     from: 'options.keepMap && before?.distrusted === null ? before : null', to: 'options.keepMap ? before : null' },
   { rule: 'R10', what: 'the replica is not told', file: 'src/replication/report.ts', test: R10,
-    from: 'ports.relationships.vm(vmId).tracking?.mapTrusted ?? asked.mapTrusted', to: 'asked.mapTrusted' },
+    from: 'now.mapTrusted ?? ports.relationships.vm(vmId).tracking?.mapTrusted ?? asked.mapTrusted', to: 'asked.mapTrusted' },
   { rule: 'R11', what: 'open logs are believed after a machine crash', file: CONTINUITY, test: R11, quick: true,
     from: 'if (tracking.bootId !== facts.bootId) {', to: 'if (facts.bootId === null) {' },
-  { rule: 'R11', what: 'the logs of the dead boot stay', file: VM, test: R11,
-    from: '      await dropEpochs(this.#ports, this.#vm);\n    }\n    return loss;', to: '    }\n    return loss;' },
+  { rule: 'R11', what: 'the logs of the dead boot stay', file: TAKE_UP, test: R11,
+    from: '  await dropEpochs(ports, vm);\n  return lost;', to: '  return lost;' },
 ];
 
 const REPLICATION: Breakage[] = [
@@ -195,8 +197,23 @@ const PROMISE_1: Breakage[] = [
   { rule: 'P1', what: 'what waited for the log goes on waiting', file: DISK, test: P1,
     from: '    for (const { operations } of pending) for (const operation of operations) this.#start(operation, null, 0);\n', to: '' },
   { rule: 'P1', what: 'guests go on unlogged before that is on record', file: VM, test: P1,
-    from: "      this.#record({ mode: 'map-only' });\n      this.#hooks.trackingLost(loss);\n    });\n    this.#leaveLogs(loss.reason);",
-    to: "      this.#hooks.trackingLost(loss);\n    });\n    this.#leaveLogs(loss.reason);" },
+    from: "    const marked = this.#recordOrOwe({ mode: 'map-only' }, loss);\n",
+    to: "    this.#vm.tracking = { ...this.#vm.tracking!, mode: 'map-only' };\n    this.#hooks.trackingLost(loss);\n" +
+      '    const marked = null as Promise<void> | null;\n' },
+  { rule: 'P1', what: 'a loss that the catalog cannot be told ends the server', file: VM, test: P1_CATALOG,
+    from: '    } catch (failure) {\n      this.#vm.tracking =',
+    to: '    } catch (failure) {\n      if (failure !== null) throw failure;\n      this.#vm.tracking =' },
+  { rule: 'P1', what: 'guests go on before a restart would find the loss', file: VM, test: P1_CATALOG,
+    from: 'else this.#leaving = marked.then(() => this.#leaveLogs(loss.reason));', to: 'else this.#leaveLogs(loss.reason);' },
+  { rule: 'P1', what: 'a lease goes on covering writes that nothing tells of', file: 'src/tracking/write-lease.ts', test: P1_CATALOG,
+    from: ' || this.#broken || this.#isLost) return null;', to: ') return null;' },
+  { rule: 'P1', what: 'what is owed is never put on record', file: 'src/tracking/unrecorded-loss.ts', test: P1_CATALOG,
+    from: '        this.#parts.record();\n', to: '' },
+  { rule: 'P1', what: 'memory is ahead of a catalog that failed at its commit', file: VM, test: P1_CATALOG,
+    from: '    catalog.transaction(() => {\n      catalog.vms.put',
+    to: '    this.#vm.tracking = tracking;\n    catalog.transaction(() => {\n      catalog.vms.put' },
+  { rule: 'R10', what: 'a map that failed is forgotten with the machine, where the catalog could not be told', file: CONTINUITY, test: P1_CATALOG,
+    from: 'const mapHolds = owed?.mapHolds ?? true;', to: 'const mapHolds = owed !== undefined;' },
   { rule: 'P1', what: 'a guest waits for the lease without bound', file: 'src/tracking/write-lease.ts', test: P1,
     from: "const outcome = await Promise.race([written.then(() => 'written', () => 'failed'), late]);",
     to: "void late;\n    const outcome = await written.then(() => 'written', () => 'failed');" },

@@ -55,6 +55,7 @@ test('R10: after the resync that follows, the map names what was written since',
   await rig.during(rig.write('d0', REGION_BYTES * 7, 1));
   await rig.during(rig.vm.repaired());
   await rig.during(rig.write('d0', REGION_BYTES * 9, 1));
+  assert.notEqual(rig.vm.suspects(), null, 'the map of before is still the one that failed');
   assert.deepEqual(rig.vm.suspects()!.get('d0')!.map(({ offset }) => offset / REGION_BYTES), [7, 9]);
 });
 

@@ -7,9 +7,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { openLog } from '../../src/hrl/log-reader.ts';
+import { MemoryFiles } from '../../src/hrl/memory-files.ts';
+import { defectOf } from '../../src/replication/apply.ts';
 import { shrunkDisk } from '../../src/replication/replica-resize.ts';
-import type { EpochRecord, InboxRecord } from '../../src/model/records.ts';
+import type { EpochRecord, InboxRecord, RelationshipRecord } from '../../src/model/records.ts';
 import { World, DISK_BYTES as WORLD_BYTES } from '../simulation/world.ts';
+import { ReplicaRig } from './replica-rig.ts';
 import { DISK_BYTES, REGION_BYTES, TrackingRig, VM_ID } from './tracking-rig.ts';
 
 const LARGER = 2 * DISK_BYTES;
@@ -127,12 +130,15 @@ test('R26: a disk that somebody else has grown is refused with both sizes and th
   });
 });
 
-test('R26: a set of logs of a smaller disk is refused with both sizes', () => {
+test('R26: a set of logs of a smaller disk is refused with both sizes', async () => {
   const disk = { diskId: 'd0', path: '/store/d0.raw', format: 'raw', virtualSize: LARGER, logicalSectorSize: 512, geometry: null };
   const log = { diskId: 'd0', uniqueId: '', previousUniqueId: null, path: '', size: 0, digest: '', entries: 0 };
   const set = (diskSize: number): InboxRecord => ({ vmId: VM_ID, epoch: 4, status: 'received', closedAt: 0, disks: [{ ...log, diskSize }] });
-  assert.equal(shrunkDisk(set(DISK_BYTES), [disk]),
-    `the log of epoch 4 is of a disk of ${DISK_BYTES} bytes, replica disk /store/d0.raw has ${LARGER}`);
+  const reason = `the log of epoch 4 is of a disk of ${DISK_BYTES} bytes, replica disk /store/d0.raw has ${LARGER}`;
+  assert.equal(shrunkDisk(set(DISK_BYTES), [disk]), reason);
+  // Before its logs are opened: here are none.
+  const relationship = { lastAppliedLogs: {} } as unknown as RelationshipRecord;
+  assert.deepEqual(await defectOf({ files: new MemoryFiles() }, set(DISK_BYTES), relationship, [disk]), { reason, again: false, code: 'DISK_SIZE_MISMATCH' });
   assert.equal(shrunkDisk(set(LARGER), [disk]), null);
   assert.equal(shrunkDisk(set(2 * LARGER), [disk]), null);
 });
@@ -160,3 +166,34 @@ test('R26: the replica grows and goes on without resync, also when it crashes me
     assert.deepEqual(required, [], `seed ${seed}: ${world.story()}`);
   }
 });
+
+for (const kind of ['process', 'machine'] as const) {
+  test(`R26: the replica grows, and a ${kind} crash right then does not look like the work of somebody else`, async () => {
+    const { world, watch, ...rig } = await quietReplica();
+    const larger = WORLD_BYTES + 96 * 1024;
+    const from = watch.trace.length;
+    let crashed = false;
+    watch.done = () => {
+      if (crashed || watch.find(/^(truncate|write)\. \/store/, from) < 0) return;
+      crashed = true;
+      world.replica.life.alive = false;
+    };
+    await world.during(world.tracked!.grow('d1', larger));
+    await rig.until(() => crashed);
+    watch.done = () => {};
+    world.replica.crash(kind);
+    await world.restart(world.replica);
+    await world.catchUp();
+    assert.equal(world.replicaDisks()[1]!.length, larger);
+    const required = world.primary.catalog.events({ limit: 1000 }).filter(({ id }) => id === 'ResynchronizationRequired');
+    assert.deepEqual(required, [], world.story());
+  });
+}
+
+/** Everything is applied, and nobody writes. */
+async function quietReplica() {
+  const rig = await ReplicaRig.replicating();
+  rig.world.stopGuest();
+  await rig.world.catchUp();
+  return { world: rig.world, watch: rig.watch, until: (condition: () => boolean) => rig.until(condition) };
+}

@@ -10,6 +10,7 @@ import type { TrackingPorts } from '../../src/tracking/tracking-ports.ts';
 import { TrackedVm, type TrackingLoss } from '../../src/tracking/tracked-vm.ts';
 import { Dice } from '../simulation/random.ts';
 import { Scheduler, type Life } from '../simulation/scheduler.ts';
+import { faultyCatalog } from '../simulation/faulty-catalog.ts';
 import { simDisk } from '../simulation/sim-disk.ts';
 import { SimVolume } from '../simulation/sim-files.ts';
 import { Watch } from './watched-files.ts';
@@ -40,6 +41,8 @@ export class TrackingRig {
   hostId = 'host-1';
   boundedWaitMs = 2000;
   refuseLoss = false;
+  /** Why no transaction can be committed. */
+  catalogFault: Error | null = null;
   /** What the tests' disks are, beside plain raw files. */
   asDisk: (disk: VirtualDisk) => VirtualDisk = (disk) => disk;
   vm!: TrackedVm;
@@ -91,6 +94,8 @@ export class TrackingRig {
       boundedWaitMs: () => this.boundedWaitMs,
       trackingLost: (lost) => {
         if (this.refuseLoss) throw new Error('the relationship cannot be recorded');
+        // What cannot be committed has not happened.
+        if (this.catalogFault !== null) return;
         this.losses.push(lost);
         this.watch.note(`lost ${lost.trigger}`);
       },
@@ -193,7 +198,7 @@ export class TrackingRig {
 
   #watchedCatalog(): Catalog {
     const { catalog, watch } = this;
-    return {
+    return faultyCatalog({
       vms: { ...catalog.vms, put: (vm) => {
         catalog.vms.put(vm);
         watch.note(`catalog mode=${vm.tracking?.mode ?? 'none'} mapTrusted=${vm.tracking?.mapTrusted ?? 'none'}`);
@@ -207,7 +212,7 @@ export class TrackingRig {
       vmByName: (name) => catalog.vmByName(name), addEvent: (event) => catalog.addEvent(event),
       events: (filter) => catalog.events(filter), value: (key) => catalog.value(key), setValue: (key, value) => catalog.setValue(key, value),
       close: () => catalog.close(),
-    };
+    }, () => this.catalogFault);
   }
 }
 

@@ -159,7 +159,10 @@ export class SimVolume {
 
   statOf(path: string): FileStat | null {
     const inode = this.#names.get(path);
-    if (inode === undefined) return null;
+    if (inode === undefined) {
+      const isFolder = this.paths().some((name) => folderOf(name) === path);
+      return isFolder ? { kind: 'folder', size: 0, allocated: 0, mtimeNs: 0n, ctimeNs: 0n, inode: 0n, device: 1n } : null;
+    }
     const mtimeNs = BigInt(Math.floor((EPOCH_MS + inode.mtime) * 1000)) * 1000n;
     return { kind: 'file', size: inode.size, allocated: inode.size, mtimeNs, ctimeNs: mtimeNs, inode: BigInt(inode.number), device: 1n };
   }

@@ -22,6 +22,7 @@ import { ReplicaResync } from '../../src/resync/replica-resync.ts';
 import { ResyncQueue } from '../../src/resync/resync-queue.ts';
 import type { ReplicationPorts } from '../../src/replication/replication-ports.ts';
 import type { Scheduler, Life } from './scheduler.ts';
+import { faultyCatalog } from './faulty-catalog.ts';
 import { simDisk } from './sim-disk.ts';
 import { SimVolume } from './sim-files.ts';
 
@@ -48,6 +49,8 @@ export class SimHost {
   readonly volume: SimVolume;
   readonly catalog = SqliteCatalog.open(':memory:');
   life: Life = { alive: false };
+  /** Why no transaction of the catalog can be committed. */
+  catalogFault: Error | null = null;
   dispatcher: PeerDispatcher | null = null;
   relationships!: Relationships;
   replicas: ReplicaHost | null = null;
@@ -83,7 +86,8 @@ export class SimHost {
   /** Starts the server process; resolves when it serves. */
   async start(): Promise<void> {
     this.life = { alive: true };
-    const { catalog, life } = this;
+    const { life } = this;
+    const catalog = faultyCatalog(this.catalog, () => this.catalogFault);
     const clock = this.#scheduler.clock(life);
     const files = this.volume.mount(life);
     const settings = hostSettingsSchema.parse({});

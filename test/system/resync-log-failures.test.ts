@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtemp, readdir, rmdir, truncate, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, rmdir, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
@@ -62,5 +62,29 @@ test('3: the volume of the log hangs: every guest write is answered meanwhile, h
   // Other VMs and other work of the server do not wait for the volume either.
   await guestWrites(pair, 1, [{ at: '3M', length: '64k', byte: 3 }]);
   await volume.heal();
+  await repair(pair);
+});
+
+test('3: the volume of the data folder is full as well: the guest goes on, the state says why, and all is on record when there is room', async (t) => {
+  const [folder, logs] = [await tinyVolume(t, '16m'), await tinyVolume(t, '2m')];
+  if (folder === null || logs === null) return t.skip('this user may not mount a file system');
+  const pair = await replicatingPair(t, { add: ['--log-dir', logs], prepare: async (made) => {
+    await rmdir(made.primary.data);
+    await symlink(folder, made.primary.data);
+  } });
+  await guestWrites(pair, 0, [{ at: '0', length: '1M', byte: 1 }]);
+  const filler = join(folder, 'filler');
+  await writeFile(filler, Buffer.alloc(32 << 20)).catch(() => undefined);
+  const guest = await slowGuest(t, pair);
+  for (let round = 0; round < 8; round++) assert.match(await guest.ask(`write -P ${round + 2} ${round}M 1M`), /wrote 1048576/);
+  const said = await pair.primary.until<{ state: string; healthDetails: string[] }>(['status', pair.vm],
+    ({ state }) => state === 'WaitingForStartResynchronize');
+  assert.match(said.healthDetails.join('\n'), /catalog .*catalog\.db cannot be written: database or disk is full\. Make room on the volume of the data folder/);
+  assert.match(said.healthDetails.join('\n'), /Resynchronization is required because .*(ENOSPC|no space left)/);
+  assert.match((await pair.primary.cli('resume', pair.vm)).stderr, /CATALOG_NOT_WRITABLE/);
+  await rm(filler);
+  await pair.primary.until<{ healthDetails: string[] }>(['status', pair.vm],
+    ({ healthDetails }) => !/catalog.db cannot be written/.test(healthDetails.join()), 30_000);
+  await assertRequired(pair, { trigger: 3, rung: 'suspect-regions', reason: /ENOSPC|no space left/ });
   await repair(pair);
 });

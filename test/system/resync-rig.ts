@@ -38,6 +38,8 @@ export interface PairOptions {
   env?: Record<string, string>;
   enable?: string[];
   add?: string[];
+  /** Before the servers are started. */
+  prepare?: (pair: Pair) => Promise<void>;
 }
 
 /**
@@ -48,6 +50,7 @@ export async function replicatingPair(t: Pick<TestContext, 'after'>, options: Pa
   const pair = new Pair(await temporaryFolder(t), 'vm1', options.env ?? {}, options.format);
   t.after(() => pair.kill());
   for (const server of [pair.primary, pair.replica]) answerInside(server);
+  await options.prepare?.(pair);
   await Promise.all([pair.primary.start(), pair.replica.start()]);
   await pair.authorize();
   if (options.disks !== undefined) pair.disks.push(...options.disks);

@@ -22,6 +22,7 @@ export function resyncOperations(host: Host): Operations {
   return {
     'suspend': async ({ name }) => {
       const { vmId } = host.vm(name);
+      host.primaries.get(vmId)?.tracked?.recordOwed();
       relationships.perform(vmId, 'suspend', {}, merging(host, vmId));
       host.primary(vmId).interrupt('replication was paused');
       return status(name);
@@ -67,6 +68,7 @@ export function resyncOperations(host: Host): Operations {
 function resume(host: Host, { name, resynchronize, at: given, continue: goOn, offPeak }: Params<'resume'>): void {
   const { relationships } = host;
   const { vmId } = host.vm(name);
+  host.primaries.get(vmId)?.tracked?.recordOwed();
   const { state, required, resync, settings } = relationships.get(vmId);
   const now = host.parts.clock.now();
   // The hours count although they are not switched on: this once, somebody has asked for them.
