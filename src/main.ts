@@ -10,6 +10,7 @@ import { createImage } from './disk/images/create-image.ts';
 import { openDisk } from './disk/open-disk.ts';
 import { sharedFiles } from './disk/shared-files.ts';
 import type { DiskFormat } from './disk/virtual-disk.ts';
+import { hostPrograms } from './failover/adapters/host-programs.ts';
 import type { DiskRecord } from './model/records.ts';
 import { hostCompute } from './resync/compare/host-compute.ts';
 import type { HostParts } from './server/host-parts.ts';
@@ -24,7 +25,8 @@ const bootIdFile = process.env.UNDERSTUDY_BOOT_ID_FILE ?? '/proc/sys/kernel/rand
 function hostParts(): HostParts {
   const format = (record: DiskRecord) => (record.format === 'nbd' ? {} : { format: record.format as DiskFormat });
   return {
-    clock: hostClock, random: hostRandom, files: sharedFiles(hostFiles), compute: hostCompute(), zone, bootIdFile, pointIntervalMs,
+    clock: hostClock, random: hostRandom, files: sharedFiles(hostFiles), compute: hostCompute(), programs: hostPrograms(hostClock), zone, bootIdFile,
+    pointIntervalMs,
     log: pino(
       { level: process.env.UNDERSTUDY_LOG_LEVEL ?? 'info', base: null, serializers: { error: pino.stdSerializers.err } },
       pino.destination({ fd: 2, sync: false }),

@@ -10,6 +10,7 @@ import { consoleCommands } from './commands/console.ts';
 import { diskCommands } from './commands/disk.ts';
 import { doctorCommands } from './commands/doctor.ts';
 import { failoverCommands } from './commands/failover.ts';
+import { guestCommands } from './commands/guest.ts';
 import { logCommands } from './commands/log.ts';
 import { monitoringCommands } from './commands/monitoring.ts';
 import { pairingCommands } from './commands/pairing.ts';
@@ -27,13 +28,14 @@ const SECTIONS: readonly (readonly [heading: string, commands: CommandDefinition
   ['Replication:', replicationCommands],
   ['Watching:', monitoringCommands],
   ['Resynchronization:', resyncCommands],
-  ['Failover:', failoverCommands],
+  ['Failover:', [...failoverCommands, ...guestCommands]],
   ['Files, without a server:', [...diskCommands, ...imageCommands, ...logCommands]],
 ];
 export const COMMANDS: readonly CommandDefinition[] = SECTIONS.flatMap(([, commands]) => commands);
 
 const GROUPS: Record<string, string> = {
   vm: 'Virtual machines and their disks.',
+  guest: 'Guests, through the adapter that is set.',
   resync: 'Resynchronizations: progress, plan, queue.',
   disk: 'Disk images: make them, look into them, compare and change them.',
   token: 'Tokens with which programs use the API over HTTP.',

@@ -64,6 +64,13 @@ export class ReplicaFailover {
     return this.#failovers.namesOf(vmId) ?? this.#tests.namesOf(vmId);
   }
 
+  /** What guests are served, of a failover or of a test; empty when nothing is. */
+  served(vmId: string, kind: 'failover' | 'test'): { diskId: string; name: string; bytes: number; logicalSectorSize: number }[] {
+    const opened = (kind === 'test' ? this.#tests : this.#failovers).of(vmId) ?? [];
+    return opened.map(({ record, name, served }) => ({
+      diskId: record.diskId, name, bytes: served.virtualSize, logicalSectorSize: record.logicalSectorSize }));
+  }
+
   isServed(vmId: string): boolean {
     return this.#failovers.namesOf(vmId) !== null;
   }
@@ -72,7 +79,7 @@ export class ReplicaFailover {
   unplanned(vmId: string, asked = 'latest'): Promise<void> {
     return this.#inTurn(vmId, async () => {
       const vm = this.#checked(vmId, 'failover');
-      if (vm.relationship.testFailover) await this.#endTest(vm);
+      if (vm.relationship.testFailover) await this.#endTest(vm, 'go on');
       const { resync } = vm.relationship;
       if (resync !== null && resync.phase !== 'merging') await this.#parts.cancelResync(vm);
       await this.#serve(vm, asked, 0, this.#failovers, (failover) => {
@@ -86,7 +93,7 @@ export class ReplicaFailover {
     return this.#inTurn(vmId, async () => {
       const circumstances = { primaryPrepared: true };
       const vm = this.#checked(vmId, 'planned-failover', circumstances);
-      if (vm.relationship.testFailover) await this.#endTest(vm);
+      if (vm.relationship.testFailover) await this.#endTest(vm, 'go on');
       await vm.drain();
       await this.#serve(vm, 'latest', 0, this.#failovers, (failover) => {
         confirm(failover.throughEpoch);
@@ -224,8 +231,11 @@ export class ReplicaFailover {
     return latest;
   }
 
-  async #endTest(vm: ReplicaVm): Promise<void> {
+  /** `go on`: a failover does not wait for the test guest to be off; its disks go away under it. */
+  async #endTest(vm: ReplicaVm, guest: 'wait' | 'go on' = 'wait'): Promise<void> {
     const { relationships } = this.#parts.ports;
+    const off = this.#parts.stopTestGuest?.(vm.vmId);
+    if (guest === 'wait') await off;
     await this.#tests.end(vm.vmId);
     relationships.update(vm.vmId, { testFailover: null });
     relationships.note(vm.vmId, makeEvent(ACTIVITY_EVENTS.testFailoverStopped, vm.vm.name, {}));

@@ -28,6 +28,8 @@ export interface FailoverParts {
     remove(name: string): Promise<void>;
   };
   exportName(vmName: string, index: number): string;
+  /** Turns the test guest off before its disks go; never rejects. Absent: nobody starts guests here. */
+  stopTestGuest?(vmId: string): Promise<void>;
 }
 
 export interface OpenedDisk {

@@ -415,6 +415,24 @@ export const ACTIVITY_EVENTS = {
     'A test failover ended',
     (vm) => `The test failover of VM '${vm}' ended; its disks are deleted.`,
   ),
+  guestStarted: define<{ guest: string; adapter: string }>(
+    'GuestStarted',
+    'Information',
+    'The adapter has started a guest',
+    (vm, { guest, adapter }) => `Guest '${guest}' of VM '${vm}' was started (adapter ${adapter}).`,
+  ),
+  guestStopped: define<{ guest: string; adapter: string }>(
+    'GuestStopped',
+    'Information',
+    'The adapter has turned a guest off',
+    (vm, { guest, adapter }) => `Guest '${guest}' of VM '${vm}' was turned off (adapter ${adapter}).`,
+  ),
+  adapterFailed: define<Failure & { guest: string; action: string }>(
+    'AdapterFailed',
+    'Warning',
+    'The adapter could not start or stop a guest; what is served stays served',
+    (vm, { guest, action, reason }) => `Action '${action}' for guest '${guest}' of VM '${vm}' failed: ${reason}.`,
+  ),
   failoverSettled: define<{ disks: string[] }>(
     'FailoverDisksReady',
     'Information',

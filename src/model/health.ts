@@ -10,6 +10,7 @@ import {
   REPLICATION_AGE_MS_MAX,
   TEST_FAILOVER_MS_MAX,
 } from './limits.ts';
+import type { GuestRun } from './hypervisor.ts';
 import { HEALTH_NUMBERS } from './replication-state.ts';
 import type { ReplicationHealth, ReplicationState, Side } from './replication-state.ts';
 import { RESYNC_TRIGGERS } from './resync-trigger.ts';
@@ -39,6 +40,8 @@ export type HealthFacts = {
   /** Replica: a test failover that runs, and what waits for its end; points that cannot be used. */
   testFailover?: { since: number; waitingBytes: number } | null;
   damagedPoints?: number;
+  /** What the adapter did last for the guest and the test guest. */
+  guests?: Pick<GuestRun, 'action' | 'failure' | 'addresses'>[];
 };
 
 export type Health = { health: ReplicationHealth; details: string[] };
@@ -52,6 +55,7 @@ export function healthOf(facts: HealthFacts): Health {
     ...cycleFindings(facts),
     ...logFindings(facts),
     ...pointFindings(facts),
+    ...guestFindings(facts),
   ].sort((a, b) => HEALTH_NUMBERS[b.health] - HEALTH_NUMBERS[a.health]);
   return { health: findings[0]?.health ?? 'Normal', details: findings.map(({ detail }) => detail) };
 }
@@ -198,4 +202,14 @@ function logFindings({ log, state }: HealthFacts): Finding[] {
       `The tracking logs hold ${log.bytes} of ${log.limitBytes} bytes${when}. Past the limit resynchronization is required.`,
     ),
   ];
+}
+
+/** A failover is not undone by an adapter that fails, so the guest may be missing where its disks are served. */
+function guestFindings({ guests = [] }: HealthFacts): Finding[] {
+  return guests.flatMap(({ action, failure, addresses }) => [
+    ...(failure === null ? [] : [warning(action.startsWith('start')
+      ? `The disks are served, but the guest was not started: ${failure.message}. ${failure.remedy}`
+      : `The guest could not be turned off (${action}): ${failure.message}. ${failure.remedy}`)]),
+    ...((addresses?.failure ?? null) === null ? [] : [warning(`The guest did not get its new address: ${addresses!.failure}.`)]),
+  ]);
 }

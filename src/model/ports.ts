@@ -91,3 +91,23 @@ export interface Logger {
   warn(fields: object, message: string): void;
   error(fields: object, message: string): void;
 }
+
+export interface ProgramResult {
+  /** Null when it was killed. */
+  exitCode: number | null;
+  /** Standard output alone, and the end of all that it said; each has a bound. */
+  stdout: string;
+  output: string;
+  /** Killed with its process group, because its time was over. */
+  timedOut: boolean;
+}
+
+/** Starts other programs of this host. */
+export interface Programs {
+  /**
+   * Resolves when it has ended, whatever its exit code. Its environment is `env` and nothing else; it gets no input. It leads a
+   * process group, which is killed when `timeoutMs` is over or `signal` aborts. Rejects with an errno in `code` when it cannot be
+   * started (`ENOENT`, `EACCES`, …), and with the signal's reason.
+   */
+  run(path: string, args: readonly string[], options: { env: Record<string, string>; timeoutMs: number; signal?: AbortSignal }): Promise<ProgramResult>;
+}

@@ -2,6 +2,7 @@
  * What a host knows, as plain JSON records, and the catalog that keeps them. The catalog's transactions are durable when they
  * return; promises of tracking and replication rest on that. Times are milliseconds since 1970 UTC.
  */
+import type { GuestRun, HypervisorSettings } from './hypervisor.ts';
 import type { ReplicationState, Side } from './replication-state.ts';
 import type { Rung, TriggerNumber } from './resync-trigger.ts';
 import type { RelationshipSettings } from './settings.ts';
@@ -60,6 +61,11 @@ export interface VmRecord {
   /** The user vouches that nobody else writes to disks that have no identity (R24). */
   trustDisk: boolean;
   tracking: TrackingRecord | null;
+  /** How this host starts and stops the guest; absent: not at all. */
+  hypervisor?: HypervisorSettings;
+  /** What the adapter did last for the guest, and for the test guest. */
+  guest?: GuestRun;
+  testGuest?: GuestRun;
 }
 
 export interface EpochDisk {

@@ -3,13 +3,12 @@
  * an NBD URI, or `[USER@]HOST:PATH` through a remote shell, where `disk serve --stdio` answers.
  *
  * Running a sync again is how it is resumed: what is equal by then costs a compare and no transfer. No cursor is kept
- * between runs, because nothing proves that neither disk was written meanwhile.
+ * between runs, because nothing proves that neither disk was written meanwhile. With a diff disk (sync-target.ts) the same
+ * holds: what it has got by then is compared as part of the target.
  */
 import { stat } from 'node:fs/promises';
 import type { Readable, Writable } from 'node:stream';
-import { MemoryDisk } from '../disk/memory-disk.ts';
 import { openDisk } from '../disk/open-disk.ts';
-import { createRawDisk } from '../disk/raw-disk.ts';
 import type { VirtualDisk } from '../disk/virtual-disk.ts';
 import { UnderstudyError } from '../model/errors.ts';
 import type { Clock, Compute } from '../model/ports.ts';
@@ -26,11 +25,13 @@ import {
   welcomeSchema,
 } from './compare/frames.ts';
 import { hostCompute } from './compare/host-compute.ts';
-import { compareLocal, syncLocal } from './compare/local.ts';
+import { runLocal } from './compare/local.ts';
 import type { CompareMode, CompareProgress } from './compare/options.ts';
 import { type DiskPlace, RemoteShell, type RemoteOptions, parsePlace } from './compare/remote-shell.ts';
 import { runSource } from './compare/source.ts';
 import { runTarget } from './compare/target.ts';
+import { PAGE_BYTES } from './compare/tree-shape.ts';
+import { openTarget, type SyncTarget } from './sync-target.ts';
 
 export type { CompareProgress } from './compare/options.ts';
 
@@ -42,6 +43,10 @@ export interface DiskSyncOptions extends RemoteOptions {
   compute?: Compute;
   /** Default true: fail with DISK_IN_USE when another program may write to one of the disks. */
   lock?: boolean;
+  /** The second disk is seen through this diff disk, and a sync writes there; on the host of that disk. */
+  diff?: string;
+  /** As of the compare engine: how much has to be sent again at most after a kill. */
+  checkpointBytes?: { compared: number; mended: number };
 }
 
 export interface DiskCompareResult {
@@ -60,7 +65,12 @@ export interface DiskSyncResult {
   seconds: number;
   /** Before the sync. */
   equal: boolean;
+  /** Of a dry run: what a sync would send, if nothing shrank. */
+  wouldSendBytes?: number;
 }
+
+/** What a differing page of 4 KiB costs besides itself: its digests, and its part of the frames. */
+const PAGE_OVERHEAD_BYTES = 64;
 
 /**
  * Fails with DISK_SIZE_MISMATCH, with the codes of `openDisk`, and with those of the compare
@@ -88,7 +98,8 @@ export async function diskSync(
   await refuseSameFile(from, to);
   const { seconds, result } = await timed(options, () => runPlaces(from, to, { ...options, mode, create: true }));
   const { comparedBytes, differingBytes, sentBytes, wireBytes, equal } = result;
-  return { comparedBytes, differingBytes, sentBytes, wireBytes, seconds, equal };
+  const wouldSendBytes = differingBytes + (differingBytes / PAGE_BYTES) * PAGE_OVERHEAD_BYTES + wireBytes;
+  return { comparedBytes, differingBytes, sentBytes, wireBytes, seconds, equal, ...(mode === 'compare-only' && { wouldSendBytes }) };
 }
 
 async function timed<T>({ clock }: DiskSyncOptions, work: () => Promise<T>): Promise<{ seconds: number; result: T }> {
@@ -115,39 +126,36 @@ async function runPlaces(from: DiskPlace, to: DiskPlace, options: RunOptions): P
   const source = await openDisk(from.location, { readOnly: true, ...lockOf(options) });
   try {
     if (to.kind === 'remote') return await push(source, to, options);
-    const target = await openTarget(to.location, source.virtualSize, options);
-    try {
-      const run = options.mode === 'mend' ? syncLocal : compareLocal;
-      return await run(source, target, { ...sideOptions(options), sameSectorSize: false });
-    } finally {
-      await target.close();
-    }
+    return await withTarget(to.location, source.virtualSize, options, (target) =>
+      runLocal(source, target, { ...sideOptions(options), mode: options.mode, sameSectorSize: false }),
+    );
   } finally {
     await source.close();
   }
 }
 
-function sideOptions({ compute = hostCompute({ level: 3 }), signal, onProgress }: RunOptions) {
-  return { compute, ...(signal && { signal }), ...(onProgress && { onProgress }) };
+function sideOptions({ compute = hostCompute({ level: 3 }), signal, onProgress, checkpointBytes }: RunOptions) {
+  return { compute, ...(signal && { signal }), ...(onProgress && { onProgress }), ...(checkpointBytes && { checkpointBytes }) };
 }
 
-const lockOf = ({ lock }: { lock?: boolean }) => (lock === undefined ? {} : { lock });
+const lockOf = ({ lock }: { lock?: boolean | undefined }) => (lock === undefined ? {} : { lock });
 
-/** A disk that is missing is made, or imagined as one hole when nothing is to be written. */
-async function openTarget(
+/** `size`: of the disk that is made when there is none and `create` allows it. */
+async function withTarget<T>(
   location: string,
   size: number | null,
-  { mode, create, ...rest }: RunOptions | ServeOptions,
-): Promise<VirtualDisk> {
-  const found = await openDisk(location, { readOnly: mode === 'compare-only', ...lockOf(rest) }).catch(
-    (error: unknown) => {
-      const missing = error instanceof UnderstudyError && error.code === 'DISK_NOT_FOUND';
-      if (!missing || !create || size === null || /^[a-z][a-z0-9+.-]*:/i.test(location)) throw error;
-      return null;
-    },
-  );
-  if (found !== null) return found;
-  return mode === 'mend' ? createRawDisk(location, size!) : new MemoryDisk(size!, { location, readOnly: true });
+  { mode, create, lock, diff }: Pick<RunOptions, 'mode' | 'create' | 'lock' | 'diff'>,
+  work: (target: SyncTarget) => Promise<T>,
+): Promise<T> {
+  const target = await openTarget(location, { mode, sourceSize: create ? size : null, lock, diff });
+  let failed = true;
+  try {
+    const result = await work(target);
+    failed = false;
+    return result;
+  } finally {
+    await target.close(failed);
+  }
 }
 
 async function push(
@@ -166,14 +174,12 @@ async function pull(
   location: string,
   options: RunOptions,
 ): Promise<CompareResult> {
-  return withRemote(from, options, { role: 'source', create: null }, async (channel, virtualSize) => {
-    const target = await openTarget(location, virtualSize, options);
-    try {
-      return await runTarget(channel, { ...sideOptions(options), base: target, target, allow: options.mode });
-    } finally {
-      await target.close();
-    }
-  });
+  const { diff: _, ...there } = options;
+  return withRemote(from, there, { role: 'source', create: null }, (channel, virtualSize) =>
+    withTarget(location, virtualSize, options, ({ base, target }) =>
+      runTarget(channel, { ...sideOptions(options), base, target, allow: options.mode }),
+    ),
+  );
 }
 
 async function withRemote(
@@ -207,9 +213,9 @@ export interface ServeStdioOptions {
   compute?: Compute;
   signal?: AbortSignal;
   lock?: boolean;
+  /** As of `DiskSyncOptions`, when this side is the target. */
+  diff?: string;
 }
-
-type ServeOptions = { mode: CompareMode; create: boolean; lock?: boolean };
 
 /**
  * `disk serve --stdio PATH`: one compare over standard input and output, in the role that the other side asks for.
@@ -222,32 +228,35 @@ export async function serveStdio(
   path: string,
   options: ServeStdioOptions = {},
 ): Promise<CompareResult> {
-  const { compute = hostCompute({ level: 3 }), signal, lock } = options;
+  const { compute = hostCompute({ level: 3 }), signal, lock, diff } = options;
   const channel = new StreamChannel(stdin, stdout, compute);
   const conversation = new Conversation(channel);
   const side = { compute, ...(signal && { signal }) };
-  let disk: VirtualDisk | null = null;
+  let opened: SyncTarget | null = null;
+  let failed = true;
   try {
-    const serve = await conversation.run(signal, async () => {
+    const { role, mode, base, target } = await conversation.run(signal, async () => {
       const asked = decodeJson((await conversation.expect(FRAME.serve)).body, serveSchema, 'a request to serve');
-      const { role, mode, create } = asked;
-      disk =
-        role === 'source'
-          ? await openDisk(path, { readOnly: true, ...lockOf(options) })
-          : await openTarget(path, create, { mode, create: create !== null, ...(lock === undefined ? {} : { lock }) });
-      const { virtualSize, logicalSectorSize } = disk;
+      opened = asked.role === 'source' ? await openSource(path, lock) : await openTarget(path, { mode: asked.mode, sourceSize: asked.create, lock, diff });
+      const { virtualSize, logicalSectorSize } = opened.target;
       await conversation.send(FRAME.serve, encodeJson({ virtualSize, logicalSectorSize }));
-      return { role, mode, disk };
+      return { ...asked, ...opened };
     });
     const result =
-      serve.role === 'source'
-        ? await runSource(channel, { ...side, disk: serve.disk, mode: serve.mode, sameSectorSize: false })
-        : await runTarget(channel, { ...side, base: serve.disk, target: serve.disk, allow: serve.mode });
+      role === 'source'
+        ? await runSource(channel, { ...side, disk: target, mode, sameSectorSize: false })
+        : await runTarget(channel, { ...side, base, target, allow: mode });
+    failed = false;
     await new Promise<void>((resolve) => stdout.end(resolve));
     return result;
   } finally {
-    await (disk as VirtualDisk | null)?.close();
+    await (opened as SyncTarget | null)?.close(failed);
   }
+}
+
+async function openSource(path: string, lock: boolean | undefined): Promise<SyncTarget> {
+  const disk = await openDisk(path, { readOnly: true, ...lockOf({ lock }) });
+  return { base: disk, target: disk, close: () => disk.close() };
 }
 
 /**

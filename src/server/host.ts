@@ -31,7 +31,9 @@ import { ReplicaResync } from '../resync/replica-resync.ts';
 import { ResyncQueue } from '../resync/resync-queue.ts';
 import { holdDataFolder, type DataLease } from './data-lease.ts';
 import { readMachine, type HostParts, type Machine } from './host-parts.ts';
+import type { GuestControl } from '../failover/guest-control.ts';
 import { GuestLatency } from './guest-latency.ts';
+import { guestControlOf } from './guests.ts';
 import { LinkPool } from './link-pool.ts';
 import { checkNbdOverTcp, nbdTls, reachableAs, type NbdOverTcp } from './nbd-over-tcp.ts';
 import { Slots } from './slots.ts';
@@ -66,6 +68,7 @@ export class Host {
   readonly primaryDirection: PrimaryDirection;
   readonly replicaDirection: ReplicaDirection;
   readonly guestLatency: GuestLatency;
+  readonly guestControl: GuestControl;
   #lease: DataLease;
   #links: LinkPool;
   #exports = new Map<string, NbdExport & { size: number }>();
@@ -101,6 +104,7 @@ export class Host {
       ports: this.ports, replicas: this.replicas, exportName: (name, index) => exportName({ name }, index),
       openForReading: (vm, disk) => this.replicaResync.openForReading(vm, disk),
       cancelResync: (vm) => this.replicaResync.cancel(vm, null),
+      stopTestGuest: (vmId) => this.guestControl.endTest(vmId),
       exports: {
         add: (name, served) => void this.#exports.set(name, this.#counted(name, served)),
         remove: async (name) => {
@@ -109,6 +113,7 @@ export class Host {
         },
       },
     });
+    this.guestControl = guestControlOf(this);
     this.resync = new PrimaryResync(new ResyncQueue(() => this.settings().resyncConcurrency), parts.zone);
     const dispatcher = new PeerDispatcher({
       log, authenticate: (caller) => entryFor(catalog.authorizations.list(), caller) ?? partnerEntry(catalog.relationships.list(), caller),
@@ -164,6 +169,7 @@ export class Host {
   /** Seals the disks and ends; guests see their connections close. */
   async close(): Promise<void> {
     await this.#verifies.close();
+    this.guestControl.close();
     await this.nbd.close();
     await Promise.all([...this.primaries.values()].map((primary) => primary.close()));
     await this.peer.close();
@@ -284,6 +290,7 @@ export class Host {
   }
 
   async #begin(options: HostOptions): Promise<void> {
+    this.guestControl.recover();
     await this.replicas.start();
     await this.replicaResync.start();
     await this.failover.start();

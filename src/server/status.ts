@@ -1,5 +1,6 @@
 /** Records as clients see them: the shapes of the API contract. Reads only. */
 import { healthOf } from '../model/health.ts';
+import { NO_HYPERVISOR, type GuestRun } from '../model/hypervisor.ts';
 import { pointId } from '../model/recovery-points.ts';
 import type { FailoverRecord, RelationshipRecord, VmRecord } from '../model/records.ts';
 import { HEALTH_NUMBERS, MODE_NUMBERS, REPLICATION_STATES } from '../model/replication-state.ts';
@@ -18,6 +19,7 @@ export function vmShape(host: Host, vm: VmRecord): Vm {
   const attached = vm.side === 'primary' && (host.primaries.get(vm.vmId)?.tracked ?? null) !== null && vm.attach === 'attached';
   return {
     vmId: vm.vmId, name: vm.name, attached, side: vm.side, guests: host.guests(vm.vmId), logDir: vm.logFolder,
+    hypervisor: { ...(vm.hypervisor ?? NO_HYPERVISOR), ...guestShapes(vm) },
     disks: vm.disks.map((disk, index) => ({
       path: disk.path, format: disk.format, virtualSize: disk.virtualSize, logicalSectorSize: disk.logicalSectorSize,
       uri: vm.side === 'primary' && vm.attach !== 'stopped' ? host.uri(vm, index) : null,
@@ -43,6 +45,16 @@ export function healthShape(host: Host, vm: VmRecord): Health {
     lastReplicationTime: isoOrNull(relationship.lastReplicationTime), healthDetails: details,
     statistics: statisticsShape(host, vm, relationship),
   };
+}
+
+function guestShapes({ guest, testGuest }: VmRecord) {
+  return { guest: guestRunShape(guest), testGuest: guestRunShape(testGuest) };
+}
+
+function guestRunShape(run: GuestRun | undefined) {
+  if (run === undefined) return null;
+  const { action, startedAt, endedAt, failure, output, addresses } = run;
+  return { action, startTime: new Date(startedAt).toISOString(), endTime: isoOrNull(endedAt), failure, output, addresses: addresses ?? null };
 }
 
 const noStatistics: Statistics = {
@@ -77,6 +89,7 @@ function judge(host: Host, vm: VmRecord, relationship: RelationshipRecord) {
     oldPrimaryHolds: relationship.failover?.primaryHolds === true,
     log: relationship.side === 'primary' ? logFacts(host, vm, relationship) : null,
     testFailover: relationship.testFailover ? { since: relationship.testFailover.startedAt, waitingBytes: host.replicas.get(vm.vmId)?.inbox.bytes() ?? 0 } : null,
+    guests: [vm.guest, vm.testGuest].flatMap((run) => (run === undefined ? [] : [run])),
     damagedPoints: host.catalog.points.list(vm.vmId).filter(({ damaged }) => damaged !== null).length,
   });
 }
@@ -125,6 +138,7 @@ function replicated(host: Host, vm: VmRecord, relationship: RelationshipRecord):
     autoResynchronizeEnabled: settings.autoResync.enabled, autoResynchronizeIntervalStart: settings.autoResync.intervalStart,
     autoResynchronizeIntervalEnd: settings.autoResync.intervalEnd, resynchronizeStartTime: isoOrNull(host.resync.startOf(relationship, host.parts.clock.now())),
     initialReplicationStartTime: isoOrNull(initial?.startAt ?? null), recoveryHistory: settings.recoveryHistory,
+    hypervisor: { adapter: vm.hypervisor?.adapter ?? 'none', ...guestShapes(vm) },
     excludedDisks: settings.excludedDisks, lastReceivedEpoch: relationship.lastReceivedEpoch, lastAppliedEpoch: relationship.lastAppliedEpoch,
     error: relationship.error === null ? null : { code: relationship.error.code, message: relationship.error.message,
       remedy: relationship.error.remedy, retryTime: isoOrNull(relationship.error.retryAt) },

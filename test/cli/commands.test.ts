@@ -237,6 +237,18 @@ const ROWS: Row[] = [
     params: { name: 'web1', kind: 'test', point: 'p1' },
     shows: /State/,
   },
+  {
+    words: ['set', 'web1', '--adapter', 'libvirt', '--libvirt-domain', 'none', '--network', 'default=bridge:br0', '--network', '*=lan',
+      '--guest-agent', '/run/web1.qga', '--guest-address', '52:54:00:12:34:56=10.1.0.5/24,gateway=10.1.0.1,dns=10.1.0.2,dns=10.1.0.3'],
+    asks: 'set',
+    params: { name: 'web1', hypervisor: {
+      adapter: 'libvirt', libvirtDomain: null, networks: { 'default': 'bridge:br0', '*': 'lan' }, guestAgent: '/run/web1.qga',
+      addresses: [{ card: '52:54:00:12:34:56', address: '10.1.0.5', prefix: 24, gateway: '10.1.0.1', dns: ['10.1.0.2', '10.1.0.3'] }] } },
+    shows: /State/,
+  },
+  { words: ['guest', 'start', 'web1'], asks: 'guest.start', params: { name: 'web1' }, shows: /State/ },
+  { words: ['guest', 'start', 'web1', '--test'], asks: 'guest.start', params: { name: 'web1', test: true }, shows: /State/ },
+  { words: ['guest', 'stop', 'web1', '--now'], asks: 'guest.stop', params: { name: 'web1', now: true }, shows: /State/ },
   { words: ['reverse', 'web1'], asks: 'reverse', params: { name: 'web1' }, shows: /State/ },
   {
     words: ['reverse', 'web1', '--discard-primary'],

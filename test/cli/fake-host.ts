@@ -160,6 +160,8 @@ export function fakeOperations(): HostOperations {
     'cycles': () => Promise.resolve([{ time: '2031-05-04T20:00:00.000Z', outcome: 'success', bytes: 4096, latencySeconds: 0.5 }]),
     'verify': () => Promise.resolve(VERIFIED),
     'reverse': status,
+    'guest.start': status,
+    'guest.stop': status,
     'points': () => Promise.resolve([POINT]),
     'console.sign-in': () => Promise.resolve({ url: 'http://127.0.0.1:7780/#token=secret', role: 'administrator', expiresAt: TOKEN.expiresAt, pageBuilt: true }),
     'console.end-sessions': () => Promise.resolve({ ended: 2 }),

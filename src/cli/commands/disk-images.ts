@@ -4,6 +4,7 @@ import { checkImage, compactImage, createChild, mergeImage, resizeImage, type Ch
 import { convertImage } from '../../disk/images/convert-image.ts';
 import { createImage, formatOfName, type NewImage } from '../../disk/images/create-image.ts';
 import { exportDiff } from '../../disk/images/export-diff.ts';
+import { mergeDiff } from '../../disk/images/merge-diff.ts';
 import { probeDisk } from '../../disk/open-disk.ts';
 import type { DiskFormat } from '../../disk/virtual-disk.ts';
 import { EXIT_DIFFERENT } from '../../model/errors.ts';
@@ -142,18 +143,23 @@ export const imageCommands: CommandDefinition[] = [
       await printFacts(context, path, options);
     },
   }),
-  define<ParentChoice & { keepChild?: true; format?: ImageFormat }>({
+  define<ParentChoice & { keepChild?: true; into?: string; format?: ImageFormat }>({
     path: 'disk merge',
     arguments: '<child>',
-    argumentHelp: { child: 'a differencing image' },
+    argumentHelp: { child: 'a differencing image, or with --into a diff disk of Understudy' },
     summary: 'Bring what a differencing image holds into its parent, and delete it.',
     details: `Refused while the parent has other children: the merge would break them. After an interruption child over parent reads as before; run it ` +
-      `again to finish. Nobody may have one of the images open.`,
-    options: [option('--keep-child', 'leave the child; it is of no use any more'), formatOption('read it as'), parentOption()],
-    examples: ['disk merge web1-test.avhdx'],
-    async run(context, [child], options) {
+      `again to finish. Nobody may have one of the images open.\nA diff disk of \`disk sync --diff\` does not know its disk: name it with --into.`,
+    options: [
+      option('--into <disk>', 'the disk that this diff disk was made over'),
+      option('--keep-child', 'leave the child; it is of no use any more'), formatOption('read it as'), parentOption(),
+    ],
+    examples: ['disk merge web1-test.avhdx', 'disk merge web1.diff --into web1.raw'],
+    async run(context, [child], { into, ...options }) {
       const start = context.surroundings.clock.monotonic();
-      const parent = await working(context, 'merging', (work) => mergeImage(context.diskLocation(child!), { ...work, ...options }));
+      const parent = await working(context, 'merging', (work) => into === undefined
+        ? mergeImage(context.diskLocation(child!), { ...work, ...options })
+        : mergeDiff(context.path(child!), context.diskLocation(into), { ...work, ...options }));
       const result = { parent, seconds: secondsSince(context, start) };
       context.output.print(result, () => `Merged into ${parent} in ${duration(result.seconds)}.`);
     },

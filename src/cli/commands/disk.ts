@@ -15,6 +15,7 @@ import type { ProgressView } from '../progress.ts';
 interface PlaceOptions {
   rsh?: string;
   remoteCommand?: string;
+  diff?: string;
   lock: boolean;
 }
 
@@ -28,6 +29,10 @@ const placeOptions = () => [
   option('--remote-command <command>', 'how understudy is called on the other host').default('understudy'),
   option('--no-lock', 'do not keep other programs from the disks, nor mind those that use them'),
 ];
+
+const DIFF_DETAILS =
+  `With --diff the disk itself is only read: what differs goes into FILE, and FILE over the disk is what SOURCE is. Over a vhd or vhdx FILE ` +
+  `is a differencing image, and gets its ending (.avhd, .avhdx). FILE lies on the host of the disk.`;
 
 export const diskCommands: CommandDefinition[] = [
   define<{ allowParentOutside?: true }>({
@@ -65,11 +70,11 @@ export const diskCommands: CommandDefinition[] = [
     details:
       `Exit code 1 when they differ. Holes count as zeroes and are not read. Different sizes are bad ` +
       `input (2).\n${PLACE_DETAILS}`,
-    options: placeOptions(),
+    options: [option('--diff <file>', 'see B through this diff disk, which `disk sync --diff` has made'), ...placeOptions()],
     examples: ['disk compare web1.raw copy.raw', 'disk compare web1.raw root@munich:/srv/replicas/web1.raw'],
     async run(context, [a, b], options) {
       const result = await withCompareProgress(context, (show) =>
-        diskCompare(place(a!, context), place(b!, context), compareOptions(context, options, show)),
+        diskCompare(place(a!, context), place(b!, context), compareOptions(context, b!, options, show)),
       );
       context.output.print(result, () =>
         context.output.list([
@@ -91,13 +96,16 @@ export const diskCommands: CommandDefinition[] = [
     summary: 'Make DEST equal to SOURCE: compare both, and send only what differs.',
     details:
       `Neither disk may be in use. Run it again after an interruption: what is equal by then is not ` +
-      `sent again.\n${PLACE_DETAILS}`,
-    options: [option('--dry-run', 'only tell how different they are; nothing is written'), ...placeOptions()],
-    examples: ['disk sync web1.raw copy.raw', "disk sync web1.raw root@munich:/srv/web1.raw --rsh 'ssh -p 2222'"],
+      `sent again.\n${DIFF_DETAILS} \`disk merge FILE --into DEST\` makes it final; \`disk diff DEST NEW.qcow2 --from FILE\` shows it to QEMU.\n${PLACE_DETAILS}`,
+    options: [
+      option('--diff <file>', 'leave DEST as it is, and write into this diff disk over it'),
+      option('--dry-run', 'only tell how different they are, and what a sync would send at most; nothing is written'), ...placeOptions(),
+    ],
+    examples: ['disk sync web1.raw copy.raw', 'disk sync web1.raw copy.raw --diff copy.diff', "disk sync web1.raw root@munich:/srv/web1.raw --rsh 'ssh -p 2222'"],
     async run(context, [source, dest], { dryRun, ...options }) {
       const result = await withCompareProgress(context, (show) =>
         diskSync(place(source!, context), place(dest!, context), {
-          ...compareOptions(context, options, show),
+          ...compareOptions(context, dest!, options, show),
           dryRun: dryRun === true,
         }),
       );
@@ -106,30 +114,29 @@ export const diskCommands: CommandDefinition[] = [
           ['Were equal', result.equal ? 'yes' : 'no'],
           ['Compared', `${bytes(result.comparedBytes)} in ${duration(result.seconds)}`],
           ['Differing', bytes(result.differingBytes)],
-          [
-            'Sent',
-            dryRun === true
-              ? 'nothing, as this was a dry run'
-              : `${bytes(result.sentBytes)}, ${bytes(result.wireBytes)} on the wire`,
-          ],
+          dryRun === true
+            ? ['Would send', `at most ${bytes(result.wouldSendBytes ?? 0)}; nothing was written`]
+            : ['Sent', `${bytes(result.sentBytes)}, ${bytes(result.wireBytes)} on the wire`],
         ]),
       );
     },
   }),
-  define<{ stdio?: true; lock: boolean }>({
+  define<{ stdio?: true; diff?: string; lock: boolean }>({
     path: 'disk serve',
     arguments: '<file>',
     argumentHelp: { file: 'the disk on this side' },
     summary: 'Answer a compare or sync of another host. That host starts this by itself.',
     options: [
       option('--stdio', 'over standard input and output').makeOptionMandatory(),
+      option('--diff <file>', 'a diff disk over it, to be written in its place'),
       option('--no-lock', 'do not keep other programs from the disk'),
     ],
     examples: ['disk serve --stdio /srv/web1.raw'],
-    async run({ diskLocation, surroundings: { stdin, stdout }, signal }, [file], { lock }) {
+    async run({ diskLocation, path, surroundings: { stdin, stdout }, signal }, [file], { lock, diff }) {
       await serveStdio(stdin, stdout === process.stdout ? asyncStdout() : stdout, diskLocation(file!), {
         signal,
         lock,
+        ...(diff === undefined ? {} : { diff: path(diff) }),
       });
     },
   }),
@@ -143,8 +150,9 @@ function place(given: string, { diskLocation }: CommandContext): string {
 }
 
 function compareOptions(
-  { surroundings, signal }: CommandContext,
-  { rsh, remoteCommand, lock }: PlaceOptions,
+  { surroundings, signal, path }: CommandContext,
+  second: string,
+  { rsh, remoteCommand, diff, lock }: PlaceOptions,
   show: (progress: CompareProgress) => void,
 ): DiskSyncOptions {
   return {
@@ -152,6 +160,7 @@ function compareOptions(
     signal,
     lock,
     onProgress: show,
+    ...(diff === undefined ? {} : { diff: parsePlace(second).kind === 'remote' ? diff : path(diff) }),
     ...(rsh === undefined ? {} : { rsh }),
     ...(remoteCommand === undefined ? {} : { remoteCommand }),
   };

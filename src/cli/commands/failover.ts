@@ -7,7 +7,8 @@ import type { CommandDefinition } from '../command.ts';
 import type { CommandContext } from '../context.ts';
 import { inOrder } from '../failover-order.ts';
 import type { OrderedVm } from '../failover-order.ts';
-import { libvirtLines, qemuLines } from '../hypervisor-lines.ts';
+import { libvirtLines, qemuLines } from '../../model/hypervisor-lines.ts';
+import { guestFailure, reportGuest } from '../guest-text.ts';
 import type { Output } from '../output.ts';
 import { statusList } from '../status-text.ts';
 import { statusCommand } from './replication.ts';
@@ -26,8 +27,9 @@ const WAIT_SECONDS_MAX = 86_400;
 
 function servedText(status: Status, output: Output, zone: string): string {
   const uris = (status.disks ?? []).flatMap(({ uri, logicalSectorSize }) => (uri === null ? [] : [{ uri, logicalSectorSize }]));
+  const adapter = status.hypervisor?.adapter ?? 'none';
   const paste =
-    uris.length === 0 ? '' : `\n\nQEMU:\n${qemuLines(uris)}\n\nlibvirt, inside <devices>:\n${libvirtLines(uris)}`;
+    uris.length === 0 || adapter !== 'none' ? '' : `\n\nQEMU:\n${qemuLines(uris)}\n\nlibvirt, inside <devices>:\n${libvirtLines(uris)}`;
   return `${statusList(status, output, zone)}${paste}`;
 }
 
@@ -38,7 +40,7 @@ async function severalFailovers(
   { surroundings, output, zone, signal }: CommandContext,
   ordered: readonly OrderedVm[],
   waitSeconds: number,
-  one: (name: string) => Promise<Status>,
+  { one, test }: { one: (name: string) => Promise<Status>; test: boolean },
 ): Promise<number> {
   const results: (Status | Failed)[] = [];
   const failed = new Map<string, Failed>();
@@ -47,7 +49,11 @@ async function severalFailovers(
     const missing = after.find((other) => failed.has(other));
     try {
       if (missing !== undefined) throw skipped(name, missing);
-      results.push(await one(name));
+      const status = await one(name);
+      results.push(status);
+      // Its disks are served, but what waits for it waits for its guest.
+      const error = guestFailure(status, test);
+      if (error !== null) failed.set(name, { vmName: name, error });
     } catch (error) {
       if (!(error instanceof UnderstudyError)) throw error;
       const { kind, code, message, remedy } = error;
@@ -89,6 +95,9 @@ export const failoverCommands: CommandDefinition[] = [
       'point may be tried. `failover complete NAME` makes it final.\n\n' +
       'With --test a throw-away copy is served under the name `NAME - Test`. The replica goes on receiving; what it receives is ' +
       'applied after the test (`pendingBytes` of `status`). `failover cancel NAME` ends the test and deletes what was written.\n\n' +
+      'With an adapter (`set NAME --adapter …`) --prepare shuts the guest down, and the others start it. A guest that cannot be started undoes ' +
+      'nothing: the disks are served, the failure is in `hypervisor` of the status and on stderr, the exit code is 5, and `guest start NAME` ' +
+      'tries again.\n\n' +
       'Several VMs fail over one after another, in the order given; --after puts one behind others, --wait leaves time between ' +
       'them. One that fails is told of, those that wait for it are left alone, the rest goes on; the exit code is that of the ' +
       'first failure. With --json the result is then an array, an element being `vmName` and `error` for a VM that failed.',
@@ -116,10 +125,10 @@ export const failoverCommands: CommandDefinition[] = [
       const kind = test === true ? 'test' : prepare === true ? 'prepare' : planned === true ? 'planned' : 'unplanned';
       const one = (name: string) => call('failover', { name, kind, ...(point === undefined ? {} : { point }) });
       const ordered = inOrder(names, after ?? []);
-      if (ordered.length > 1) return severalFailovers(context, ordered, wait ?? 0, one);
+      if (ordered.length > 1) return severalFailovers(context, ordered, wait ?? 0, { one, test: kind === 'test' });
       const status = await one(ordered[0]!.name);
       output.print(status, () => servedText(status, output, zone));
-      return 0;
+      return reportGuest(context, status, kind === 'test');
     },
   }),
   define<{ discardPrimary?: true }>({
@@ -137,9 +146,11 @@ export const failoverCommands: CommandDefinition[] = [
       option('--discard-primary', 'split brain: keep this side, drop what the old primary has written since'),
     ],
     examples: ['reverse web1', 'reverse web1 --discard-primary'],
-    async run({ call, output, zone }, [name], { discardPrimary }) {
+    async run(context, [name], { discardPrimary }) {
+      const { call, output, zone } = context;
       const status = await call('reverse', { name: name!, ...(discardPrimary === true ? { discardPrimary } : {}) });
       output.print(status, () => statusList(status, output, zone));
+      return reportGuest(context, status);
     },
   }),
   statusCommand({

@@ -5,6 +5,7 @@ import { collect, define, option } from '../command.ts';
 import type { CommandDefinition } from '../command.ts';
 import type { CommandContext } from '../context.ts';
 import { bytes, duration } from '../format.ts';
+import { hypervisorFrom, hypervisorOptions, type HypervisorOptions } from '../hypervisor-options.ts';
 import { settingOptions, settingsFrom } from '../setting-options.ts';
 import type { SettingOptions } from '../setting-options.ts';
 import { statusList } from '../status-text.ts';
@@ -132,24 +133,35 @@ export const replicationCommands: CommandDefinition[] = [
       printStatus(context, status);
     },
   }),
-  define<{ replica?: string; fingerprint?: string } & SettingOptions>({
+  define<{ replica?: string; fingerprint?: string } & SettingOptions & HypervisorOptions>({
     path: 'set',
     arguments: '<name>',
     argumentHelp: nameHelp,
     summary: 'Change settings of replication. What is not named stays.',
+    details:
+      'Settings of replication are changed on the primary. What starts and stops the guest (--adapter and what follows it) is a setting of ' +
+      'the host where the command runs, on either side, and stays there: paths, networks and addresses differ between hosts.',
     options: [
       ...settingOptions(),
       option('--replica <host:port>', 'the replica host has a new address'),
       option('--fingerprint <fingerprint>', 'the replica host has a new certificate'),
+      ...hypervisorOptions(),
     ],
-    examples: ['set web1 --auto-resync 18:30-06:00', 'set web1 --frequency 900 --recovery-history 4'],
+    examples: [
+      'set web1 --auto-resync 18:30-06:00',
+      'set web1 --frequency 900 --recovery-history 4',
+      'set web1 --adapter command --adapter-command /usr/local/sbin/web1-guest',
+      'set web1 --adapter libvirt --network default=bridge:br0',
+    ],
     async run(context, [name], { replica, fingerprint, ...given }) {
       const settings = settingsFrom(given);
+      const hypervisor = hypervisorFrom(given, context.path);
       const status = await context.call('set', {
         name: name!,
         ...(Object.keys(settings).length === 0 ? {} : { settings }),
         ...(replica === undefined ? {} : { replica }),
         ...(fingerprint === undefined ? {} : { fingerprint }),
+        ...(Object.keys(hypervisor).length === 0 ? {} : { hypervisor }),
       });
       printStatus(context, status);
     },

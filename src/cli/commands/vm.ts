@@ -4,7 +4,7 @@ import type { Vm } from '../../server/api/contract.ts';
 import { define, option, size } from '../command.ts';
 import type { CommandDefinition } from '../command.ts';
 import { bytes, yesNo } from '../format.ts';
-import { libvirtLines, qemuLines, type PastedDisk } from '../hypervisor-lines.ts';
+import { libvirtLines, qemuLines, type PastedDisk } from '../../model/hypervisor-lines.ts';
 import type { Output, Row } from '../output.ts';
 
 const nameHelp = { name: 'name of the virtual machine' };

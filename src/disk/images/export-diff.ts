@@ -2,7 +2,6 @@
  * What a plain diff disk holds, as an image that others can open over the same base: over a VHD or VHDX as a differencing image of
  * that format, which Hyper-V could merge, over a raw disk as a qcow2 overlay for QEMU.
  */
-import { UnderstudyError } from '../../model/errors.ts';
 import { openDiffDisk, type MergeTarget } from '../diff-disk.ts';
 import { openFailure } from '../disk-errors.ts';
 import { hostClock } from '../host-clock.ts';
@@ -11,6 +10,7 @@ import { openDisk } from '../open-disk.ts';
 import type { LongWork } from '../vhd/merge-runs.ts';
 import { createChild } from './change-image.ts';
 import { formatOfName } from './create-image.ts';
+import { diffDiskNotFound } from './merge-diff.ts';
 import { qemuCreate, qemuImage, writeQcow2 } from './qemu-tools.ts';
 import type { DiskFormat } from '../virtual-disk.ts';
 
@@ -23,10 +23,7 @@ export async function exportDiff(
   base: string, diff: string, dest: string, { format = formatOfName(base), ...work }: LongWork & { format?: DiskFormat; blockSize?: number },
 ): Promise<void> {
   if ((await hostFiles.stat(dest)) !== null) throw openFailure(dest, Object.assign(new Error(dest), { code: 'EEXIST' }));
-  if ((await hostFiles.stat(`${diff}.map`)) === null) {
-    throw new UnderstudyError('usage', 'DIFF_DISK_NOT_FOUND', `${diff} is no diff disk: there is no ${diff}.map`,
-      'Name the .diff file beside the replica disk; an .avhd or .avhdx is a differencing image already.');
-  }
+  if ((await hostFiles.stat(`${diff}.map`)) === null) throw diffDiskNotFound(diff);
   const source = await openDiffDisk(hostFiles, diff, await openDisk(base, { readOnly: true, lock: false, format }));
   try {
     const merge = (into: MergeTarget) => source.merge(into, {

@@ -14,30 +14,31 @@ export type LocalOptions = Omit<SourceOptions, 'disk' | 'mode' | 'hasher' | 'ses
 
 /** Locates every differing page; writes nothing. */
 export function compareLocal(a: VirtualDisk, b: VirtualDisk, options: LocalOptions): Promise<CompareResult> {
-  return runBoth(a, b, { ...options, mode: 'compare-only' });
+  return runLocal(a, { base: b, target: b }, { ...options, mode: 'compare-only' });
 }
 
 /** Makes `target` equal to `source` and durable. */
 export function syncLocal(source: VirtualDisk, target: VirtualDisk, options: LocalOptions): Promise<CompareResult> {
-  return runBoth(source, target, { ...options, mode: 'mend' });
+  return runLocal(source, { base: target, target }, { ...options, mode: 'mend' });
 }
 
-async function runBoth(
+/** `base` and `target` as in `TargetOptions`. */
+export async function runLocal(
   disk: VirtualDisk,
-  target: VirtualDisk,
+  { base, target }: { base: VirtualDisk; target: VirtualDisk },
   options: Omit<SourceOptions, 'disk'>,
 ): Promise<CompareResult> {
-  const { compute, mode, pace, signal } = options;
+  const { compute, mode, pace } = options;
   const [near, far] = duplexPair();
   const [source, answer] = await Promise.allSettled([
     runSource(new StreamChannel(near, near, compute), { ...options, disk }),
+    // Without the signal: the source tells it. If both said goodbye at once, each would wait for the other to read it.
     runTarget(new StreamChannel(far, far, compute), {
-      base: target,
+      base,
       target,
       allow: mode,
       compute,
       ...(pace && { pace }),
-      ...(signal && { signal }),
     }),
   ]);
   const failures = [source, answer].filter((side) => side.status === 'rejected').map((side) => side.reason as unknown);

@@ -34,17 +34,20 @@ export interface RemoteOptions {
   rsh?: string;
   /** How the program is called over there; default `understudy`. */
   remoteCommand?: string;
+  /** A diff disk over the disk there. */
+  diff?: string;
 }
 
 /** The words of the process to start: the last ones go through the other host's shell. */
 export function remoteCommandLine(
   host: string,
   path: string,
-  { rsh = 'ssh', remoteCommand = 'understudy' }: RemoteOptions,
+  { rsh = 'ssh', remoteCommand = 'understudy', diff }: RemoteOptions,
 ): string[] {
   const words = (text: string) => text.split(/\s+/).filter((word) => word !== '');
-  const safePath = shellWord(path.startsWith('-') ? `./${path}` : path);
-  return [...words(rsh), host, ...words(remoteCommand), 'disk', 'serve', '--stdio', safePath];
+  const safe = (name: string) => shellWord(name.startsWith('-') ? `./${name}` : name);
+  const over = diff === undefined ? [] : ['--diff', safe(diff)];
+  return [...words(rsh), host, ...words(remoteCommand), 'disk', 'serve', '--stdio', ...over, safe(path)];
 }
 
 const NOTE_CHARS_MAX = 2000;

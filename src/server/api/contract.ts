@@ -21,6 +21,7 @@ import {
   fingerprint,
   health,
   hostPort,
+  hypervisorChange,
   instant,
   maybeNamed,
   named,
@@ -215,6 +216,7 @@ export const OPERATIONS = {
         replica: hostPort.exactOptional(),
         fingerprint: fingerprint.exactOptional(),
         initialReplicationStartTime: instant.exactOptional(),
+        hypervisor: hypervisorChange.exactOptional().describe('of this host alone, on either side'),
       })
       .refine((given) => Object.keys(given).length > 1, 'at least one setting'),
     result: status,
@@ -304,6 +306,18 @@ export const OPERATIONS = {
         .exactOptional()
         .describe('what the old primary has written since the failover may go (split brain)'),
     }),
+    result: status,
+    long: true,
+  },
+  'guest.start': {
+    summary: 'Starts the guest on the disks that are served, through the adapter.',
+    params: z.strictObject({ name: vmName, test: z.boolean().exactOptional() }),
+    result: status,
+    long: true,
+  },
+  'guest.stop': {
+    summary: 'Shuts the guest down through the adapter, or turns it off at once.',
+    params: z.strictObject({ name: vmName, test: z.boolean().exactOptional(), now: z.boolean().exactOptional() }),
     result: status,
     long: true,
   },

@@ -7,6 +7,7 @@
 import { z } from 'zod';
 import { DISKS_PER_VM_MAX, FREQUENCIES_SEC } from '../../model/limits.ts';
 import { HEALTH_NUMBERS, MODE_NUMBERS, RELATIONSHIP_TYPE_NUMBERS, STATES } from '../../model/replication-state.ts';
+import { ADAPTERS, GUEST_CARDS_MAX } from '../../model/hypervisor.ts';
 import { ROLES } from '../../model/roles.ts';
 import { RUNGS } from '../../model/resync-trigger.ts';
 import { MAP_CELLS_MAX } from '../../resync/disk-map.ts';
@@ -88,6 +89,23 @@ export const settingsChange = z.strictObject({
     .exactOptional(),
 });
 
+const word = z.string().min(1).max(NAME_CHARS_MAX);
+
+/** How this host starts and stops the guest: of this side alone. Ranges are checked by `changeHypervisor`. */
+export const hypervisorChange = z.strictObject({
+  adapter: z.enum(ADAPTERS).exactOptional(),
+  command: absolutePath.nullable().exactOptional().describe('program of the adapter command'),
+  timeoutSec: z.int().exactOptional().describe('what one action may take'),
+  libvirtUri: word.exactOptional(),
+  libvirtDomain: word.nullable().exactOptional(),
+  networks: z.record(word, word).exactOptional(),
+  testNetwork: word.nullable().exactOptional(),
+  guestAgent: z.union([z.literal('libvirt'), absolutePath]).nullable().exactOptional().describe('socket of the guest agent'),
+  addresses: z.array(z.strictObject({
+    card: word, address: word, prefix: z.int(), gateway: word.nullable().exactOptional(), dns: z.array(word).exactOptional(),
+  })).max(GUEST_CARDS_MAX).exactOptional().describe('what the guest\'s network cards get after a failover to this host'),
+});
+
 // ── What the host answers ────────────────────────────────────────
 
 const bytes = z.int().min(0);
@@ -101,9 +119,24 @@ export const authorizationEntry = z.looseObject({
   trustGroup: z.string(),
 });
 
+const guestRun = z.looseObject({
+  action: z.string(),
+  startTime: time,
+  endTime: time.nullable().describe('null = it runs'),
+  failure: z.looseObject({ code: z.string(), message: z.string(), remedy: z.string() }).nullable(),
+  output: z.string().describe('the end of what the adapter said'),
+});
+
+const hypervisor = z.looseObject({
+  adapter: z.enum(ADAPTERS),
+  guest: guestRun.nullable().describe('what the adapter did last for the guest'),
+  testGuest: guestRun.nullable(),
+});
+
 export const vm = z.looseObject({
   vmId: z.string(),
   name: z.string(),
+  hypervisor: hypervisor.optional(),
   disks: z.array(
     z.looseObject({
       path: z.string(),
@@ -182,6 +215,7 @@ export const status = z.looseObject({
     .array(z.looseObject({ path: z.string(), uri: z.string().nullable(), logicalSectorSize: bytes.optional() }))
     .optional()
     .describe('after a failover, or during a test: where each disk is served'),
+  hypervisor: hypervisor.optional().describe('how this host starts the guest, and how that went'),
   failover: served.nullable().optional().describe('what is served since a failover'),
   testFailover: served.nullable().optional().describe('what a test failover serves'),
   recoveryPoints: z.int().min(0).optional().describe('on a replica: points beside the latest'),

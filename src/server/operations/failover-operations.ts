@@ -6,6 +6,7 @@ import type { CallContext, HostOperations, Params, Result, Status } from '../api
 import type { Host } from '../host.ts';
 import { pointShapes } from '../point-shapes.ts';
 import { statusShape } from '../status.ts';
+import { stopForPrepare, withGuestOff } from './guest-operations.ts';
 
 type Operations = Pick<HostOperations, 'verify' | 'failover' | 'failover.cancel' | 'failover.complete' | 'reverse' | 'points'>;
 
@@ -15,23 +16,41 @@ export function failoverOperations(host: Host): Operations {
     const vm = host.vm(name);
     relationships.check(vm.vmId, operation);
     await work(vm.vmId);
-    return statusShape(host, vm);
+    return statusShape(host, host.vm(name));
   };
+  const started = async (vmId: string, test = false) => host.guestControl.start(vmId, { test });
   return {
     'verify': (params, context) => verifyVm(host, params, context),
     'failover': async ({ name, kind, point }, { signal }) => {
-      if (kind === 'test') return onReplica(name, 'test-failover', (vmId) => failover.test(vmId, point));
-      if (kind === 'unplanned') return onReplica(name, 'failover', (vmId) => direction.unplanned(vmId, signal, () => failover.unplanned(vmId, point)));
+      if (kind === 'test') {
+        return onReplica(name, 'test-failover', async (vmId) => {
+          await failover.test(vmId, point);
+          await started(vmId, true);
+        });
+      }
+      if (kind === 'unplanned') {
+        return onReplica(name, 'failover', async (vmId) => {
+          await direction.unplanned(vmId, signal, () => failover.unplanned(vmId, point));
+          await started(vmId);
+        });
+      }
       const vm = host.vm(name);
       if (kind === 'prepare') return prepare(host, vm, signal);
       await direction.planned(vm.vmId, signal);
-      return statusShape(host, vm);
+      await started(vm.vmId);
+      return statusShape(host, host.vm(name));
     },
-    'failover.cancel': ({ name }, { signal }) => onReplica(name, 'cancel-failover', (vmId) =>
-      (host.vm(name).side === 'primary' ? host.primaryDirection.cancel(vmId, signal) : direction.cancel(vmId))),
+    'failover.cancel': ({ name }, { signal }) => onReplica(name, 'cancel-failover', async (vmId) => {
+      if (host.vm(name).side === 'primary') return host.primaryDirection.cancel(vmId, signal);
+      // A guest that would go on while its disks are thrown away: refused before anything has changed.
+      if (failover.isServed(vmId)) await host.guestControl.powerOff(vmId);
+      await direction.cancel(vmId);
+    }),
     'failover.complete': ({ name }) => onReplica(name, 'complete-failover', (vmId) => direction.complete(vmId)),
     'reverse': async ({ name, discardPrimary }, { signal }) => {
-      await direction.reverse(host.vm(name).vmId, discardPrimary === true, signal);
+      const { vmId } = host.vm(name);
+      relationships.check(vmId, 'reverse');
+      await withGuestOff(host, vmId, () => direction.reverse(vmId, discardPrimary === true, signal));
       return statusShape(host, host.vm(name));
     },
     'points': async ({ name }) => pointShapes(host, host.vm(name)),
@@ -40,9 +59,11 @@ export function failoverOperations(host: Host): Operations {
 
 /** The replica hears of it at once, so that the planned failover can follow without waiting for a cycle. */
 async function prepare(host: Host, vm: VmRecord, signal: AbortSignal): Promise<Status> {
+  host.relationships.check(vm.vmId, 'prepare-failover');
+  await stopForPrepare(host, vm, signal);
   await host.primaryDirection.prepare(vm.vmId, signal);
   await host.primary(vm.vmId).report(signal).catch(() => undefined);
-  return statusShape(host, vm);
+  return statusShape(host, host.vm(vm.name));
 }
 
 async function verifyVm(host: Host, { name, repair }: Params<'verify'>, context: CallContext): Promise<Result<'verify'>> {

@@ -3,6 +3,7 @@ import type { HostOperations } from '../api/contract.ts';
 import type { Host } from '../host.ts';
 import { consoleOperations, type ConsoleFacts } from './console-operations.ts';
 import { failoverOperations } from './failover-operations.ts';
+import { guestOperations } from './guest-operations.ts';
 import { importOperation } from './import-operation.ts';
 import { monitoringOperations } from './monitoring-operations.ts';
 import { pairingOperations } from './pairing-operations.ts';
@@ -15,6 +16,6 @@ export function hostOperations(host: Host, console: ConsoleFacts): HostOperation
   return {
     ...pairingOperations(host), ...vmOperations(host), ...replicationOperations(host), ...monitoringOperations(host), ...resyncOperations(host),
     ...importOperation(host), ...resizeOperation(host),
-    ...failoverOperations(host), ...consoleOperations(console),
+    ...failoverOperations(host), ...guestOperations(host), ...consoleOperations(console),
   };
 }

@@ -13,6 +13,7 @@ import { enableMessage } from '../../replication/messages.ts';
 import type { HostOperations, Params, Status } from '../api/contract.ts';
 import type { Host } from '../host.ts';
 import { statusShape } from '../status.ts';
+import { setHypervisor } from './guest-operations.ts';
 import { primaryOnly } from './vm-operations.ts';
 
 type Operations = Pick<HostOperations,
@@ -44,10 +45,12 @@ export function replicationOperations(host: Host): Operations {
       const { epoch, bytes } = await host.primary(vm.vmId).syncNow(signal);
       return { vmName: name, logSequence: epoch, bytes, seconds: (host.parts.clock.monotonic() - startedAt) / 1000 };
     },
-    'set': async ({ name, settings, replica, fingerprint }) => {
-      const { vmId } = host.vm(name);
-      relationships.check(vmId, 'set');
-      changeRelationship(host, host.vm(name), settings ?? {}, { replica, fingerprint });
+    'set': async ({ name, settings, replica, fingerprint, hypervisor, initialReplicationStartTime }) => {
+      const vm = host.vm(name);
+      const ofRelationship = [settings, replica, fingerprint, initialReplicationStartTime].some((given) => given !== undefined);
+      if (ofRelationship) relationships.check(vm.vmId, 'set');
+      if (hypervisor !== undefined) setHypervisor(host, vm, hypervisor);
+      if (ofRelationship) changeRelationship(host, host.vm(name), settings ?? {}, { replica, fingerprint });
       return status(name);
     },
     'remove': async ({ name }) => {
