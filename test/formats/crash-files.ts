@@ -232,6 +232,16 @@ export class CrashFiles implements Files {
     return Promise.resolve(2 ** 50);
   }
 
+  /** What the death of the process leaves: the files after each of its operations. */
+  *kills(before: ReadonlyMap<string, SparseBytes>): Iterable<{ files: CrashFiles; at: number }> {
+    const now = new Map([...before].map(([path, content]) => [path, content.copy()]));
+    for (const [at, operation] of this.trace.entries()) {
+      if (operation.kind === 'mark' || operation.kind === 'sync') continue;
+      apply(now, operation);
+      yield { files: crashed(now, [], { kind: 'lost' }), at };
+    }
+  }
+
   /**
    * What a power cut leaves, at every sync of the trace (just before it) and at its end. `before` are the files when
    * recording began. A removed file is gone at once and a created one is there at once: the code under test syncs the

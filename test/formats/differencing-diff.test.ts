@@ -17,6 +17,7 @@ import type { Files } from '../../src/model/ports.ts';
 import { temporaryFolder } from '../conformance/disk-programs.ts';
 import { virtualDiskSuite } from '../conformance/virtual-disk.suite.ts';
 import { CrashFiles } from './crash-files.ts';
+import { snapshotOf } from './crash-run.ts';
 import { crashing } from './crashing.ts';
 import { assertHolds, exercise, wholeDisk } from './exercise.ts';
 import { families, type Family } from './families.ts';
@@ -105,6 +106,26 @@ for (const family of families(new Seeded(SEED))) {
     });
     await sees(await family.open(files, family.path(0), { readOnly: true }), model, 'merged');
     assert.deepEqual((await family.check(files, family.path(0))).findings, []);
+  });
+
+  test(`a kill after every operation of a merge into a ${family.name} leaves what base and diff disk were (SEED=${SEED})`, async () => {
+    const random = new Seeded(SEED + 3);
+    const files = new CrashFiles();
+    const model = await filledBase(files, family, random);
+    const writing = await openDiff(files, 'write', random);
+    await exercise(writing, model, random, 12, { lengthMax: 70_000 });
+    await writing.close();
+    const before = snapshotOf(files);
+    files.trace.length = 0;
+    await mergeAll(files, random);
+    let kills = 0;
+    for (const { files: after, at } of files.kills(before)) {
+      kills++;
+      await sees(await openDiff(after, 'read', random), model, `killed after ${at}: base and diff`);
+      await mergeAll(after, random);
+      await sees(await family.open(after, family.path(0), { readOnly: true }), model, `killed after ${at}: merged`);
+    }
+    assert.ok(kills >= 10, `${kills} kills`);
   });
 
   test(`whoever opens base and diff disk of a ${family.name} during a merge sees the same to its end (SEED=${SEED})`, async () => {

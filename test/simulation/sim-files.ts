@@ -10,6 +10,9 @@ const SECTOR = 512;
 /** Longest time one operation takes, ms. */
 const OPERATION_MS = 2;
 
+/** How much of what was not synced a power loss leaves. */
+export type CacheLoss = 'all' | 'none' | 'some';
+
 class Inode {
   readonly number: number;
   data = new Uint8Array(0);
@@ -18,13 +21,15 @@ class Inode {
   durableSize = 0;
   dirty = new Set<number>();
   mtime = 0;
+  /** `data` is also somebody else's: copied before the next change. */
+  #shared = false;
 
   constructor(number: number) {
     this.number = number;
   }
 
   write(bytes: Uint8Array, position: number, now: number): void {
-    this.#grow(position + bytes.length);
+    this.#own(position + bytes.length);
     this.data.set(bytes, position);
     const end = position + bytes.length;
     for (let sector = Math.floor(position / SECTOR); sector * SECTOR < end; sector++) this.dirty.add(sector);
@@ -33,24 +38,34 @@ class Inode {
   }
 
   resize(size: number, now: number): void {
-    this.#grow(size);
+    this.#own(size);
     this.data.fill(0, size);
     this.size = size;
     this.mtime = now;
   }
 
   sync(): void {
-    this.durable = this.data.slice();
+    this.durable = this.data;
+    this.#shared = true;
     this.durableSize = this.size;
     this.dirty.clear();
   }
 
+  copy(): Inode {
+    const copy = new Inode(this.number);
+    this.#shared = copy.#shared = true;
+    [copy.data, copy.durable] = [this.data, this.durable];
+    copy.dirty = new Set(this.dirty);
+    ({ size: copy.size, durableSize: copy.durableSize, mtime: copy.mtime } = this);
+    return copy;
+  }
+
   /** What a power loss leaves. */
-  loseCache(scheduler: Scheduler): void {
+  loseCache(scheduler: Scheduler, wanted: CacheLoss | null): void {
     const { dice } = scheduler;
     const kept = new Uint8Array(Math.max(this.data.length, this.durable.length));
     kept.set(this.durable);
-    const mood = dice.pick(['all', 'none', 'some'] as const);
+    const mood = wanted ?? dice.pick(['all', 'none', 'some'] as const);
     for (const sector of this.dirty) {
       if (mood === 'none' || (mood === 'some' && dice.chance(0.5))) continue;
       const from = sector * SECTOR;
@@ -58,13 +73,19 @@ class Inode {
     }
     const size = dice.chance(0.5) ? this.size : this.durableSize;
     this.data = kept;
+    this.#shared = false;
     this.size = size;
     this.data.fill(0, size);
     this.sync();
   }
 
-  #grow(size: number): void {
-    if (size <= this.data.length) return;
+  #own(size: number): void {
+    if (size <= this.data.length) {
+      if (this.#shared) this.data = this.data.slice();
+      this.#shared = false;
+      return;
+    }
+    this.#shared = false;
     const larger = new Uint8Array(Math.max(size, this.data.length * 2, 4096));
     larger.set(this.data);
     this.data = larger;
@@ -76,6 +97,8 @@ export class SimVolume {
   #durableNames = new Map<string, Inode>();
   readonly scheduler: Scheduler;
   #inodes = 0;
+  /** How often something has changed that a crash could find half done: a write, a sync, a name. */
+  steps = 0;
   /** Bytes that may still be written; then ENOSPC. */
   freeBytes = Number.MAX_SAFE_INTEGER;
   /** Writes and reads to paths that match fail with this errno. */
@@ -85,15 +108,27 @@ export class SimVolume {
     this.scheduler = scheduler;
   }
 
-  loseCache(): void {
+  /** The same volume in another world: what happens there is not seen here. */
+  copy(scheduler: Scheduler): SimVolume {
+    const copy = new SimVolume(scheduler);
+    const inodes = new Map<Inode, Inode>();
+    const copied = (inode: Inode) => inodes.get(inode) ?? inodes.set(inode, inode.copy()).get(inode)!;
+    copy.#names = new Map([...this.#names].map(([path, inode]) => [path, copied(inode)]));
+    copy.#durableNames = new Map([...this.#durableNames].map(([path, inode]) => [path, copied(inode)]));
+    copy.#inodes = this.#inodes;
+    return copy;
+  }
+
+  /** `kept`: how much of what was not synced; default: by the dice. */
+  loseCache(kept: CacheLoss | null = null): void {
     const { dice } = this.scheduler;
     const folders = new Set([...this.#names.keys(), ...this.#durableNames.keys()].map(folderOf));
     const after = new Map<string, Inode>();
     for (const folder of folders) {
-      const names = dice.chance(0.5) ? this.#names : this.#durableNames;
+      const names = (kept === null ? dice.chance(0.5) : kept !== 'none') ? this.#names : this.#durableNames;
       for (const [path, inode] of names) if (folderOf(path) === folder) after.set(path, inode);
     }
-    for (const inode of new Set(after.values())) inode.loseCache(this.scheduler);
+    for (const inode of new Set(after.values())) inode.loseCache(this.scheduler, kept);
     this.#names = after;
     this.#durableNames = new Map(after);
   }
@@ -111,6 +146,7 @@ export class SimVolume {
 
   /** Changes a file behind everybody's back. */
   edit(path: string, bytes: Uint8Array, position: number): void {
+    this.steps++;
     this.#names.get(path)!.write(bytes, position, this.scheduler.now);
   }
 
@@ -137,19 +173,23 @@ export class SimVolume {
         }
       });
     });
+    const step = <T>(work: () => T): Promise<T> => later(() => {
+      this.steps++;
+      return work();
+    });
     return {
-      open: (path, mode) => later(() => this.#openFile(path, mode, later)),
-      rename: (from, to) => later(() => {
+      open: (path, mode) => (mode === 'create' ? step : later)(() => this.#openFile(path, mode, later, step)),
+      rename: (from, to) => step(() => {
         const inode = this.#names.get(from);
         if (inode === undefined) throw fail('ENOENT', from);
         this.#names.delete(from);
         this.#names.set(to, inode);
       }),
-      remove: (path) => later(() => void this.#names.delete(path)),
+      remove: (path) => step(() => void this.#names.delete(path)),
       makeFolder: () => later(() => undefined),
       list: (path) => later(() => this.paths().filter((name) => folderOf(name) === path).map((name) => name.slice(path.length + 1))),
       stat: (path) => later(() => this.statOf(path)),
-      syncFolder: (path) => later(() => {
+      syncFolder: (path) => step(() => {
         for (const name of this.#durableNames.keys()) if (folderOf(name) === path) this.#durableNames.delete(name);
         for (const [name, inode] of this.#names) if (folderOf(name) === path) this.#durableNames.set(name, inode);
       }),
@@ -167,7 +207,7 @@ export class SimVolume {
     return { kind: 'file', size: inode.size, allocated: inode.size, mtimeNs, ctimeNs: mtimeNs, inode: BigInt(inode.number), device: 1n };
   }
 
-  #openFile(path: string, mode: 'read' | 'write' | 'create', later: <T>(work: () => T) => Promise<T>): OpenFile {
+  #openFile(path: string, mode: 'read' | 'write' | 'create', later: Later, step: Later): OpenFile {
     let inode = this.#names.get(path);
     if (mode === 'create') {
       if (inode !== undefined) throw fail('EEXIST', path);
@@ -185,7 +225,7 @@ export class SimVolume {
         into.set(file.data.subarray(position, position + count));
         return count;
       }),
-      write: (buffers, position) => later(() => {
+      write: (buffers, position) => step(() => {
         check('write');
         let at = position;
         for (const bytes of buffers) {
@@ -196,16 +236,18 @@ export class SimVolume {
           at += bytes.length;
         }
       }),
-      datasync: () => later(() => {
+      datasync: () => step(() => {
         check('datasync');
         file.sync();
       }),
-      truncate: (size) => later(() => file.resize(size, this.scheduler.now)),
+      truncate: (size) => step(() => file.resize(size, this.scheduler.now)),
       size: () => later(() => file.size),
       close: () => later(() => undefined),
     };
   }
 }
+
+type Later = <T>(work: () => T) => Promise<T>;
 
 const folderOf = (path: string): string => path.slice(0, path.lastIndexOf('/'));
 

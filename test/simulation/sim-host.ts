@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { SqliteCatalog } from '../../src/catalog/sqlite-catalog.ts';
 import type { VirtualDisk } from '../../src/disk/virtual-disk.ts';
+import { UnderstudyError } from '../../src/model/errors.ts';
 import type { Compute, Files, Logger } from '../../src/model/ports.ts';
 import { hostSettingsSchema } from '../../src/model/settings.ts';
 import { keptOut } from '../../src/model/direction.ts';
@@ -24,7 +25,7 @@ import type { ReplicationPorts } from '../../src/replication/replication-ports.t
 import type { Scheduler, Life } from './scheduler.ts';
 import { faultyCatalog } from './faulty-catalog.ts';
 import { simDisk } from './sim-disk.ts';
-import { SimVolume } from './sim-files.ts';
+import { SimVolume, type CacheLoss } from './sim-files.ts';
 
 /** Not BLAKE3, but as collision-free as the simulation needs, and without native code. */
 const sha = (data: Uint8Array) => createHash('sha256').update(data).digest();
@@ -47,7 +48,7 @@ export class SimHost {
   readonly name: string;
   readonly fingerprint: string;
   readonly volume: SimVolume;
-  readonly catalog = SqliteCatalog.open(':memory:');
+  readonly catalog: SqliteCatalog;
   life: Life = { alive: false };
   /** Why no transaction of the catalog can be committed. */
   catalogFault: Error | null = null;
@@ -75,10 +76,14 @@ export class SimHost {
   #linkTo: (near: SimHost) => PeerLink;
   messages: string[] = [];
 
-  constructor(name: string, scheduler: Scheduler, linkTo: (near: SimHost) => PeerLink) {
+  constructor(
+    name: string, scheduler: Scheduler, linkTo: (near: SimHost) => PeerLink,
+    { catalog = SqliteCatalog.open(':memory:'), volume = new SimVolume(scheduler) } = {},
+  ) {
+    this.catalog = catalog;
+    this.volume = volume;
     this.name = name;
     this.fingerprint = `${name}-fingerprint`;
-    this.volume = new SimVolume(scheduler);
     this.#scheduler = scheduler;
     this.#linkTo = linkTo;
   }
@@ -195,8 +200,21 @@ export class SimHost {
     return simDisk(this.volume, file, await file.size());
   }
 
+  /** This host as a crash at this instant would find it, in a world of its own where nobody else can be reached. */
+  copy(scheduler: Scheduler): SimHost {
+    const catalog = SqliteCatalog.open(':memory:');
+    for (const table of ['vms', 'relationships', 'epochs', 'inbox', 'points', 'authorizations'] as const) {
+      for (const row of this.catalog[table].list()) (catalog[table].put as (row: unknown) => void)(row);
+    }
+    const unreachable = () => Promise.reject(new UnderstudyError('peer', 'PEER_UNREACHABLE', 'nobody is there', 'Wait.'));
+    const copy = new SimHost(this.name, scheduler, () => ({ call: unreachable, stream: unreachable, close: async () => undefined }),
+      { catalog, volume: this.volume.copy(scheduler) });
+    copy.#boot = this.#boot;
+    return copy;
+  }
+
   /** `process`: the page cache lives on. `machine`: what was not synced is lost, and the boot id changes. */
-  crash(kind: 'process' | 'machine'): void {
+  crash(kind: 'process' | 'machine', kept: CacheLoss | null = null): void {
     this.life.alive = false;
     this.dispatcher = null;
     this.replicas = null;
@@ -205,6 +223,6 @@ export class SimHost {
     this.primaries.clear();
     if (kind === 'process') return;
     this.#boot++;
-    this.volume.loseCache();
+    this.volume.loseCache(kept);
   }
 }
