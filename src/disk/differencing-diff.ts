@@ -18,7 +18,7 @@ import { createVhd } from './vhd/create.ts';
 import { copyOwnRuns } from './vhd/merge-runs.ts';
 import { openVhd } from './vhd/open.ts';
 import { SparseDisk } from './vhd/sparse-disk.ts';
-import type { DiskFormat, Extent, Geometry, Seal, VirtualDisk } from './virtual-disk.ts';
+import type { DiskFormat, Extent, Geometry, LentRuns, Seal, VirtualDisk } from './virtual-disk.ts';
 import { createVhdx } from './vhdx/create.ts';
 import { promiseIdentity } from './vhdx/merge.ts';
 import { openVhdx } from './vhdx/open.ts';
@@ -165,6 +165,14 @@ class DifferencingDiff implements DiffDisk {
       done = to;
     }
     if (done < end) yield { offset: done, length: end - done, held: false };
+  }
+
+  get lentFiles(): readonly string[] {
+    return this.#child.lentFiles;
+  }
+
+  lend(offset: number, length: number): Promise<LentRuns> {
+    return this.#child.lend(offset, length);
   }
 
   serveGuest(leave: () => Promise<void> | null): void {

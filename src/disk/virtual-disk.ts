@@ -38,6 +38,13 @@ export type Seal =
     }
   | { kind: 'none'; reason: string };
 
+/** Where bytes of a disk lie in its files, for a reader on another thread. They stay there until `release`; others read as zeroes. */
+export interface LentRuns {
+  /** `file`: index in `lentFiles`; `position`: in that file; `offset`: of the disk. In no order. */
+  runs: { offset: number; length: number; file: number; position: number }[];
+  release(): void;
+}
+
 export interface VirtualDisk {
   /** The path or URI it was opened by. */
   readonly location: string;
@@ -84,6 +91,13 @@ export interface VirtualDisk {
    * makes, and waited for unless it gives null. Absent: the disk is like that anyway.
    */
   serveGuest?(leave: () => Promise<void> | null): void;
+  /**
+   * Where the bytes of a range are now, as `read` would find them; absent where that is for `read` alone to know. Until they are released
+   * what would move them waits, so hold them for one read only.
+   */
+  lend?(offset: number, length: number): Promise<LentRuns>;
+  /** The files that `lend` speaks of. */
+  readonly lentFiles?: readonly string[];
   /** The seal that the file had before it was opened. Absent: opening it changes nothing, so `seal` tells the same. */
   readonly foundSeal?: Seal;
   close(): Promise<void>;

@@ -1,4 +1,5 @@
 /** Which repair is the smallest that is proven enough (design §7), and whether the two sides may be compared at all. Pure. */
+import { shellWord } from '../disk/disk-errors.ts';
 import { UnderstudyError } from '../model/errors.ts';
 import type { DiskRecord, RequiredResync } from '../model/records.ts';
 import { RESYNC_TRIGGERS, type Rung } from '../model/resync-trigger.ts';
@@ -63,8 +64,9 @@ export function checkCharacteristics(vmName: string, disks: DiskRecord[], theirs
 function compareOne<T>(code: string, what: string, ours: T, theirs: T, disk: DiskRecord, other: ReplicaCharacteristics): void {
   if (ours === theirs) return;
   throw mismatch(code, `disk ${disk.path} has ${String(ours)} ${what} on the primary, its replica ${other.path} has ${String(theirs)}`,
-    code === 'SIZE_MISMATCH' ? `Bring the replica disk to ${String(ours)} bytes (truncate --size=${String(ours)} ${other.path}), then resume.`
-      : 'Make the replica disk anew with the same properties, then resume.');
+    code === 'SIZE_MISMATCH' && Number(ours) > Number(theirs)
+      ? `On the replica host, bring its disk to that size (understudy disk resize ${shellWord(other.path)} ${String(ours)}), then resume.`
+      : 'On the replica host, move its disk away: it is then copied anew and whole. Then resume.');
 }
 
 const mismatch = (code: string, message: string, remedy: string): UnderstudyError => new UnderstudyError('state', code, message, remedy);

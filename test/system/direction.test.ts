@@ -1,6 +1,7 @@
 /** Planned and unplanned failover, reverse and home again, on real servers. */
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
+import { formatsFor, type TestFormat } from '../rig/disk-formats.ts';
 import type { Pair, Status } from '../rig/pair.ts';
 import { mustRun } from '../rig/program.ts';
 import type { TestServer } from '../rig/server.ts';
@@ -35,10 +36,10 @@ async function settled(server: TestServer, pair: Pair): Promise<void> {
   await server.json('sync-now', pair.vm);
 }
 
-const pairFor = (t: TestContext): Promise<Pair> => replicatingPair(t, { sizes });
+const pairFor = (t: TestContext, format: TestFormat): Promise<Pair> => replicatingPair(t, { format, sizes });
 
-test('planned failover, reverse, planned failover home: nothing compared, nothing lost', { timeout: 180_000 }, async (t) => {
-  const pair = await pairFor(t);
+for (const format of formatsFor('dear', 'vhd')) test(`${format}: planned failover, reverse, planned failover home: nothing compared, nothing lost`, { timeout: 180_000 }, async (t) => {
+  const pair = await pairFor(t, format);
   const { primary, replica, vm } = pair;
   await guestWrites(pair, 0, [{ at: '1M', length: '64k', byte: 1 }]);
 
@@ -69,8 +70,8 @@ test('planned failover, reverse, planned failover home: nothing compared, nothin
   await equalDisks(pair);
 });
 
-test('unplanned failover, the old primary returns and stops, reverse compares what is known to differ', { timeout: 180_000 }, async (t) => {
-  const pair = await pairFor(t);
+for (const format of formatsFor('dear')) test(`${format}: unplanned failover, the old primary returns and stops, reverse compares what is known to differ`, { timeout: 180_000 }, async (t) => {
+  const pair = await pairFor(t, format);
   const { primary, replica, vm } = pair;
   await guestWrites(pair, 0, [{ at: '1M', length: '64k', byte: 1 }]);
   await primary.json('sync-now', vm);

@@ -5,10 +5,10 @@
  */
 import assert from 'node:assert/strict';
 import { cp, mkdir, open, readdir, readFile, stat, truncate, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { formatsFor, type TestFormat } from '../rig/disk-formats.ts';
-import { Pair, type Status } from '../rig/pair.ts';
+import { assertSameDisk, formatsFor, type TestFormat } from '../rig/disk-formats.ts';
+import { Pair, type Status, type VmShape } from '../rig/pair.ts';
 import { mustRun } from '../rig/program.ts';
 import { answerInside } from './resync-rig.ts';
 
@@ -107,6 +107,28 @@ for (const format of formatsFor('dear')) test(`${format}: a copy that was carrie
   await pair.compare();
   const again = await importFrom(pair, carried);
   assert.equal(again.status, 3, JSON.stringify(again.answer));
+});
+
+for (const format of formatsFor('dear', 'vhdx')) test(`${format}: a copy that the replica has already is compared, and becomes the replica where it lies`, async (t) => {
+  const pair = await attachedPair(t, [24 << 20, 8 << 20], format);
+  const [uri0, uri1] = await pair.uris();
+  await mustRun('qemu-io', ['-f', 'raw', uri0!], { input: 'write -q -P 7 0 12M\nwrite -q -P 8 20M 1M\nflush\nquit\n' });
+  await pair.primary.json('vm', 'stop', pair.vm);
+  const places = [join(pair.folder, 'store', pair.vm), join(pair.folder, 'store')];
+  for (const [index, place] of places.entries()) {
+    await mkdir(place, { recursive: true });
+    await cp(pair.disks[index]!, join(place, basename(pair.disks[index]!)));
+  }
+  await pair.primary.json('vm', 'attach', pair.vm);
+  for (const [uri, at] of [[uri0!, '2M'], [uri1!, '1M']] as const) {
+    await mustRun('qemu-io', ['-f', 'raw', uri], { input: `write -q -P 9 ${at} 1M\nwrite -z 20k 64k\nflush\nquit\n` });
+  }
+  await pair.primary.json('start', pair.vm, '--use-existing');
+  await pair.untilState('Replicating');
+  await pair.primary.json('sync-now', pair.vm);
+  const replicas = (await pair.replica.json<VmShape>('vm', 'show', pair.vm)).disks.map(({ path }) => path);
+  assert.deepEqual(replicas, places.map((place, index) => join(place, basename(pair.disks[index]!))));
+  for (const [index, path] of replicas.entries()) await assertSameDisk(pair.disks[index]!, path);
 });
 
 test('what is not the newest whole export of this VM is refused, and changes nothing', { timeout: 120_000 }, async (t) => {

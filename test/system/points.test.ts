@@ -1,8 +1,9 @@
 /** Recovery points, test failover and failover to a chosen point, with real processes, files and NBD clients. */
 import assert from 'node:assert/strict';
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { formatsFor, guestBytes, qemuName, type TestFormat } from '../rig/disk-formats.ts';
 import { Pair, type Status } from '../rig/pair.ts';
 import { mustRun, run } from '../rig/program.ts';
 
@@ -32,8 +33,9 @@ class PointsRig {
     this.pair = pair;
   }
 
-  static async make(t: TestContext, history: number): Promise<PointsRig> {
+  static async make(t: TestContext, format: TestFormat, history: number): Promise<PointsRig> {
     const pair = await Pair.make(t, {
+      format,
       sizes: [DISK_BYTES, DISK_BYTES], frequencySec: 900, env: EVERY_SET, enable: ['--recovery-history', String(history)] });
     const rig = new PointsRig(pair);
     await pair.replicate();
@@ -55,7 +57,7 @@ class PointsRig {
   }
 
   primaryDisks(): Promise<Buffer[]> {
-    return Promise.all(this.pair.disks.map((path) => readFile(path)));
+    return Promise.all(this.pair.disks.map(guestBytes));
   }
 
   points(): Promise<Point[]> {
@@ -87,7 +89,7 @@ class PointsRig {
 async function untilFree(path: string): Promise<void> {
   const end = performance.now() + 60_000;
   for (;;) {
-    const { status, stderr } = await run('qemu-img', ['info', '-f', 'raw', path]);
+    const { status, stderr } = await run('qemu-img', ['info', '-f', qemuName(path), path]);
     if (status === 0) return;
     if (performance.now() > end) throw new Error(stderr);
   }
@@ -97,8 +99,8 @@ function same(found: Buffer[], expected: Buffer[], what: string): void {
   for (const [index, disk] of expected.entries()) assert.ok(disk.equals(found[index]!), `${what}: disk ${index} differs`);
 }
 
-test('every point is what the disks were then; a test failover shows it, writes to a copy, and replication goes on', async (t) => {
-  const rig = await PointsRig.make(t, 2);
+for (const format of formatsFor('dear')) test(`${format}: every point is what the disks were then; a test failover shows it, and replication goes on`, async (t) => {
+  const rig = await PointsRig.make(t, format, 2);
   const { pair } = rig;
   for (let step = 0; step < 4; step++) await rig.step();
   await pair.replica.kill9();
@@ -138,8 +140,8 @@ test('every point is what the disks were then; a test failover shows it, writes 
   assert.deepEqual((await readdir(dirname(pair.replicaPath(0)))).filter((name) => name.includes('.test.diff')), []);
 });
 
-test('unplanned failover to a point, cancelled, to the latest over a waiting log, completed while the guest writes: the file is the disk', async (t) => {
-  const rig = await PointsRig.make(t, 4);
+for (const format of formatsFor('dear', 'vhdx')) test(`${format}: failover to a point, cancelled, to the latest over a waiting log, completed: the file is the disk`, async (t) => {
+  const rig = await PointsRig.make(t, format, 4);
   const { pair } = rig;
   const ids = [await rig.step(), await rig.step(), await rig.step()];
   await pair.replica.json('failover', pair.vm, '--test');
@@ -162,15 +164,15 @@ test('unplanned failover to a point, cancelled, to the latest over a waiting log
   assert.deepEqual(await rig.points(), []);
   await pair.replica.until<Served>(['status', pair.vm], ({ failover }) => failover?.settling === 'done');
   same(await rig.served(latest), expected, 'after completion');
-  const plain = await Promise.all(expected.map((_, index) => readFile(pair.replicaPath(index))));
+  const plain = await Promise.all(expected.map((_, index) => guestBytes(pair.replicaPath(index))));
   same(plain, expected, 'the plain file');
   assert.deepEqual(await rig.undoLogs(), []);
   // No guest: another program may have it, as soon as the server has seen the last one go. A restart serves it as well.
   await untilFree(pair.replicaPath(0));
-  await mustRun('qemu-io', ['-f', 'raw', '-c', 'write -P 12 2M 64k', pair.replicaPath(0)]);
+  await mustRun('qemu-io', ['-f', qemuName(pair.replicaPath(0)), '-c', 'write -P 12 2M 64k', pair.replicaPath(0)]);
   await pair.replica.kill9();
   await pair.replica.start();
   await mustRun('qemu-io', ['-f', 'raw', '-c', 'read -P 12 2M 64k', '-c', 'write -P 13 2M 64k', (await rig.status()).disks[0]!.uri!]);
   await pair.replica.json('remove', pair.vm);
-  assert.equal((await stat(pair.replicaPath(0))).size, DISK_BYTES);
+  assert.equal((await guestBytes(pair.replicaPath(0))).length, DISK_BYTES);
 });

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { rm, truncate } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { after, before, describe, test, type TestContext } from 'node:test';
+import { resizeImage } from '../../src/disk/images/change-image.ts';
+import { formatsFor, makeDisk, scramble } from '../rig/disk-formats.ts';
 import type { Pair } from '../rig/pair.ts';
-import { mustRun } from '../rig/program.ts';
 import {
   assertEqual, assertRequired, crash, diffFiles, digestOf, editFile, events, guestWrites, holdImage, repair, replicatingPair,
     resyncStatus,
@@ -12,13 +13,13 @@ const MIB = 1 << 20;
 /** Written by nobody but this test, behind the VM's back: everything differs. */
 const DIFFERING = 160;
 
-describe('pause, continue, cancel, crash', () => {
+for (const format of formatsFor('dear')) describe(`${format}: pause, continue, cancel, crash`, () => {
   const cleanups: (() => unknown)[] = [];
   const t = { after: (cleanup: () => unknown) => void cleanups.push(cleanup) } as Pick<TestContext, 'after'>;
   let pair: Pair;
 
   before(async () => {
-    pair = await replicatingPair(t, { sizes: [256 * MIB, 16 * MIB] });
+    pair = await replicatingPair(t, { format, sizes: [256 * MIB, 16 * MIB] });
   });
   after(async () => {
     for (const cleanup of cleanups.reverse()) await cleanup();
@@ -28,8 +29,7 @@ describe('pause, continue, cancel, crash', () => {
   async function underWay(rate = '24M', far: (cursor: number) => boolean = (cursor) => cursor > 0): Promise<void> {
     await pair.primary.json('set', pair.vm, '--disk-rate', rate);
     await pair.primary.json('vm', 'stop', pair.vm);
-    await mustRun('dd', ['if=/dev/urandom', `of=${pair.disks[0]!}`, 'bs=1M', `count=${DIFFERING}`, 'conv=notrunc',
-      'status=none']);
+    await scramble(pair.disks[0]!, DIFFERING * MIB);
     await pair.primary.json('vm', 'attach', pair.vm);
     await pair.untilState('WaitingForStartResynchronize');
     await pair.primary.json('resume', pair.vm);
@@ -147,20 +147,21 @@ describe('pause, continue, cancel, crash', () => {
   test('a replica disk of another size is refused with both sizes before anything is written',
     async () => {
     await pair.primary.json('suspend', pair.vm);
-    await truncate(pair.replicaPath(1), 12 * MIB);
+    await rm(pair.replicaPath(1));
+    await makeDisk(pair.replicaPath(1), format, 12 * MIB);
     const before = await digestOf(pair.replicaPath(0));
     await pair.primary.json('resume', pair.vm, '--resynchronize');
     const status = await pair.primary.until<Awaited<ReturnType<Pair['status']>>>(['status', pair.vm],
       ({ healthDetails }) => healthDetails.some((detail) => detail.includes('its replica')));
     assert.equal(status.state, 'WaitingForStartResynchronize');
     assert.match(status.healthDetails.join('\n'),
-      /disk1\.raw has 16777216 bytes on the primary, its replica .*disk1\.raw has 12582912.*truncate --size=16777216/);
+      /disk1\.\w+ has 16777216 bytes on the primary, its replica .*disk1\.\w+ has 12582912.*disk resize \/.*disk1\.\w+ 16777216/);
     const plan = await pair.primary.cli('resync', 'plan', pair.vm, '--json');
     assert.equal(plan.status, 3);
     assert.match(plan.stdout, /SIZE_MISMATCH/);
     assert.equal(await digestOf(pair.replicaPath(0)), before);
     assert.deepEqual(await diffFiles(pair), []);
-    await truncate(pair.replicaPath(1), 16 * MIB);
+    await resizeImage(pair.replicaPath(1), 16 * MIB, {});
     await repair(pair);
   });
 

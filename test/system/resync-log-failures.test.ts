@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtemp, readdir, rm, rmdir, symlink, truncate, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, rmdir, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { formatsFor, makeDisk } from '../rig/disk-formats.ts';
 import { hangingVolume } from '../rig/hanging-volume.ts';
 import { assertRequired, events, guestWrites, repair, replicatingPair, slowGuest } from './resync-rig.ts';
 
@@ -17,10 +18,10 @@ async function tinyVolume(t: TestContext, size: string): Promise<string | null> 
   return folder;
 }
 
-test('3: the volume of the log is full: the guest notices nothing, and only what it wrote is compared', async (t) => {
+for (const format of formatsFor('dear', 'vhd')) test(`${format}, 3: the volume of the log is full: the guest notices nothing, and only what it wrote is compared`, async (t) => {
   const folder = await tinyVolume(t, '1m');
   if (folder === null) return t.skip('this user may not mount a file system');
-  const pair = await replicatingPair(t, { add: ['--log-dir', folder] });
+  const pair = await replicatingPair(t, { format, add: ['--log-dir', folder] });
   await guestWrites(pair, 0, [{ at: '0', length: '2M', byte: 1 }, { at: '20M', length: '64k', byte: 2 }]);
   await assertRequired(pair, { trigger: 3, rung: 'suspect-regions', reason: /ENOSPC|no space left/ });
   await guestWrites(pair, 1, [{ at: '3M', length: '64k', byte: 3 }]);
@@ -30,14 +31,14 @@ test('3: the volume of the log is full: the guest notices nothing, and only what
 });
 
 
-test('3: logs that fill up the volume of the very disk: the space they took is the guest\'s again, and no write fails', async (t) => {
-  const folder = await tinyVolume(t, '12m');
+for (const format of formatsFor('dear', 'vhdx')) test(`${format}, 3: logs that fill up the volume of the very disk: the space they took is the guest's again, and no write fails`, async (t) => {
+  // A VHDX has 4 MiB of tables.
+  const folder = await tinyVolume(t, format === 'vhdx' ? '16m' : '12m');
   if (folder === null) return t.skip('this user may not mount a file system');
   // Sparse, and larger than its volume: what the guest writes anew needs room beside the logs.
-  const disk = join(folder, 'thin.raw');
-  await writeFile(disk, '');
-  await truncate(disk, 64 << 20);
-  const pair = await replicatingPair(t, { disks: [disk] });
+  const disk = join(folder, `thin.${format}`);
+  await makeDisk(disk, format, 64 << 20);
+  const pair = await replicatingPair(t, { format, disks: [disk] });
   const guest = await slowGuest(t, pair);
   for (let round = 0; round < 30; round++) {
     assert.match(await guest.ask(`write -P ${round + 1} ${Math.floor(round / 4)}M 1M`), /wrote 1048576/);
@@ -47,10 +48,10 @@ test('3: logs that fill up the volume of the very disk: the space they took is t
   assert.deepEqual((await readdir(folder)).filter((name) => name.includes('.hrl')), []);
 });
 
-test('3: the volume of the log hangs: every guest write is answered meanwhile, however many wait, and the server goes on', async (t) => {
+for (const format of formatsFor('dear')) test(`${format}, 3: the volume of the log hangs: every guest write is answered meanwhile, and the server goes on`, async (t) => {
   const volume = await hangingVolume(t);
   if (volume === null) return t.skip('this user may not mount a file system');
-  const pair = await replicatingPair(t, { add: ['--log-dir', volume.folder] });
+  const pair = await replicatingPair(t, { format, add: ['--log-dir', volume.folder] });
   await guestWrites(pair, 0, [{ at: '0', length: '1M', byte: 1 }]);
   await volume.hang();
   const guest = await slowGuest(t, pair);

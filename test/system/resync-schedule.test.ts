@@ -1,19 +1,19 @@
 import assert from 'node:assert/strict';
-import { truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test, type TestContext } from 'node:test';
+import { formatsFor, makeDisk, scramble } from '../rig/disk-formats.ts';
 import type { Pair, Status } from '../rig/pair.ts';
 import { assertEqual, events, replicatingPair } from './resync-rig.ts';
 
 const MINUTE_MS = 60_000;
 
-describe('when a resynchronization starts', () => {
+for (const format of formatsFor('dear', 'vhd')) describe(`${format}: when a resynchronization starts`, () => {
   const cleanups: (() => unknown)[] = [];
   const t = { after: (cleanup: () => unknown) => void cleanups.push(cleanup) } as Pick<TestContext, 'after'>;
   let pair: Pair;
 
   before(async () => {
-    pair = await replicatingPair(t, { sizes: [16 << 20] });
+    pair = await replicatingPair(t, { format, sizes: [16 << 20] });
     await pair.primary.json('suspend', pair.vm);
   });
   after(async () => {
@@ -64,7 +64,7 @@ describe('when a resynchronization starts', () => {
     await pair.untilState('Replicating');
     await pair.primary.json('set', pair.vm, '--auto-resync', `${wall(120)}-${wall(180)}`);
     await pair.primary.json('vm', 'stop', pair.vm);
-    await writeFile(pair.disks[0]!, Buffer.alloc(4096, 3), { flag: 'r+' });
+    await scramble(pair.disks[0]!, 4096);
     await pair.primary.json('vm', 'attach', pair.vm);
     const waiting = await pair.untilState('WaitingForStartResynchronize');
     const ahead = Date.parse(waiting.resynchronizeStartTime!) - Date.now();
@@ -79,7 +79,7 @@ describe('when a resynchronization starts', () => {
   test('of two VMs one waits in the queue until the other is done', async () => {
     await pair.primary.json('set', pair.vm, '--auto-resync', 'off', '--disk-rate', '4M');
     await pair.primary.json('vm', 'stop', pair.vm);
-    await writeFile(pair.disks[0]!, Buffer.alloc(12 << 20, 4), { flag: 'r+' });
+    await scramble(pair.disks[0]!, 12 << 20);
     await pair.primary.json('vm', 'attach', pair.vm);
     await addSecond();
     await pair.primary.json('resume', pair.vm);
@@ -97,9 +97,8 @@ describe('when a resynchronization starts', () => {
   });
 
   async function addSecond(): Promise<void> {
-    const disk = join(pair.folder, 'second.raw');
-    await writeFile(disk, '');
-    await truncate(disk, 4 << 20);
+    const disk = join(pair.folder, `second.${format}`);
+    await makeDisk(disk, format, 4 << 20);
     await pair.primary.json('vm', 'add', 'vm2', '--disk', disk);
     const { fingerprint } = await pair.replica.json<{ fingerprint: string }>('fingerprint');
     await pair.primary.json('enable', 'vm2', '--replica', `127.0.0.1:${pair.replica.peerPort}`, '--fingerprint', fingerprint,

@@ -1,9 +1,10 @@
 import { assertInside } from '../virtual-disk.ts';
-import type { DiskFormat, DiskVariant, Extent, Geometry, Seal, VirtualDisk } from '../virtual-disk.ts';
+import type { DiskFormat, DiskVariant, Extent, Geometry, LentRuns, Seal, VirtualDisk } from '../virtual-disk.ts';
 import { messageOf, UnderstudyError } from '../../model/errors.ts';
 import type { OpenFile } from '../../model/ports.ts';
 import { ioError } from '../disk-errors.ts';
 import type { BlockMap } from './block-map.ts';
+import { floorTo, pieces, settleAll, type Run } from './block-ranges.ts';
 import { GuardedFile } from './guarded-file.ts';
 import { Lane, Pins } from './lane.ts';
 import { allSet, isSet, runEnd } from './sector-bits.ts';
@@ -17,14 +18,6 @@ import { allSet, isSet, runEnd } from './sector-bits.ts';
  * - After a failed commit nothing is known about the file: every later write and flush is refused (rule R3).
  */
 
-/** A piece of the disk and where its bytes are; `position` is an offset in the file. */
-export interface Run {
-  offset: number;
-  length: number;
-  from: 'file' | 'zero' | 'parent';
-  position: number;
-}
-
 export interface SparseDiskParts {
   location: string;
   format: DiskFormat;
@@ -36,7 +29,7 @@ export interface SparseDiskParts {
   readOnly: boolean;
   file: OpenFile;
   map: BlockMap;
-  parent: VirtualDisk | null;
+  parent: SparseDisk | null;
   /** Called when nothing waits to be written. */
   sealAtRest: () => Promise<Seal>;
   foundSeal?: Seal;
@@ -58,7 +51,7 @@ export class SparseDisk implements VirtualDisk {
   readonly physicalSectorSize: number;
   readonly readOnly: boolean;
   readonly discardReadsZero = true;
-  readonly parent: VirtualDisk | null;
+  readonly parent: SparseDisk | null;
   declare readonly foundSeal?: Seal;
   readonly #file: OpenFile;
   readonly #growFile: SparseDiskParts['grow'];
@@ -213,6 +206,43 @@ export class SparseDisk implements VirtualDisk {
       while (this.#map.state(block) === 'partial' && this.#map.bits(block) === undefined) await this.#map.loadBits(block);
       yield* [...this.#runsOf(block, start, end)]; // At once: the bits may leave memory while the caller works.
     }
+  }
+
+  get lentFiles(): readonly string[] {
+    return [this.location, ...(this.parent?.lentFiles ?? [])];
+  }
+
+  /** Each block whose room the range touches is pinned until the release. */
+  async lend(offset: number, length: number): Promise<LentRuns> {
+    const held: number[] = [];
+    const lent: LentRuns = { runs: [], release: () => held.splice(0).forEach((block) => this.#pins.release(block)) };
+    try {
+      for (const [block, start, end] of pieces(offset, length, this.#map.blockSize)) {
+        while (this.#map.state(block) === 'partial' && this.#map.bits(block) === undefined) await this.#map.loadBits(block);
+        // The pins are set in the same breath as the places are looked up, as in `#readBlock`.
+        const runs = [...this.#runsOf(block, start, end)];
+        for (const { from, ...place } of runs) {
+          if (from !== 'file') continue;
+          this.#pins.hold(block);
+          held.push(block);
+          lent.runs.push({ ...place, file: 0 });
+        }
+        // A parent is open for reading only: nothing in it moves.
+        for (const run of runs) if (run.from === 'parent') lent.runs.push(...await this.#lentByParent(run));
+      }
+    } catch (error) {
+      lent.release();
+      throw error;
+    }
+    return lent;
+  }
+
+  async #lentByParent({ offset, length }: Run): Promise<LentRuns['runs']> {
+    const inside = Math.max(0, Math.min(length, this.parent!.virtualSize - offset));
+    if (inside === 0) return [];
+    const { runs, release } = await this.parent!.lend(offset, inside);
+    release();
+    return runs.map((run) => ({ ...run, file: run.file + 1 }));
   }
 
   async seal({ goesOn = false }: { goesOn?: boolean } = {}): Promise<Seal> {
@@ -464,24 +494,4 @@ export class SparseDisk implements VirtualDisk {
     }
     return true;
   }
-}
-
-const floorTo = (value: number, step: number): number => value - (value % step);
-
-/** [block, start, end] for each block that a range touches. */
-function* pieces(offset: number, length: number, blockSize: number): Iterable<[number, number, number]> {
-  const stop = offset + length;
-  for (let start = offset; start < stop;) {
-    const block = Math.floor(start / blockSize);
-    const end = Math.min(stop, (block + 1) * blockSize);
-    yield [block, start, end];
-    start = end;
-  }
-}
-
-/** Waits for all, then reports the first failure: a caller must not free a buffer that another part still fills. */
-async function settleAll(parts: Promise<void>[]): Promise<void> {
-  if (parts.length === 1) return parts[0];
-  const results = await Promise.allSettled(parts);
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
 }

@@ -6,6 +6,9 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { MemoryDisk } from '../../disk/memory-disk.ts';
+import { createChild } from '../../disk/images/change-image.ts';
+import { createImage } from '../../disk/images/create-image.ts';
+import { openDisk } from '../../disk/open-disk.ts';
 import { createRawDisk, openRawDisk } from '../../disk/raw-disk.ts';
 import { InThreadHasher, type LeafHasher, dataLeaves } from './leaf-hasher.ts';
 import { DiskUnderTest, contents, noise, randomFrom, syncCompute } from './pair.suite.ts';
@@ -64,6 +67,74 @@ test('both hashers agree with plain digests of the bytes, whatever the holes', a
     { numRuns: 15 },
   );
 });
+
+for (const format of ['vhd', 'vhdx'] as const) {
+  const shape = { leafBytes: 256 << 10, segmentNodes: 1 };
+  const size = 20 << 20;
+  const open = (path: string, readOnly = false) => openDisk(path, { readOnly, format });
+
+  test(`a ${format} is hashed on a thread, also a differencing one, and gives the digests of its bytes`, async () => {
+    const random = randomFrom(7);
+    const memory = new MemoryDisk(size);
+    const [base, child] = [join(folder, `base.${format}`), join(folder, `child.a${format}`)];
+    await createImage(base, { format, size, blockSize: 1 << 20 });
+    for (const path of [base, child]) {
+      if (path === child) await createChild(base, child, { blockSize: 1 << 20 });
+      const disk = await open(path);
+      for (let count = 40; count > 0; count--) {
+        const offset = random(size);
+        const length = 1 + random(Math.min(path === base ? 900_000 : 20_000, size - offset));
+        if (random(4) === 0) for (const one of [memory, disk]) await one.zero(offset, length);
+        else for (const [one, bytes] of [[disk, Buffer.alloc(length, noise(random, 333))]] as const) {
+          await one.write(bytes, offset);
+          await memory.write(bytes, offset);
+        }
+      }
+      const hasher = await hasherFor(disk, { shape, digest });
+      assert.equal(hasher.constructor.name, 'WorkerHasher');
+      await check(hasher, await contents(memory), shape);
+      await hasher.close();
+      await disk.close();
+    }
+  });
+
+  test(`a ${format} that a guest writes meanwhile: no leaf is read from a room that another block has got`, async () => {
+    const path = join(folder, `busy.${format}`);
+    await createImage(path, { format, size, blockSize: 1 << 20 });
+    const disk = await open(path);
+    const block = (index: number) => Buffer.alloc(1 << 20, index + 1);
+    const blocks = size >> 20;
+    for (let index = 0; index < blocks; index += 2) await disk.write(block(index), index << 20);
+    const hasher = await hasherFor(disk, { shape, digest });
+    let running = true;
+    // Rooms go from the even blocks to the odd ones and back.
+    const guest = (async () => {
+      for (let round = 0; running; round++) {
+        for (let index = 0; index < blocks; index++) {
+          if (index % 2 === round % 2) await disk.zero(index << 20, 1 << 20);
+          else await disk.write(block(index), index << 20);
+        }
+        await disk.flush();
+      }
+    })();
+    const zeroes = digest(Buffer.alloc(shape.leafBytes));
+    const own = Array.from({ length: blocks }, (_, index) => digest(Buffer.alloc(shape.leafBytes, index + 1)));
+    try {
+      for (let pass = 0; pass < 12; pass++) {
+        const found = await hasher.leaves(0, blocks * 4);
+        for (let leaf = 0; leaf < blocks * 4; leaf++) {
+          const one = Buffer.from(found.subarray(leaf * DIGEST_BYTES, (leaf + 1) * DIGEST_BYTES));
+          assert.ok(one.equals(zeroes) || one.equals(own[leaf >> 2]!), `pass ${pass}, leaf ${leaf} has bytes of another block`);
+        }
+      }
+    } finally {
+      running = false;
+      await guest;
+      await hasher.close();
+      await disk.close();
+    }
+  });
+}
 
 test('holes are never read', async () => {
   const disk = new DiskUnderTest(new MemoryDisk(2 ** 30));

@@ -1,10 +1,11 @@
 /**
- * Digests of a raw file or block device on a thread of its own, so that the thread that serves guest I/O neither reads
- * nor hashes.
+ * Digests on a thread of their own, so that the thread that serves guest I/O neither reads nor hashes: of a raw file or
+ * block device, and of VHD and VHDX images. Where the bytes of those lie is known here and changes under a guest's
+ * writes, so the thread is told with each job, and the places are lent until it has answered (`VirtualDisk.lend`).
  */
 import { stat } from 'node:fs/promises';
 import { Worker } from 'node:worker_threads';
-import type { VirtualDisk } from '../../disk/virtual-disk.ts';
+import type { LentRuns, VirtualDisk } from '../../disk/virtual-disk.ts';
 import type { Digest, DigestList } from './digest-tree.ts';
 import {
   type HasherOptions,
@@ -21,6 +22,8 @@ import { DIGEST_BYTES, type TreeShape } from './tree-shape.ts';
 /** 8 MiB of leaves per message; two messages wait at the thread, so that it never idles for one. */
 const JOB_LEAVES = 32;
 const JOBS_IN_FLIGHT = 2;
+/** What is lent may hold up a guest that gives a block back, so a message is shorter: 2 MiB. */
+const LENT_JOB_LEAVES = 8;
 
 type Waiting = { resolve: (digests: DigestList) => void; reject: (error: Error) => void };
 
@@ -34,14 +37,14 @@ export class WorkerHasher implements LeafHasher {
   #jobs = 0;
   #failure: Error | null = null;
 
-  /** The disk must be a raw file or block device at `disk.location`: see `hasherFor`. */
+  /** The disk must lend its places, or be a raw file or block device at `disk.location`: see `hasherFor`. */
   constructor(disk: VirtualDisk, { shape, digest, pace }: { shape: TreeShape; digest: Digest; pace?: Pace }) {
     this.#disk = disk;
     this.#shape = shape;
     this.#pace = pace ?? (() => {});
     this.#zeroes = new ZeroDigests(digest);
     const workerData: LeafWorkerData = {
-      path: disk.location,
+      paths: disk.lentFiles ?? [disk.location],
       virtualSize: disk.virtualSize,
       leafBytes: shape.leafBytes,
     };
@@ -105,8 +108,9 @@ export class WorkerHasher implements LeafHasher {
       const got = await digests;
       for (const [index, leaf] of asked.entries()) visit(leaf, got.subarray(index * step, (index + 1) * step));
     };
-    for (let at = 0; at < leaves.length; at += JOB_LEAVES) {
-      const some = leaves.slice(at, at + JOB_LEAVES);
+    const perJob = this.#disk.lend === undefined ? JOB_LEAVES : LENT_JOB_LEAVES;
+    for (let at = 0; at < leaves.length; at += perJob) {
+      const some = leaves.slice(at, at + perJob);
       if (flying.length === JOBS_IN_FLIGHT) await settle();
       await this.#pace(some.length * this.#shape.leafBytes);
       const digests = this.#ask(kind, some);
@@ -116,12 +120,25 @@ export class WorkerHasher implements LeafHasher {
     while (flying.length > 0) await settle();
   }
 
-  #ask(kind: 'leaves' | 'pages', leaves: readonly number[]): Promise<DigestList> {
+  async #ask(kind: 'leaves' | 'pages', leaves: readonly number[]): Promise<DigestList> {
+    if (this.#disk.lend === undefined) return this.#post(kind, leaves, null);
+    const lent: LentRuns[] = [];
+    try {
+      for (const leaf of leaves) {
+        lent.push(await this.#disk.lend(leaf * this.#shape.leafBytes, leafLength(leaf, this.#shape, this.#disk.virtualSize)));
+      }
+      return await this.#post(kind, leaves, placesOf(lent, leaves, this.#shape.leafBytes));
+    } finally {
+      for (const { release } of lent) release();
+    }
+  }
+
+  #post(kind: 'leaves' | 'pages', leaves: readonly number[], places: Float64Array | null): Promise<DigestList> {
     if (this.#failure !== null) return Promise.reject(this.#failure);
     const id = this.#jobs++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
-      this.#worker.postMessage({ id, kind, leaves: Uint32Array.from(leaves) } satisfies LeafJob);
+      this.#worker.postMessage({ id, kind, leaves: Uint32Array.from(leaves), places } satisfies LeafJob);
     });
   }
 
@@ -139,16 +156,27 @@ export class WorkerHasher implements LeafHasher {
   }
 }
 
+/** As `LeafJob` has them. */
+function placesOf(lent: readonly LentRuns[], leaves: readonly number[], leafBytes: number): Float64Array {
+  return Float64Array.from(lent.flatMap(({ runs }, index) => [runs.length, ...runs.flatMap(({ file, position, offset, length }) =>
+    [file, position, offset - leaves[index]! * leafBytes, length])]));
+}
+
 /**
- * A thread for raw files and block devices, else the calling thread. With `read` handed in every byte goes through it.
+ * A thread for raw files and block devices, and for images that lend their places; else the calling thread. With `read`
+ * handed in every byte goes through it.
  */
 export async function hasherFor(disk: VirtualDisk, options: HasherOptions): Promise<LeafHasher> {
+  return options.read === undefined && (await readableFromOutside(disk)) ? new WorkerHasher(disk, options) : new InThreadHasher(disk, options);
+}
+
+async function readableFromOutside(disk: VirtualDisk): Promise<boolean> {
+  const paths = disk.lentFiles ?? [disk.location];
+  if (!paths.every((path) => path.startsWith('/'))) return false;
+  const found = await Promise.all(paths.map((path) => stat(path).catch(() => null)));
+  if (disk.lend !== undefined) return found.every((one) => one?.isFile() === true);
   // A diff disk is raw too, but its file holds only what differs from its base.
-  const whole = disk.format === 'raw' && disk.variant === 'fixed';
-  const readable = whole && options.read === undefined && disk.location.startsWith('/');
-  const found = readable ? await stat(disk.location).catch(() => null) : null;
-  if (found !== null && (found.isBlockDevice() || (found.isFile() && found.size >= disk.virtualSize))) {
-    return new WorkerHasher(disk, options);
-  }
-  return new InThreadHasher(disk, options);
+  if (disk.format !== 'raw' || disk.variant !== 'fixed') return false;
+  const [only] = found;
+  return only?.isBlockDevice() === true || (only?.isFile() === true && only.size >= disk.virtualSize);
 }
