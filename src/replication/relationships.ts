@@ -70,6 +70,9 @@ export class Relationships {
       vmName: name, state, side: relationship.side, otherHost: `${remote.name || remote.host}:${remote.port}`,
       hasBaseline: hasBaseline(relationship), resyncRequired: relationship.required !== null,
       testFailoverRunning: Boolean(relationship.testFailover),
+      // As the primary last said of itself; a planned failover asks it again.
+      primaryPrepared: relationship.remoteState === 'PreparedForFailover',
+      merging: relationship.resync?.phase === 'merging',
       tookOver: (relationship.tookOver ?? null) !== null,
       startPending: (relationship.initial?.startAt ?? relationship.required?.startAt ?? null) !== null,
       ...circumstances,
@@ -150,6 +153,12 @@ export class Relationships {
       const event = makeEvent(ACTIVITY_EVENTS.intervalStatistics, this.vm(vmId).name, intervalReport(finished));
       this.catalog.addEvent({ ...event, time: this.#clock.now(), vmId });
     }, 'lazily');
+  }
+
+  /** For charts alone, on a replica: how long a set took from its closing until it was applied. */
+  chart(vmId: string, cycle: Cycle): void {
+    const key = cyclesKey(vmId);
+    this.catalog.setValue(key, addCycle(parseHistory(this.catalog.value(key)), cycle, this.#clock.now()));
   }
 
   /** The last cycles, oldest first. */

@@ -324,6 +324,8 @@ export class ReplicaVm {
         this.points.afterApplied({ epoch: record.epoch, time: record.closedAt, applicationConsistent: record.applicationConsistent === true });
       }
       removeFiles = this.inbox.forget(record);
+      const bytes = record.disks.reduce((sum, { size }) => sum + size, 0);
+      relationships.chart(this.vmId, { outcome: 'success', bytes, latencyMs: Math.max(0, this.#clock.now() - record.closedAt) });
     });
     await removeFiles();
     await this.points.tidy();

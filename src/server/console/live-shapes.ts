@@ -34,12 +34,7 @@ export function liveVm(host: Host, vm: VmRecord): LiveVm {
 
 /** The operations that the table of states allows now, without carrying any out. */
 export function actionsOf(host: Host, vm: VmRecord): Operation[] {
-  const relationship = host.relationships.find(vm.vmId);
-  const situation = host.relationships.situation(vm.vmId, {
-    merging: relationship?.resync?.phase === 'merging',
-    // As the primary last said of itself; the operation asks it again.
-    primaryPrepared: relationship?.remoteState === 'PreparedForFailover',
-  });
+  const situation = host.relationships.situation(vm.vmId);
   return (Object.keys(OPERATIONS) as Operation[]).filter((operation) => !(decide(situation, operation) instanceof Error));
 }
 

@@ -23,7 +23,7 @@ export function resyncOperations(host: Host): Operations {
     'suspend': async ({ name }) => {
       const { vmId } = host.vm(name);
       host.primaries.get(vmId)?.tracked?.recordOwed();
-      relationships.perform(vmId, 'suspend', {}, merging(host, vmId));
+      relationships.perform(vmId, 'suspend');
       host.primary(vmId).interrupt('replication was paused');
       return status(name);
     },
@@ -37,7 +37,7 @@ export function resyncOperations(host: Host): Operations {
       relationships.perform(vmId, 'cancel-resync', {
         error: null, required: required === null ? null : { ...required, held: true, startAt: null },
         ...(resync === null ? {} : { resync: null, abandoned: resync.token }),
-      }, merging(host, vmId));
+      });
       // Required as before: from here on the map alone remembers, and the logs of the run go.
       host.primary(vmId).tracked?.goMapOnly();
       host.primary(vmId).interrupt('the resynchronization was cancelled');
@@ -80,7 +80,7 @@ function resume(host: Host, { name, resynchronize, at: given, continue: goOn, of
       `the start ${at} is not between now (${new Date(now).toISOString()}) and 7 days ahead`, 'Give a time within the next 7 days.');
   }
   const starts = resynchronize === true || state === 'WaitingForStartResynchronize';
-  const circumstances = { ...merging(host, vmId), ...(at === undefined ? {} : { startAt: at }) };
+  const circumstances = at === undefined ? {} : { startAt: at };
   if (at !== undefined && !starts) {
     throw new UnderstudyError('usage', 'START_TIME_WITHOUT_RESYNC', `VM '${name}' is in state ${state}: only a resynchronization can start at a time`,
       `Add --resynchronize, or leave --at away.`);
@@ -98,10 +98,6 @@ function resume(host: Host, { name, resynchronize, at: given, continue: goOn, of
   const primary = host.primary(vmId);
   if (resynchronize === true) primary.tracked?.goMapOnly();
   primary.interrupt('replication was resumed');
-}
-
-function merging(host: Host, vmId: string): { merging: boolean } {
-  return { merging: host.relationships.find(vmId)?.resync?.phase === 'merging' };
 }
 
 function onPrimary(host: Host, vm: VmRecord, operation: string): void {

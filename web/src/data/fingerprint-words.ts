@@ -23,3 +23,14 @@ function word(bits: number): string {
     CONSONANTS[bits & 15]!
   );
 }
+
+/** 64 hexadecimal digits with or without colons, also inside of what the QR code says. */
+export function fingerprintIn(text: string): string | null {
+  const found = /(?:^|#)\s*((?:[0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2})\s*$/.exec(text)?.[1];
+  return found === undefined
+    ? null
+    : found
+        .replaceAll(':', '')
+        .toUpperCase()
+        .replace(/..(?!$)/g, '$&:');
+}

@@ -3,6 +3,7 @@ import { useState } from 'react';
 import { call } from '../data/call.ts';
 import { go } from '../data/route.ts';
 import { useAction } from '../data/use-action.ts';
+import { TextField, Tick } from '../parts/fields.tsx';
 import { Refused } from '../parts/refused.tsx';
 
 export function AddVm() {
@@ -34,10 +35,7 @@ export function AddVm() {
           void submit();
         }}
       >
-        <label className="full">
-          Name
-          <input required maxLength={128} value={name} onChange={(event) => setName(event.target.value)} />
-        </label>
+        <TextField full label="Name" required maxLength={128} value={name} onChange={setName} />
         <label className="full">
           Disks, one in each line
           <textarea
@@ -50,12 +48,9 @@ export function AddVm() {
           />
           <small>Absolute paths on the host, block devices, or NBD URIs. Nothing is changed on them. The VM must be off.</small>
         </label>
-        <label className="choice full">
-          <input type="checkbox" checked={attach} onChange={(event) => setAttach(event.target.checked)} />
-          <span>
-            Attach it at once<small>Its disks are served, so that the hypervisor can open them.</small>
-          </span>
-        </label>
+        <Tick full checked={attach} onChange={setAttach} hint="Its disks are served, so that the hypervisor can open them.">
+          Attach it at once
+        </Tick>
         <Refused refusal={action.refusal} />
         <p className="actions full">
           <button type="submit" className="primary" disabled={action.running}>

@@ -2,55 +2,32 @@
 import { useEffect, useId, useState } from 'react';
 import type { Vm } from '../../../src/server/api/contract.ts';
 import { call } from '../data/call.ts';
-import { fingerprintWords } from '../data/fingerprint-words.ts';
+import { CompressionTick, FingerprintField, ReplicaField, TextField } from '../parts/fields.tsx';
 import { DiskChoice } from '../parts/setting-choices.tsx';
 import type { Plan, StepProps } from './enable.tsx';
-import { fingerprintIn } from './peers.tsx';
 
 export function ServerStep({ plan, onChange }: StepProps) {
   return (
-    <label>
-      Replica server and port
-      <input
-        required
-        value={plan.replica}
-        pattern="(\[[^\]]+\]|[^:\/\s]+):\d{1,5}"
-        placeholder="munich:7743"
-        spellCheck={false}
-        title="HOST:PORT"
-        onChange={(event) => onChange({ replica: event.target.value })}
-      />
-      <small>A name or address, and the port where its peers reach it (7743 unless it was told otherwise).</small>
-    </label>
+    <ReplicaField
+      value={plan.replica}
+      onChange={(replica) => onChange({ replica })}
+      hint="A name or address, and the port where its peers reach it (7743 unless it was told otherwise)."
+    />
   );
 }
 
 export function ConnectionStep({ plan, onChange }: StepProps) {
-  const fingerprint = fingerprintIn(plan.fingerprint);
   return (
     <>
       <p>Both hosts prove who they are by certificates, and everything is encrypted (TLS 1.3).</p>
-      <label>
-        Fingerprint of the replica server
-        <input
-          required
-          value={plan.fingerprint}
-          spellCheck={false}
-          placeholder="8E:82:…"
-          onChange={(event) => onChange({ fingerprint: fingerprintIn(event.target.value) ?? event.target.value })}
-        />
-        {fingerprint === null ? (
-          <small>From the page Peers of that host, or understudy fingerprint.</small>
-        ) : (
-          <small className="words">Its page must say: {fingerprintWords(fingerprint)}</small>
-        )}
-      </label>
-      <label className="choice">
-        <input type="checkbox" checked={plan.compression} onChange={(event) => onChange({ compression: event.target.checked })} />
-        <span>
-          Compress what is sent<small>Skipped by itself where it does not help.</small>
-        </span>
-      </label>
+      <FingerprintField
+        label="Fingerprint of the replica server"
+        value={plan.fingerprint}
+        onChange={(fingerprint) => onChange({ fingerprint })}
+        hint="From the page Peers of that host, or understudy fingerprint."
+        says="Its page must say: "
+      />
+      <CompressionTick checked={plan.compression} onChange={(compression) => onChange({ compression })} />
     </>
   );
 }
@@ -99,17 +76,15 @@ export function MethodStep({ plan, onChange }: StepProps) {
         </label>
       ) : null}
       {plan.method === 'export' ? (
-        <label>
-          Folder on this host
-          <input
-            required
-            pattern="\/.*"
-            title="An absolute path"
-            value={plan.folder}
-            placeholder="/media/usb/web1"
-            onChange={(event) => onChange({ folder: event.target.value })}
-          />
-        </label>
+        <TextField
+          label="Folder on this host"
+          required
+          pattern="\/.*"
+          title="An absolute path"
+          value={plan.folder}
+          placeholder="/media/usb/web1"
+          onChange={(folder) => onChange({ folder })}
+        />
       ) : null}
     </fieldset>
   );

@@ -7,6 +7,7 @@ import { useLive, type LiveVm } from '../data/live.ts';
 import { go, hrefOf } from '../data/route.ts';
 import { useSession } from '../data/session.ts';
 import { useAction } from '../data/use-action.ts';
+import { FilterBox, SearchBox } from '../parts/fields.tsx';
 import { Lag, LogGauge, Sparkline } from '../parts/gauges.tsx';
 import { HealthMark } from '../parts/health.tsx';
 import { Refused } from '../parts/refused.tsx';
@@ -18,7 +19,7 @@ const CARDS_MAX = 6;
 
 export function Overview() {
   const { vms, connection } = useLive();
-  const [filter, setFilter] = useState<{ health: string; mode: string; text: string }>({ health: '', mode: '', text: '' });
+  const [filter, setFilter] = useState<Filter>({ health: '', mode: '', state: '', peer: '', text: '' });
   const shown = useDeferredValue(filter);
   const all = useMemo(() => [...vms.values()].sort(byAttention), [vms]);
   const rows = useMemo(
@@ -27,6 +28,8 @@ export function Overview() {
         (vm) =>
           (shown.health === '' || vm.health === shown.health) &&
           (shown.mode === '' || vm.mode === shown.mode) &&
+          (shown.state === '' || vm.stateText === shown.state) &&
+          (shown.peer === '' || peerOf(vm) === shown.peer) &&
           `${vm.vmName} ${vm.stateText} ${vm.primaryServer ?? ''} ${vm.replicaServer ?? ''}`
             .toLowerCase()
             .includes(shown.text.toLowerCase()),
@@ -69,7 +72,7 @@ export function Overview() {
       <section aria-labelledby="all">
         <div className="head">
           <h2 id="all">Virtual machines</h2>
-          <Filters filter={filter} onChange={setFilter} />
+          <Filters vms={all} filter={filter} onChange={setFilter} />
         </div>
         <VmTable rows={rows} total={all.length} />
       </section>
@@ -90,27 +93,31 @@ function Tally({ vms, chosen, onChoose }: { vms: LiveVm[]; chosen: string; onCho
   );
 }
 
-interface FilterProps {
-  filter: { health: string; mode: string; text: string };
-  onChange: (filter: FilterProps['filter']) => void;
+interface Filter {
+  health: string;
+  mode: string;
+  state: string;
+  peer: string;
+  text: string;
 }
 
-function Filters({ filter, onChange }: FilterProps) {
+const MODES = ['Primary', 'Replica', ['None', 'Not replicated']] as const;
+
+/** The other host. */
+const peerOf = (vm: LiveVm): string | null => (vm.side === 'primary' ? vm.replicaServer : vm.primaryServer);
+
+/** States and peers that there are, and the chosen one also when no VM has it any more: nothing is filtered unseen. */
+function Filters({ vms, filter, onChange }: { vms: readonly LiveVm[]; filter: Filter; onChange: (filter: Filter) => void }) {
+  const found = (values: (string | null)[], chosen: string) =>
+    [...new Set([...values, chosen].filter((value): value is string => value !== null && value !== ''))].sort();
+  const states = useMemo(() => found(vms.map(({ stateText }) => stateText), filter.state), [vms, filter.state]);
+  const peers = useMemo(() => found(vms.map(peerOf), filter.peer), [vms, filter.peer]);
   return (
     <span className="filters">
-      <input
-        type="search"
-        aria-label="Find a VM, state or host"
-        placeholder="Find a VM, state or host"
-        value={filter.text}
-        onChange={(event) => onChange({ ...filter, text: event.target.value })}
-      />
-      <select aria-label="Mode" value={filter.mode} onChange={(event) => onChange({ ...filter, mode: event.target.value })}>
-        <option value="">Every mode</option>
-        <option>Primary</option>
-        <option>Replica</option>
-        <option value="None">Not replicated</option>
-      </select>
+      <SearchBox label="Find a VM, state or host" value={filter.text} onChange={(text) => onChange({ ...filter, text })} />
+      <FilterBox label="State" every="Every state" options={states} value={filter.state} onChange={(state) => onChange({ ...filter, state })} />
+      <FilterBox label="Mode" every="Every mode" options={MODES} value={filter.mode} onChange={(mode) => onChange({ ...filter, mode })} />
+      <FilterBox label="Peer" every="Every peer" options={peers} value={filter.peer} onChange={(peer) => onChange({ ...filter, peer })} />
     </span>
   );
 }
@@ -143,7 +150,6 @@ const VmTable = memo(function VmTable({ rows, total }: { rows: LiveVm[]; total: 
 });
 
 const VmRow = memo(function VmRow({ vm }: { vm: LiveVm }) {
-  const peer = vm.side === 'primary' ? vm.replicaServer : vm.primaryServer;
   return (
     <tr>
       <th scope="row">
@@ -160,7 +166,7 @@ const VmRow = memo(function VmRow({ vm }: { vm: LiveVm }) {
         <HealthMark health={vm.health} />
       </td>
       <td data-label="Mode">{vm.mode === 'None' ? '–' : vm.mode}</td>
-      <td data-label="Peer">{peer ?? '–'}</td>
+      <td data-label="Peer">{peerOf(vm) ?? '–'}</td>
       <td data-label="Lag">
         <Lag since={vm.lastAppliedLogTime} frequencySec={vm.frequencySec} />
       </td>

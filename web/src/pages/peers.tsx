@@ -2,12 +2,13 @@
 import { useEffect, useState } from 'react';
 import type { AuthorizationEntry } from '../../../src/server/api/contract.ts';
 import { call } from '../data/call.ts';
-import { fingerprintWords } from '../data/fingerprint-words.ts';
+import { fingerprintIn, fingerprintWords } from '../data/fingerprint-words.ts';
 import { count } from '../data/format.ts';
 import { useLive } from '../data/live.ts';
 import { useSession } from '../data/session.ts';
 import { useAction } from '../data/use-action.ts';
 import { ConfirmDialog } from '../parts/confirm-dialog.tsx';
+import { FingerprintField, TextField } from '../parts/fields.tsx';
 import { QrCode } from '../parts/qr-code.tsx';
 import { Refused } from '../parts/refused.tsx';
 
@@ -161,20 +162,16 @@ function Authorize({ onDone }: { onDone: () => void }) {
   const [form, setForm] = useState({ fingerprint: '', name: '', storage: '', trustGroup: '' });
   const action = useAction();
   if (session.role === 'reader') return null;
-  const fingerprint = fingerprintIn(form.fingerprint);
   const submit = async () => {
     const given = Object.fromEntries(
-      Object.entries({ ...form, fingerprint: fingerprint ?? form.fingerprint }).filter(([, value]) => value.trim() !== ''),
+      Object.entries({ ...form, fingerprint: fingerprintIn(form.fingerprint) ?? form.fingerprint }).filter(([, value]) => value.trim() !== ''),
     );
     if (await action.run(() => call('authorize', given as { fingerprint: string }))) {
       setForm({ fingerprint: '', name: '', storage: '', trustGroup: '' });
       onDone();
     }
   };
-  const field = (key: keyof typeof form) => ({
-    value: form[key],
-    onChange: (event: { target: { value: string } }) => setForm({ ...form, [key]: event.target.value }),
-  });
+  const field = (key: keyof typeof form) => ({ value: form[key], onChange: (text: string) => setForm({ ...form, [key]: text }) });
   return (
     <section className="card" aria-labelledby="authorise">
       <h2 id="authorise">Authorise a primary</h2>
@@ -185,27 +182,10 @@ function Authorize({ onDone }: { onDone: () => void }) {
           void submit();
         }}
       >
-        <label className="full">
-          Its fingerprint
-          <input required spellCheck={false} maxLength={300} placeholder="9F:86:D0:…" {...field('fingerprint')} />
-          {fingerprint === null ? (
-            <small>It says so on its own page Peers, and with understudy fingerprint.</small>
-          ) : (
-            <small className="words">{fingerprintWords(fingerprint)}</small>
-          )}
-        </label>
-        <label>
-          What you call it
-          <input maxLength={200} {...field('name')} />
-        </label>
-        <label>
-          Trust group
-          <input maxLength={200} placeholder="DEFAULT" {...field('trustGroup')} />
-        </label>
-        <label className="full">
-          Folder for its replica disks
-          <input maxLength={4096} placeholder="in the data folder of this host" {...field('storage')} />
-        </label>
+        <FingerprintField label="Its fingerprint" hint="It says so on its own page Peers, and with understudy fingerprint." {...field('fingerprint')} />
+        <TextField label="What you call it" maxLength={200} {...field('name')} />
+        <TextField label="Trust group" maxLength={200} placeholder="DEFAULT" {...field('trustGroup')} />
+        <TextField full label="Folder for its replica disks" maxLength={4096} placeholder="in the data folder of this host" {...field('storage')} />
         <Refused refusal={action.refusal} />
         <p className="actions full">
           <button type="submit" className="primary" disabled={action.running}>
@@ -215,15 +195,4 @@ function Authorize({ onDone }: { onDone: () => void }) {
       </form>
     </section>
   );
-}
-
-/** 64 hexadecimal digits with or without colons, also inside of what the QR code says. */
-export function fingerprintIn(text: string): string | null {
-  const found = /(?:^|#)\s*((?:[0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2})\s*$/.exec(text)?.[1];
-  return found === undefined
-    ? null
-    : found
-        .replaceAll(':', '')
-        .toUpperCase()
-        .replace(/..(?!$)/g, '$&:');
 }

@@ -5,6 +5,7 @@ import type { VmDetail } from '../data/live.ts';
 import { changesOf, draftOf, type Draft } from '../data/settings-draft.ts';
 import { useSession } from '../data/session.ts';
 import { useAction } from '../data/use-action.ts';
+import { CompressionTick, FingerprintField, ReplicaField } from '../parts/fields.tsx';
 import { Refused } from '../parts/refused.tsx';
 import { DiskChoice, FrequencyChoice, PointsChoice, ResyncChoice } from '../parts/setting-choices.tsx';
 
@@ -87,25 +88,14 @@ function Connection({ draft, onChange }: PartProps) {
     <section className="card">
       <h2>Connection</h2>
       <div className="grid-form">
-        <label>
-          Replica server and port
-          <input value={draft.replica} required onChange={(event) => onChange({ replica: event.target.value })} />
-        </label>
-        <label className="full">
-          Its fingerprint
-          <input
-            value={draft.fingerprint}
-            spellCheck={false}
-            required
-            onChange={(event) => onChange({ fingerprint: event.target.value })}
-          />
-        </label>
-        <label className="choice full">
-          <input type="checkbox" checked={draft.compression} onChange={(event) => onChange({ compression: event.target.checked })} />
-          <span>
-            Compress what is sent<small>Skipped by itself where it does not help.</small>
-          </span>
-        </label>
+        <ReplicaField value={draft.replica} onChange={(replica) => onChange({ replica })} />
+        <FingerprintField
+          label="Its fingerprint"
+          value={draft.fingerprint}
+          onChange={(fingerprint) => onChange({ fingerprint })}
+          hint="From the page Peers of that host."
+        />
+        <CompressionTick checked={draft.compression} onChange={(compression) => onChange({ compression })} />
       </div>
     </section>
   );

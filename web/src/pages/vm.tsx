@@ -8,6 +8,7 @@ import { useSession } from '../data/session.ts';
 import { useAction } from '../data/use-action.ts';
 import { HealthMark } from '../parts/health.tsx';
 import { ConfirmDialog } from '../parts/confirm-dialog.tsx';
+import { ImportDialog } from '../parts/import-dialog.tsx';
 import { Refused } from '../parts/refused.tsx';
 import { ResumeDialog } from '../parts/resume-dialog.tsx';
 import { EventList } from '../parts/event-list.tsx';
@@ -99,6 +100,7 @@ const OFFERS: Offer[] = [
     run: (name) => call('stop-initial', { name }),
     question: { title: 'Stop the initial replication?', text: 'What has been copied so far is not used again.' },
   },
+  { action: 'import', label: 'Import the first copy…', run: () => Promise.resolve() },
   { action: 'suspend', label: 'Pause', run: (name) => call('suspend', { name }) },
   { action: 'resume', label: 'Resume', run: (name) => call('resume', { name }) },
   { action: 'sync-now', label: 'Sync now', run: (name) => call('sync-now', { name }) },
@@ -127,14 +129,15 @@ const OFFERS: Offer[] = [
 function Operations({ detail, tab }: { detail: VmDetail; tab: VmTab }) {
   const { session } = useSession();
   const action = useAction();
-  const [asking, setAsking] = useState<Offer | 'resume' | null>(null);
+  const [asking, setAsking] = useState<Offer | 'resume' | 'import' | null>(null);
   const { vmName, state } = detail.status;
   if (session.role === 'reader') return null;
   // The page of a resynchronization has its own buttons for these.
   const steered: Action[] = tab === 'resync' && detail.resync !== null ? ['suspend', 'resume'] : [];
   const resyncStates = ['WaitingForStartResynchronize', 'ResynchronizeSuspended'];
   const choose = (offer: Offer) => {
-    if (offer.action === 'resume' && resyncStates.includes(state)) setAsking('resume');
+    if (offer.action === 'import') setAsking('import');
+    else if (offer.action === 'resume' && resyncStates.includes(state)) setAsking('resume');
     else if (offer.question !== undefined) setAsking(offer);
     else void action.run(() => offer.run(vmName));
   };
@@ -161,7 +164,8 @@ function Operations({ detail, tab }: { detail: VmDetail; tab: VmTab }) {
       </p>
       <Refused refusal={action.refusal} />
       {asking === 'resume' ? <ResumeDialog name={vmName} state={state} onClose={() => setAsking(null)} /> : null}
-      {asking !== null && asking !== 'resume' ? (
+      {asking === 'import' ? <ImportDialog name={vmName} onClose={() => setAsking(null)} /> : null}
+      {asking !== null && typeof asking === 'object' ? (
         <ConfirmDialog
           title={asking.question!.title}
           confirm={asking.label.replace('…', '')}

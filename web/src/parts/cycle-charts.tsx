@@ -8,7 +8,7 @@ const WORDS = { success: 'delivered', late: 'delivered late', missed: 'missed', 
 
 export function CycleCharts({ cycles }: { cycles: readonly PastCycle[] }) {
   const shown = cycles.slice(-SHOWN);
-  if (shown.length === 0) return <p className="hint">No cycle yet. This host shows those that it sends itself.</p>;
+  if (shown.length === 0) return <p className="hint">No cycle yet.</p>;
   const missed = shown.filter(({ outcome }) => outcome === 'missed').length;
   const failed = shown.filter(({ outcome }) => outcome === 'failed-attempt').length;
   return (

@@ -5,6 +5,7 @@ import { call } from '../data/call.ts';
 import { localTimes, when } from '../data/format.ts';
 import { hrefOf } from '../data/route.ts';
 import { useAction } from '../data/use-action.ts';
+import { FilterBox, SearchBox } from './fields.tsx';
 import { Refused } from './refused.tsx';
 
 const LEVELS = ['Error', 'Warning', 'Information'] as const;
@@ -26,19 +27,8 @@ export function EventList({ events, vmName }: { events: readonly HostEvent[]; vm
   return (
     <section aria-label="Events">
       <div className="filters wide">
-        <input
-          type="search"
-          aria-label="Find in events"
-          placeholder="Find a VM, number or word"
-          value={filter.text}
-          onChange={(event) => setFilter({ ...filter, text: event.target.value })}
-        />
-        <select aria-label="Level" value={filter.level} onChange={(event) => setFilter({ ...filter, level: event.target.value })}>
-          <option value="">Every level</option>
-          {LEVELS.map((level) => (
-            <option key={level}>{level}</option>
-          ))}
-        </select>
+        <SearchBox label="Find in events" value={filter.text} onChange={(text) => setFilter({ ...filter, text })} />
+        <FilterBox label="Level" every="Every level" options={LEVELS} value={filter.level} onChange={(level) => setFilter({ ...filter, level })} />
         {older === null ? (
           <button type="button" disabled={action.running} onClick={load}>
             Older ones too

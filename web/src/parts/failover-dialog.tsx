@@ -6,6 +6,7 @@ import { bytes, duration, when } from '../data/format.ts';
 import { serverNow, type VmDetail } from '../data/live.ts';
 import { useAction } from '../data/use-action.ts';
 import { Dialog } from './dialog.tsx';
+import { Tick } from './fields.tsx';
 import { Refused } from './refused.tsx';
 
 export type FailoverKind = 'test' | 'prepare' | 'planned' | 'unplanned' | 'stop-test' | 'cancel' | 'complete' | 'reverse';
@@ -19,7 +20,8 @@ interface Guide {
   confirm: string;
   danger?: true;
   choosesPoint?: true;
-  run: (name: string, point: string | undefined) => Promise<unknown>;
+  /** `divided`: the person has said that what the other side wrote goes. */
+  run: (name: string, point: string | undefined, divided: boolean) => Promise<unknown>;
 }
 
 const failover = (kind: 'test' | 'prepare' | 'planned' | 'unplanned') => (name: string, point: string | undefined) =>
@@ -116,7 +118,7 @@ const GUIDES: Record<FailoverKind, Guide> = {
     title: 'Reverse replication',
     confirm: 'Reverse',
     sure: ['The old primary’s VM is off.'],
-    run: (name) => call('reverse', { name }),
+    run: (name, _point, divided) => call('reverse', { name, ...(divided ? { discardPrimary: true } : {}) }),
     lost: () => 'What only the old primary has, and the replica never received, is replaced there.',
     steps: [
       'This host becomes the primary.',
@@ -133,17 +135,20 @@ export function FailoverDialog({ kind, detail, onClose }: { kind: FailoverKind; 
   const [chosen, setChosen] = useState('latest');
   const [sure, setSure] = useState<ReadonlySet<string>>(new Set());
   const [result, setResult] = useState<Status | null>(null);
+  /** Null until the other host says that it was written too. */
+  const [divided, setDivided] = useState<boolean | null>(null);
   const action = useAction();
+  if (divided === null && action.refusal?.code === 'SPLIT_BRAIN') setDivided(false);
   const point = points.find(({ id }) => id === chosen) ?? points.find(({ kind: each }) => each === 'latest');
   const carryOut = async () => {
     let answer: unknown;
-    if (!(await action.run(async () => (answer = await guide.run(vmName, point?.id))))) return;
+    if (!(await action.run(async () => (answer = await guide.run(vmName, point?.id, divided === true))))) return;
     const uris = ((answer as Status).disks ?? []).filter(({ uri }) => uri !== null);
     if (['test', 'planned', 'unplanned'].includes(kind) && uris.length > 0) setResult(answer as Status);
     else onClose();
   };
   if (result !== null) return <Served status={result} onClose={onClose} />;
-  const ready = guide.sure.every((text) => sure.has(text));
+  const ready = divided !== false && guide.sure.every((text) => sure.has(text));
   return (
     <Dialog
       title={`${guide.title}: ${vmName}`}
@@ -155,7 +160,7 @@ export function FailoverDialog({ kind, detail, onClose }: { kind: FailoverKind; 
           </button>
           <button
             type="button"
-            className={guide.danger === true ? 'danger' : 'primary'}
+            className={guide.danger === true || divided !== null ? 'danger' : 'primary'}
             disabled={!ready || action.running}
             onClick={() => void carryOut()}
           >
@@ -172,16 +177,16 @@ export function FailoverDialog({ kind, detail, onClose }: { kind: FailoverKind; 
       </ol>
       <p className={`note ${guide.lost === nothing ? 'good' : 'bad'}`}>{guide.lost(detail, point)}</p>
       {guide.sure.map((text) => (
-        <label key={text} className="choice">
-          <input
-            type="checkbox"
-            checked={sure.has(text)}
-            onChange={(event) => setSure(new Set(event.target.checked ? [...sure, text] : [...sure].filter((each) => each !== text)))}
-          />
-          <span>{text}</span>
-        </label>
+        <Tick key={text} checked={sure.has(text)} onChange={(on) => setSure(new Set(on ? [...sure, text] : [...sure].filter((each) => each !== text)))}>
+          {text}
+        </Tick>
       ))}
       <Refused refusal={action.refusal} />
+      {divided === null ? null : (
+        <Tick checked={divided} onChange={setDivided}>
+          Keep what runs here, and drop what the old primary has written since it was replaced.
+        </Tick>
+      )}
     </Dialog>
   );
 }
