@@ -308,7 +308,10 @@ for (const format of formatsFor('dear', 'vhdx')) test(`${format}: a replica disk
   assert.notEqual(after.state, 'Replicating');
 });
 
-for (const format of formatsFor('dear')) test(`${format}: a replica volume that is full: the cause is shown, the guest goes on, and it heals by itself`, { skip: ROOT ? false : 'mounting needs root' }, async (t) => {
+for (const format of formatsFor('dear'))
+test(`${format}: a replica volume that is full: the cause is shown, the guest goes on, and it heals by itself`, {
+  skip: ROOT ? false : 'mounting needs root',
+}, async (t) => {
   const pair = await quickPair(t, { format, sizes: [48 << 20] });
   const small = join(pair.folder, 'store');
   await rm(small, { recursive: true, force: true });

@@ -38,7 +38,8 @@ async function settled(server: TestServer, pair: Pair): Promise<void> {
 
 const pairFor = (t: TestContext, format: TestFormat): Promise<Pair> => replicatingPair(t, { format, sizes });
 
-for (const format of formatsFor('dear', 'vhd')) test(`${format}: planned failover, reverse, planned failover home: nothing compared, nothing lost`, { timeout: 180_000 }, async (t) => {
+for (const format of formatsFor('dear', 'vhd'))
+test(`${format}: planned failover, reverse, planned failover home: nothing compared, nothing lost`, { timeout: 180_000 }, async (t) => {
   const pair = await pairFor(t, format);
   const { primary, replica, vm } = pair;
   await guestWrites(pair, 0, [{ at: '1M', length: '64k', byte: 1 }]);
@@ -70,7 +71,8 @@ for (const format of formatsFor('dear', 'vhd')) test(`${format}: planned failove
   await equalDisks(pair);
 });
 
-for (const format of formatsFor('dear')) test(`${format}: unplanned failover, the old primary returns and stops, reverse compares what is known to differ`, { timeout: 180_000 }, async (t) => {
+for (const format of formatsFor('dear'))
+test(`${format}: unplanned failover, the old primary returns and stops, reverse compares what is known to differ`, { timeout: 180_000 }, async (t) => {
   const pair = await pairFor(t, format);
   const { primary, replica, vm } = pair;
   await guestWrites(pair, 0, [{ at: '1M', length: '64k', byte: 1 }]);

@@ -109,7 +109,8 @@ for (const format of formatsFor('dear')) test(`${format}: a copy that was carrie
   assert.equal(again.status, 3, JSON.stringify(again.answer));
 });
 
-for (const format of formatsFor('dear', 'vhdx')) test(`${format}: a copy that the replica has already is compared, and becomes the replica where it lies`, async (t) => {
+for (const format of formatsFor('dear', 'vhdx'))
+test(`${format}: a copy that the replica has already is compared, and becomes the replica where it lies`, async (t) => {
   const pair = await attachedPair(t, [24 << 20, 8 << 20], format);
   const [uri0, uri1] = await pair.uris();
   await mustRun('qemu-io', ['-f', 'raw', uri0!], { input: 'write -q -P 7 0 12M\nwrite -q -P 8 20M 1M\nflush\nquit\n' });

@@ -99,7 +99,8 @@ function same(found: Buffer[], expected: Buffer[], what: string): void {
   for (const [index, disk] of expected.entries()) assert.ok(disk.equals(found[index]!), `${what}: disk ${index} differs`);
 }
 
-for (const format of formatsFor('dear')) test(`${format}: every point is what the disks were then; a test failover shows it, and replication goes on`, async (t) => {
+for (const format of formatsFor('dear'))
+test(`${format}: every point is what the disks were then; a test failover shows it, and replication goes on`, async (t) => {
   const rig = await PointsRig.make(t, format, 2);
   const { pair } = rig;
   for (let step = 0; step < 4; step++) await rig.step();
@@ -140,7 +141,8 @@ for (const format of formatsFor('dear')) test(`${format}: every point is what th
   assert.deepEqual((await readdir(dirname(pair.replicaPath(0)))).filter((name) => name.includes('.test.diff')), []);
 });
 
-for (const format of formatsFor('dear', 'vhdx')) test(`${format}: failover to a point, cancelled, to the latest over a waiting log, completed: the file is the disk`, async (t) => {
+for (const format of formatsFor('dear', 'vhdx'))
+test(`${format}: failover to a point, cancelled, to the latest over a waiting log, completed: the file is the disk`, async (t) => {
   const rig = await PointsRig.make(t, format, 4);
   const { pair } = rig;
   const ids = [await rig.step(), await rig.step(), await rig.step()];

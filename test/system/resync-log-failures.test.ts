@@ -18,7 +18,8 @@ async function tinyVolume(t: TestContext, size: string): Promise<string | null> 
   return folder;
 }
 
-for (const format of formatsFor('dear', 'vhd')) test(`${format}, 3: the volume of the log is full: the guest notices nothing, and only what it wrote is compared`, async (t) => {
+for (const format of formatsFor('dear', 'vhd'))
+test(`${format}, 3: the volume of the log is full: the guest notices nothing, and only what it wrote is compared`, async (t) => {
   const folder = await tinyVolume(t, '1m');
   if (folder === null) return t.skip('this user may not mount a file system');
   const pair = await replicatingPair(t, { format, add: ['--log-dir', folder] });
@@ -31,7 +32,8 @@ for (const format of formatsFor('dear', 'vhd')) test(`${format}, 3: the volume o
 });
 
 
-for (const format of formatsFor('dear', 'vhdx')) test(`${format}, 3: logs that fill up the volume of the very disk: the space they took is the guest's again, and no write fails`, async (t) => {
+for (const format of formatsFor('dear', 'vhdx'))
+test(`${format}, 3: logs that fill up the volume of the very disk: the space they took is the guest's again, and no write fails`, async (t) => {
   // A VHDX has 4 MiB of tables.
   const folder = await tinyVolume(t, format === 'vhdx' ? '16m' : '12m');
   if (folder === null) return t.skip('this user may not mount a file system');
@@ -48,7 +50,8 @@ for (const format of formatsFor('dear', 'vhdx')) test(`${format}, 3: logs that f
   assert.deepEqual((await readdir(folder)).filter((name) => name.includes('.hrl')), []);
 });
 
-for (const format of formatsFor('dear')) test(`${format}, 3: the volume of the log hangs: every guest write is answered meanwhile, and the server goes on`, async (t) => {
+for (const format of formatsFor('dear'))
+test(`${format}, 3: the volume of the log hangs: every guest write is answered meanwhile, and the server goes on`, async (t) => {
   const volume = await hangingVolume(t);
   if (volume === null) return t.skip('this user may not mount a file system');
   const pair = await replicatingPair(t, { format, add: ['--log-dir', volume.folder] });
