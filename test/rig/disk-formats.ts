@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { hostClock } from '../../src/disk/host-clock.ts';
 import { createImage, formatOfName } from '../../src/disk/images/create-image.ts';
 import { openDisk } from '../../src/disk/open-disk.ts';
+import type { VirtualDisk } from '../../src/disk/virtual-disk.ts';
 import { diskCompare } from '../../src/resync/disk-sync.ts';
 import { mustRun } from './program.ts';
 
@@ -52,11 +53,23 @@ export async function guestBytes(path: string): Promise<Buffer> {
 
 /** Writes random bytes over the first part of an image, as somebody does who does not know of replication. */
 export async function scramble(path: string, length: number): Promise<void> {
-  const disk = await openDisk(path, { readOnly: false, format: formatOfName(path) });
+  const disk = await openWhenFree(path);
   try {
     for (let at = 0; at < length; at += 1 << 20) await disk.write(randomBytes(Math.min(1 << 20, length - at)), at);
     await disk.flush();
   } finally {
     await disk.close();
+  }
+}
+
+/** A server that has stopped a VM still opens its disks for moments of its own; two writers would spoil an image. */
+async function openWhenFree(path: string): Promise<VirtualDisk> {
+  for (const end = performance.now() + 60_000; ;) {
+    try {
+      return await openDisk(path, { readOnly: false, format: formatOfName(path) });
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'DISK_IN_USE' || performance.now() > end) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
   }
 }
