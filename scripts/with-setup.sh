@@ -18,7 +18,7 @@ case $purpose in
   build) packages='' ;;
   demo) packages='qemu-utils fio e2fsprogs' wanted=$guest ;;
   test | bench) packages="qemu-utils nbdkit libnbd-bin fio e2fsprogs socat fuse3 iproute2 rsync p7zip-full libvhdi-utils openssl chromium fonts-dejavu-core $guest"
-    wanted=prometheus ;;
+    wanted='prometheus libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu libxml2-utils qemu-guest-agent' ;;
   *) echo "with-setup.sh: unknown purpose $purpose" >&2; exit 2 ;;
 esac
 absent() {

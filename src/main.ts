@@ -22,10 +22,16 @@ const pageFolder = fileURLToPath(new URL('../web/dist', import.meta.url));
 const pointIntervalMs = Number(process.env.UNDERSTUDY_POINT_INTERVAL_SEC ?? 3600) * 1000;
 const bootIdFile = process.env.UNDERSTUDY_BOOT_ID_FILE ?? '/proc/sys/kernel/random/boot_id';
 
+/** What virsh needs to find a session of its user; nothing else of the environment reaches other programs. */
+function homeOf({ HOME = '/', XDG_RUNTIME_DIR }: NodeJS.ProcessEnv): Record<string, string> {
+  return { HOME, ...(XDG_RUNTIME_DIR === undefined ? {} : { XDG_RUNTIME_DIR }) };
+}
+
 function hostParts(): HostParts {
   const format = (record: DiskRecord) => (record.format === 'nbd' ? {} : { format: record.format as DiskFormat });
   return {
-    clock: hostClock, random: hostRandom, files: sharedFiles(hostFiles), compute: hostCompute(), programs: hostPrograms(hostClock), zone, bootIdFile,
+    clock: hostClock, random: hostRandom, files: sharedFiles(hostFiles), compute: hostCompute(),
+    programs: hostPrograms(hostClock, homeOf(process.env)), zone, bootIdFile,
     pointIntervalMs,
     log: pino(
       { level: process.env.UNDERSTUDY_LOG_LEVEL ?? 'info', base: null, serializers: { error: pino.stdSerializers.err } },

@@ -1,11 +1,14 @@
 /** The guests of a host: which adapter stands for which setting, and where their disks are served. */
 import { commandAdapter } from '../failover/adapters/command.ts';
 import type { GuestDisk, HypervisorAdapter } from '../failover/adapters/adapter.ts';
+import { LibvirtAdapter, type DomainDefinition } from '../failover/adapters/libvirt.ts';
 import { noAdapter } from '../failover/adapters/none.ts';
+import { DomainDefinitions } from '../failover/domain-definitions.ts';
 import { GuestControl } from '../failover/guest-control.ts';
-import type { HypervisorSettings } from '../model/hypervisor.ts';
+import { guestName, NO_HYPERVISOR, type HypervisorSettings } from '../model/hypervisor.ts';
 import type { VmRecord } from '../model/records.ts';
 import type { Host } from './host.ts';
+import { exportName } from './tracked-export.ts';
 
 export function guestControlOf(host: Host): GuestControl {
   return new GuestControl({
@@ -15,9 +18,27 @@ export function guestControlOf(host: Host): GuestControl {
   });
 }
 
-function adapterFor({ parts }: Host, settings: HypervisorSettings): HypervisorAdapter {
-  if (settings.adapter === 'command') return commandAdapter(parts.programs, settings);
-  return noAdapter;
+export function domainDefinitionsOf(host: Host): DomainDefinitions {
+  return new DomainDefinitions({ ports: host.ports, replicas: host.replicas, read: (vm, signal) => definitionOf(host, vm, signal) });
+}
+
+function adapterFor(host: Host, settings: HypervisorSettings): HypervisorAdapter {
+  if (settings.adapter === 'command') return commandAdapter(host.parts.programs, settings);
+  return settings.adapter === 'libvirt' ? libvirtOf(host, settings) : noAdapter;
+}
+
+function libvirtOf({ parts, dataFolder, definitions }: Host, settings: HypervisorSettings): LibvirtAdapter {
+  const { programs, clock, files, random } = parts;
+  return new LibvirtAdapter({ programs, clock, files, random, folder: `${dataFolder}/domains`, definition: (vmId) => definitions.of(vmId) }, settings);
+}
+
+async function definitionOf(host: Host, vm: VmRecord, signal: AbortSignal): Promise<DomainDefinition | null> {
+  const settings = vm.hypervisor ?? NO_HYPERVISOR;
+  if (settings.adapter !== 'libvirt') return null;
+  const guest = { vmId: vm.vmId, vmName: vm.name, name: guestName(vm.name, false), test: false, role: vm.side, hostName: host.name, time: null, disks: [] };
+  const xml = await libvirtOf(host, settings).definition(guest, signal);
+  if (xml === null) return null;
+  return { xml, exports: Object.fromEntries(vm.disks.map(({ diskId }, index) => [exportName(vm, index), diskId])) };
 }
 
 /** What a guest is to open now; empty when nothing is served. */

@@ -31,9 +31,10 @@ import { ReplicaResync } from '../resync/replica-resync.ts';
 import { ResyncQueue } from '../resync/resync-queue.ts';
 import { holdDataFolder, type DataLease } from './data-lease.ts';
 import { readMachine, type HostParts, type Machine } from './host-parts.ts';
+import type { DomainDefinitions } from '../failover/domain-definitions.ts';
 import type { GuestControl } from '../failover/guest-control.ts';
 import { GuestLatency } from './guest-latency.ts';
-import { guestControlOf } from './guests.ts';
+import { domainDefinitionsOf, guestControlOf } from './guests.ts';
 import { LinkPool } from './link-pool.ts';
 import { checkNbdOverTcp, nbdTls, reachableAs, type NbdOverTcp } from './nbd-over-tcp.ts';
 import { Slots } from './slots.ts';
@@ -69,6 +70,7 @@ export class Host {
   readonly replicaDirection: ReplicaDirection;
   readonly guestLatency: GuestLatency;
   readonly guestControl: GuestControl;
+  readonly definitions: DomainDefinitions;
   #lease: DataLease;
   #links: LinkPool;
   #exports = new Map<string, NbdExport & { size: number }>();
@@ -114,6 +116,7 @@ export class Host {
       },
     });
     this.guestControl = guestControlOf(this);
+    this.definitions = domainDefinitionsOf(this);
     this.resync = new PrimaryResync(new ResyncQueue(() => this.settings().resyncConcurrency), parts.zone);
     const dispatcher = new PeerDispatcher({
       log, authenticate: (caller) => entryFor(catalog.authorizations.list(), caller) ?? partnerEntry(catalog.relationships.list(), caller),
@@ -126,6 +129,7 @@ export class Host {
     this.primaryDirection.serve(dispatcher);
     this.replicaDirection = new ReplicaDirection(directionHost, this.failover);
     this.replicaDirection.serve(dispatcher);
+    this.definitions.serve(dispatcher);
     this.nbd = new NbdServer({ exports: (name) => this.#exports.get(name), list: () => [...this.#exports.keys()], clock, log });
     this.peer = new PeerServer({
       identity, dispatcher, log, clock,
@@ -170,6 +174,7 @@ export class Host {
   async close(): Promise<void> {
     await this.#verifies.close();
     this.guestControl.close();
+    await this.definitions.close();
     await this.nbd.close();
     await Promise.all([...this.primaries.values()].map((primary) => primary.close()));
     await this.peer.close();
@@ -313,6 +318,7 @@ export class Host {
     await this.nbd.listenUnix(`${this.dataFolder}/nbd.sock`);
     if (options.nbd !== undefined) await this.nbd.listenTcp(options.nbd.host, options.nbd.port, nbdTls(options.nbd, this.identity));
     this.#verifies.start();
+    this.definitions.start();
   }
 
   #guestCame(vmId: string, client: number): void {

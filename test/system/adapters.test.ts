@@ -1,8 +1,11 @@
 /** Guests started and stopped by a user's program, on real servers: through every kind of failover, and when the program fails or hangs. */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { chmod, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { DOMAIN } from '../../src/failover/adapters/domain-xml.suite.ts';
+import { startLibvirtd } from '../rig/libvirtd.ts';
 import type { Pair, Status } from '../rig/pair.ts';
 import type { TestServer } from '../rig/server.ts';
 import { guestWrites, replicatingPair, type EventLine } from './resync-rig.ts';
@@ -195,4 +198,52 @@ test('a server that is killed while its program starts a guest says so afterward
   await munich.behave('start', '');
   await replica.json('guest', 'start', vm);
   assert.equal(await munich.runs(), true);
+});
+
+/** The definition is told behind the command that set the adapter. */
+async function untilStarted(replica: TestServer, vm: string): Promise<void> {
+  const end = performance.now() + 20_000;
+  for (;;) {
+    const done = await replica.cli('guest', 'start', vm, '--test', '--json');
+    if (done.status === 0) return;
+    assert.ok(performance.now() < end, `${done.stdout}${done.stderr}`);
+  }
+}
+
+test('a libvirt domain travels with its relationship, and is started on the replica', { timeout: 180_000 }, async (t) => {
+  const daemon = await startLibvirtd(t);
+  if (typeof daemon === 'string') return t.skip(daemon);
+  const uri = daemon.testUri;
+  const virsh = (...words: string[]) => spawnSync('virsh', ['-q', '-c', uri, ...words], { encoding: 'utf8' });
+  const pair = await replicatingPair(t, { sizes: [16 << 20] });
+  const { vm, primary, replica } = pair;
+  // Both hosts ask the same libvirtd, so that the replica's domain has another name.
+  await replica.json('set', vm, '--adapter', 'libvirt', '--libvirt-uri', uri, '--libvirt-domain', 'standby', '--network', 'default=default');
+  const noDomain = await replica.cli('failover', vm, '--test', '--json');
+  assert.equal(noDomain.status, 5);
+  assert.match(noDomain.stderr, /ADAPTER_NO_DOMAIN.*the primary has not told its definition/);
+
+  const xml = DOMAIN.replace("type='qemu'", "type='test'").replace(/<nvram.*<\/nvram>/, '').replaceAll('web1/0', 'vm1/0').replace('web-one', vm)
+    .replace(/<loader.*<\/loader>/, '');
+  await writeFile(join(pair.folder, 'domain.xml'), xml);
+  assert.equal(virsh('define', join(pair.folder, 'domain.xml')).status, 0);
+  await primary.json('set', vm, '--adapter', 'libvirt', '--libvirt-uri', uri);
+  await primary.json('guest', 'start', vm);
+  assert.equal(virsh('domstate', vm).stdout.trim(), 'running');
+  await untilStarted(replica, vm);
+  const testXml = virsh('dumpxml', 'standby - Test').stdout;
+  assert.match(testXml, /<source protocol='nbd' name='vm1 - Test\/0'>\s*<host transport='unix' socket='[^']*replica\/nbd.sock'/);
+  assert.match(testXml, /<link state='down'\/>/);
+  await replica.json('failover', 'cancel', vm);
+  assert.notEqual(virsh('domstate', 'standby - Test').status, 0, 'the test domain is forgotten');
+
+  await primary.json('failover', vm, '--prepare');
+  assert.equal(virsh('domstate', vm).stdout.trim(), 'shut off');
+  virsh('undefine', vm);
+  await replica.json('failover', vm, '--planned');
+  const standby = virsh('dumpxml', 'standby').stdout;
+  assert.match(standby, /<source network='default'/);
+  assert.match(standby, /5f0b8a9e-2c1d-4e3f-8a7b-6c5d4e3f2a1b/);
+  assert.equal((await replica.json<Shown>('failover', 'cancel', vm)).state, 'Replicating');
+  assert.notEqual(virsh('domstate', 'standby').status, 0);
 });

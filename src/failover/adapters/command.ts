@@ -10,7 +10,8 @@ import type { GuestAction, HypervisorSettings } from '../../model/hypervisor.ts'
 import type { ProgramResult, Programs } from '../../model/ports.ts';
 import { AdapterOutput, type Guest, type HypervisorAdapter } from './adapter.ts';
 
-const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+/** Where programs are looked for, whatever the server was started with. */
+export const PROGRAM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 /** Of the last line, in a message. */
 const LINE_CHARS_MAX = 300;
 
@@ -32,7 +33,7 @@ export function commandAdapter(programs: Programs, { command, timeoutSec }: Pick
 
 function environmentOf(action: GuestAction, guest: Guest, timeoutSec: number): Record<string, string> {
   const env: Record<string, string> = {
-    PATH, LC_ALL: 'C.UTF-8', HOME: '/',
+    PATH: PROGRAM_PATH, LC_ALL: 'C.UTF-8',
     UNDERSTUDY_ACTION: action,
     UNDERSTUDY_VM_ID: guest.vmId,
     UNDERSTUDY_VM_NAME: guest.vmName,

@@ -14,11 +14,12 @@ const GRACE_MS = 1000;
 /** After its end, what it has said last may still be on the way; a program that it left behind may hold the pipes open for ever. */
 const DRAIN_MS = 200;
 
-export function hostPrograms(clock: Clock): Programs {
+/** `always`: goes into every environment. */
+export function hostPrograms(clock: Clock, always: Record<string, string> = {}): Programs {
   return {
     async run(path, args, { env, timeoutMs, signal }) {
       signal?.throwIfAborted();
-      const child = spawn(path, args, { env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+      const child = spawn(path, args, { env: { ...always, ...env }, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
       const said = listen(child);
       const exited = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
       const closed = once(child, 'close').then(() => undefined, () => undefined);

@@ -38,6 +38,7 @@ export function setHypervisor(host: Host, { vmId, name }: VmRecord, change: Hype
   const hypervisor = changeHypervisor(before.hypervisor ?? NO_HYPERVISOR, change);
   catalog.transaction(() => catalog.vms.put({ ...before, hypervisor }));
   relationships.note(vmId, makeEvent(ACTIVITY_EVENTS.settingsChanged, name, { changes: { hypervisor: change } }));
+  host.definitions.wake();
 }
 
 /** Before a planned failover: the guest goes off here, but only when the rest can follow. */
@@ -45,6 +46,7 @@ export async function stopForPrepare(host: Host, { vmId }: VmRecord, signal: Abo
   if (!host.guestControl.hasAdapter(vmId)) return;
   // A replica that cannot be reached is found out while the guest still runs.
   await host.primary(vmId).report(signal);
+  await host.definitions.tell(vmId, signal);
   await host.guestControl.stop(vmId);
 }
 

@@ -61,6 +61,7 @@ export function replicationOperations(host: Host): Operations {
         await host.replicas.remove(vm.vmId);
         host.catalog.transaction(() => host.catalog.vms.remove(vm.vmId));
       } else await host.primary(vm.vmId).endReplication();
+      host.definitions.forget(vm.vmId);
       return { ...statusShape(host, { ...vm, tracking: null }), state: 'Disabled' };
     },
     'reset-statistics': async ({ name }) => {
