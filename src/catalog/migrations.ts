@@ -9,4 +9,8 @@ export const MIGRATIONS: readonly string[] = [
    CREATE INDEX events_by_vm ON events (vm_name, sequence);
    CREATE TABLE settings (key TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;`,
   'CREATE TABLE points (vm_id TEXT NOT NULL, epoch INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (vm_id, epoch)) STRICT;',
+  `CREATE TABLE extended_relationships (vm_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
+   CREATE TABLE extended_tracking (vm_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
+   CREATE TABLE extended_epochs (vm_id TEXT NOT NULL, epoch INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (vm_id, epoch)) STRICT;
+   CREATE TABLE extended_sets (vm_id TEXT NOT NULL, epoch INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (vm_id, epoch)) STRICT;`,
 ];

@@ -8,7 +8,7 @@
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
 import { messageOf, UnderstudyError } from '../model/errors.ts';
 import type {
-  AuthorizationRecord, Catalog, EpochRecord, EventFilter, EventRecord, InboxRecord, PointRecord, RelationshipRecord, Table, VmRecord,
+  AuthorizationRecord, Catalog, EpochRecord, EventFilter, EventRecord, ExtendedTables, InboxRecord, PointRecord, RelationshipRecord, Table, VmRecord,
 } from '../model/records.ts';
 import { MIGRATIONS } from './migrations.ts';
 
@@ -27,6 +27,7 @@ export class SqliteCatalog implements Catalog {
   readonly inbox: Table<[string, number], InboxRecord>;
   readonly points: Table<[string, number], PointRecord>;
   readonly authorizations: Table<[string], AuthorizationRecord>;
+  readonly extended: ExtendedTables;
   #db: DatabaseSync;
   readonly #path: string;
   #depth = 0;
@@ -41,6 +42,12 @@ export class SqliteCatalog implements Catalog {
     this.epochs = this.#table('epochs', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]);
     this.inbox = this.#table('inbox', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]);
     this.points = this.#table('points', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]);
+    this.extended = {
+      relationships: this.#table('extended_relationships', ['vm_id'], (row) => [row.vmId]),
+      epochs: this.#table('extended_epochs', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]),
+      tracking: this.#table('extended_tracking', ['vm_id'], (row) => [row.vmId]),
+      sets: this.#table('extended_sets', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]),
+    };
     this.authorizations = this.#table('authorizations', ['fingerprint'], (row) => [row.fingerprint]);
   }
 

@@ -64,6 +64,7 @@ export class ReplicaDirection {
     return this.#lanes.run(vmId, async () => {
       ports.relationships.check(vmId, 'planned-failover', { primaryPrepared: true });
       const vm = this.#replica(vmId);
+      refuseOnExtended(vm, 'planned failover');
       const attempt = { takenBack: false };
       this.#attempts.set(vmId, attempt);
       try {
@@ -118,6 +119,7 @@ export class ReplicaDirection {
     return this.#lanes.run(vmId, async () => {
       ports.relationships.check(vmId, 'reverse');
       const vm = this.#replica(vmId);
+      this.#refuseExtension(vm);
       this.#refuseGuests(vm.vm);
       if (vm.relationship.resync !== null) {
         throw new UnderstudyError('state', 'REPLICA_BUSY', `the merge of a resynchronization of VM '${vm.vm.name}' is still under way`,
@@ -233,6 +235,17 @@ export class ReplicaDirection {
       settling === null ? `Complete the failover first: understudy failover complete '${vm.name}'` : 'Wait until they are (event FailoverDisksReady).');
   }
 
+  /** A primary has one replica: the direction of the first leg does not change while a second one hangs on it. */
+  #refuseExtension(vm: ReplicaVm): void {
+    refuseOnExtended(vm, 'reverse');
+    const leg = this.#host.ports.catalog.extended.relationships.get(vm.vmId);
+    if (leg === undefined) return;
+    const { name } = vm.vm;
+    throw new UnderstudyError('state', 'VM_IS_EXTENDED', `VM '${name}' is extended from this host to host ${leg.remote.name || leg.remote.host}`,
+      `End that first (understudy remove '${name}' --extended); the copy there stays, and what becomes the replica can be extended to it again: ` +
+      `understudy extend, then understudy start '${name}' --extended --use-existing`);
+  }
+
   #refuseGuests(vm: VmRecord): void {
     const guests = this.#host.guests(vm.vmId);
     if (guests === 0) return;
@@ -252,6 +265,14 @@ export class ReplicaDirection {
     ports.link(ports.relationships.get(vmId).remote).call(lookMessage, { vmId }).catch((error: unknown) =>
       ports.log.debug({ error: messageOf(error) }, 'the other host could not be told yet'));
   }
+}
+
+/** The third host knows no primary, only the replica that feeds it. */
+function refuseOnExtended({ vm: { name }, relationship: { extended, remote } }: ReplicaVm, what: string): void {
+  if (extended !== true) return;
+  throw new UnderstudyError('state', 'EXTENDED_REPLICA',
+    `VM '${name}' is an extended replica here, fed by host ${remote.name || remote.host}: ${what} is not possible`,
+    `Fail over to it where the other two hosts are gone: understudy failover '${name}', then understudy failover complete '${name}'`);
 }
 
 async function makeMaps(ports: DirectionHost['ports'], vm: VmRecord, differing: RangesByDisk | null, epoch: number): Promise<void> {

@@ -152,7 +152,11 @@ export class ReplicaFailover {
       const { failover, resync } = vm.relationship;
       if (resync !== null) throw mergeRuns(vm.vm.name, 'completing the failover');
       if (!failover) throw new Error(`VM ${vmId} has failed over, and what it serves is not on record`);
-      this.#parts.ports.relationships.perform(vmId, 'complete-failover', { failover: { ...failover, settling: 'layers' } });
+      const { catalog, relationships } = this.#parts.ports;
+      catalog.transaction(() => {
+        relationships.perform(vmId, 'complete-failover', { failover: { ...failover, settling: 'layers' } });
+        vm.watch?.changed('the VM has failed over to the replica, and its guest writes to the replica disks', { known: false });
+      });
       this.#settling.wake(vmId);
     });
   }

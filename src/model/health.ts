@@ -42,6 +42,8 @@ export type HealthFacts = {
   damagedPoints?: number;
   /** What the adapter did last for the guest and the test guest. */
   guests?: Pick<GuestRun, 'action' | 'failure' | 'addresses'>[];
+  /** The leg to an extended replica: why the replica that feeds it cannot be copied or compared now, or sends nothing new. */
+  feederWaits?: string | null;
 };
 
 export type Health = { health: ReplicationHealth; details: string[] };
@@ -56,8 +58,13 @@ export function healthOf(facts: HealthFacts): Health {
     ...logFindings(facts),
     ...pointFindings(facts),
     ...guestFindings(facts),
+    ...feederFindings(facts),
   ].sort((a, b) => HEALTH_NUMBERS[b.health] - HEALTH_NUMBERS[a.health]);
   return { health: findings[0]?.health ?? 'Normal', details: findings.map(({ detail }) => detail) };
+}
+
+function feederFindings({ feederWaits = null }: HealthFacts): Finding[] {
+  return feederWaits === null ? [] : [warning(`The extended replica waits for the replica on this host: ${feederWaits}.`)];
 }
 
 const critical = (detail: string): Finding => ({ health: 'Critical', detail });

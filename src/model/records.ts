@@ -110,6 +110,26 @@ export interface InboxRecord {
   disks: (EpochDisk & { size: number; digest: string; entries: number; diskSize: number })[];
 }
 
+/** A set that was applied to a replica and is to go on to its extended replica: an inbox record whose files lie in the queue of that leg. */
+export interface AppliedSetRecord extends InboxRecord {
+  /** The epoch of the leg that it becomes part of. */
+  legEpoch: number;
+}
+
+/** How far the leg to an extended replica remembers what was written to the replica's disks; as for a guest's writes. */
+export interface LegTrackingRecord {
+  vmId: string;
+  tracking: TrackingRecord;
+}
+
+/** What is kept of legs to extended replicas: the other relationship of a VM whose replica is here. */
+export interface ExtendedTables {
+  readonly relationships: Table<[vmId: string], RelationshipRecord>;
+  readonly epochs: Table<[vmId: string, epoch: number], EpochRecord>;
+  readonly tracking: Table<[vmId: string], LegTrackingRecord>;
+  readonly sets: Table<[vmId: string, epoch: number], AppliedSetRecord>;
+}
+
 /**
  * One recovery point of a replica: the instant at the end of set `epoch`. Its undo logs hold what was overwritten while it was the
  * newest; the disk seen through them, and through those of all newer points, is the disk at that instant.
@@ -280,6 +300,8 @@ export interface RelationshipRecord {
   turning?: { epoch: number; equal: boolean } | null;
   /** Primary since a change of direction: what this failover served has not been put together with the disks yet. */
   unmerged?: FailoverRecord | null;
+  /** Replica: fed by a replica, not by the primary. */
+  extended?: true;
   /** The other host was named by `enable` here: it needs no authorisation for this VM. */
   pairedBy?: 'enable';
   /** What the other side last said of itself. */
@@ -341,6 +363,7 @@ export interface Catalog {
   readonly epochs: Table<[vmId: string, epoch: number], EpochRecord>;
   readonly inbox: Table<[vmId: string, epoch: number], InboxRecord>;
   readonly points: Table<[vmId: string, epoch: number], PointRecord>;
+  readonly extended: ExtendedTables;
   readonly authorizations: Table<[fingerprint: string], AuthorizationRecord>;
   vmByName(name: string): VmRecord | undefined;
   addEvent(event: EventRecord): void;

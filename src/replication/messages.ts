@@ -35,6 +35,8 @@ const relation = z.strictObject({
   primaryName: z.string().min(1).max(255),
   frequencySec: z.literal([...FREQUENCIES_SEC]),
   recoveryHistory: z.int().min(0).max(24),
+  /** The caller is a replica itself, and feeds an extended replica. */
+  extended: z.literal(true).exactOptional(),
   /** The port that the primary's own peer server listens on; for the way back. */
   primaryPort: z.int().min(0).max(65_535),
   disks: z.array(disk).min(1).max(DISKS_PER_VM_MAX),

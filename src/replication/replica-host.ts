@@ -24,6 +24,8 @@ export class ReplicaHost {
   #ports: ReplicationPorts;
   #zone: string;
   #vms = new Map<string, ReplicaVm>();
+  /** Gives every replica its watch, before anything is applied to it. */
+  adopted: (vm: ReplicaVm) => Promise<void> = async () => {};
 
   constructor(ports: ReplicationPorts, zone: string) {
     this.#ports = ports;
@@ -120,6 +122,7 @@ export class ReplicaHost {
   async #adopt(vmId: string): Promise<ReplicaVm> {
     const vm = new ReplicaVm(this.#ports, vmId);
     this.#vms.set(vmId, vm);
+    await this.adopted(vm);
     await vm.start();
     return vm;
   }
@@ -189,7 +192,8 @@ export class ReplicaHost {
       attach: 'stopped', trustDisk: false, tracking: null,
     };
     const relationship: RelationshipRecord = {
-      vmId: params.vmId, side: 'replica', state: 'Disabled', createdAt: now, trustGroup: where.trustGroup, baselineId: '',
+      vmId: params.vmId, side: 'replica', ...(params.extended === true ? { extended: true as const } : {}),
+      state: 'Disabled', createdAt: now, trustGroup: where.trustGroup, baselineId: '',
       remote: { host: hostOf(caller.address), port: params.primaryPort, fingerprint: caller.fingerprint, name: params.primaryName },
       settings: relationshipSettingsSchema.parse({ frequencySec: params.frequencySec, recoveryHistory: params.recoveryHistory }),
       initial: null, required: null, resync: null, error: null, lastReplicationTime: null, lastReceivedEpoch: -1, lastAppliedEpoch: -1,

@@ -22,6 +22,7 @@ import { Inbox, type OfferAnswer } from './inbox.ts';
 import { InitialReceiver } from './initial-receiver.ts';
 import type { AnsweredVm, OfferedLog } from './messages.ts';
 import { servedMeanwhile } from './replica-failures.ts';
+import type { BaseWatch } from './base-watch.ts';
 import { growForSet } from './replica-resize.ts';
 import { RecoveryPoints } from './recovery-points.ts';
 import type { Change } from './relationships.ts';
@@ -48,6 +49,8 @@ export class ReplicaVm {
   #halted = new AbortController();
   /** A failover is being carried out; the primary must not think that it was cancelled. */
   takingOver = false;
+  /** Told of whatever is written to the disks: the leg to an extended replica (R27). */
+  watch: BaseWatch | null = null;
 
   constructor(ports: ReplicationPorts, vmId: string) {
     this.#ports = ports;
@@ -129,6 +132,7 @@ export class ReplicaVm {
     if (this.relationship.initial === null && this.relationship.baselineId === token) return;
     const baseline = await this.#newBaseline(token, consistentFrom);
     await this.forgetPoints('a new initial copy is their baseline', () => {
+      this.watch?.changed('the replica has a new initial copy', { known: false });
       this.#ports.relationships.happened(this.vmId, { kind: 'initial-finished', reason: 'the initial copy is complete' }, baseline);
     });
     this.wake();
@@ -138,6 +142,7 @@ export class ReplicaVm {
   async completeImport(token: string, consistentFrom: number): Promise<void> {
     const baseline = await this.#newBaseline(token, consistentFrom);
     await this.forgetPoints('an imported copy is their baseline', () => {
+      this.watch?.changed('a copy was imported on the replica', { known: false });
       this.#ports.relationships.perform(this.vmId, 'import', baseline);
     });
     this.wake();
@@ -213,7 +218,10 @@ export class ReplicaVm {
     if (applying === null) return;
     if (this.#ports.catalog.inbox.get(this.vmId, applying)?.status !== 'received') {
       // Its log is gone for good: no redo can end what was begun, only the compare that asks can.
-      this.#ports.relationships.update(this.vmId, { applying: null });
+      this.#ports.catalog.transaction(() => {
+        this.#ports.relationships.update(this.vmId, { applying: null });
+        this.watch?.changed(`epoch ${applying} was applied in part, and its log is lost`, { known: true });
+      });
       return;
     }
     throw new UnderstudyError('io', 'REPLICA_BUSY', `epoch ${this.relationship.applying} is half applied on the replica`,
@@ -308,6 +316,7 @@ export class ReplicaVm {
     const lost = this.relationship.applying === null ? await this.#changedBehindOurBack() : null;
     if (lost !== null) return this.lose(7, lost);
     relationships.update(this.vmId, { applying: record.epoch });
+    await this.watch?.beforeSet(record);
     await this.points.keepForSet(record, signal);
     await growForSet(this.#ports, this, record);
     const applied = await applySet(this.#ports, record, replicatedDisks(this.vm), signal);
@@ -323,7 +332,11 @@ export class ReplicaVm {
       if (record.epoch >= this.relationship.consistentFrom) {
         this.points.afterApplied({ epoch: record.epoch, time: record.closedAt, applicationConsistent: record.applicationConsistent === true });
       }
-      removeFiles = this.inbox.forget(record);
+      const [move, remove] = [this.watch?.applied(record), this.inbox.forget(record)];
+      removeFiles = async () => {
+        await move?.();
+        await remove();
+      };
       const bytes = record.disks.reduce((sum, { size }) => sum + size, 0);
       relationships.chart(this.vmId, { outcome: 'success', bytes, latencyMs: Math.max(0, this.#clock.now() - record.closedAt) });
     });
@@ -381,7 +394,10 @@ export class ReplicaVm {
     const { relationships } = this.#ports;
     this.#ports.catalog.transaction(() => {
       // What older points show of the disk itself is no longer what it was.
-      if (trigger === 7) this.points.damaged(Number.MAX_SAFE_INTEGER, reason);
+      if (trigger === 7) {
+        this.points.damaged(Number.MAX_SAFE_INTEGER, reason);
+        this.watch?.changed(reason, { known: false });
+      }
       relationships.update(this.vmId, { ...change, lost: { trigger, reason } });
       relationships.happened(this.vmId, { kind: 'primary-changed', state: 'WaitingForStartResynchronize', reason });
     });

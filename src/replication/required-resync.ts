@@ -5,17 +5,19 @@ import { RESYNC_TRIGGERS, type TriggerNumber } from '../model/resync-trigger.ts'
 export interface Loss {
   trigger: TriggerNumber;
   reason: string;
+  mapKnows?: true;
 }
 
 /**
- * A change map explains triggers 2, 3 and 4 only. Whatever was lost before and no map has seen is still to be repaired: a log
+ * A change map explains triggers 2, 3 and 4 only, and a loss that says so. Whatever was lost before and no map has seen is still to be repaired: a log
  * limit or a crash in the middle of that repair must neither shrink it to the map's regions nor let it start by itself (R21).
  */
 export function requiredAfter(before: RequiredResync | null, loss: Loss, mapTrusted: boolean, now: number): RequiredResync {
-  if (before !== null && before.mapKnows !== true && gravity(before.trigger) > gravity(loss.trigger)) {
+  const grave = loss.mapKnows === true ? 0 : gravity(loss.trigger);
+  if (before !== null && before.mapKnows !== true && gravity(before.trigger) > grave) {
     return { ...before, rung: 'full-compare', startAt: null, held: false };
   }
-  const byMap = gravity(loss.trigger) === 0 && mapTrusted;
+  const byMap = grave === 0 && mapTrusted;
   // After a change of direction the map knows of both sides, and the start was asked for: a crash in between alters neither.
   const startAt = byMap && before?.mapKnows === true ? before.startAt : null;
   return { ...loss, rung: byMap ? 'suspect-regions' : 'full-compare', since: now, startAt };

@@ -20,6 +20,18 @@ export async function openOverlay(
   }
 }
 
+/** What a run's diff disk holds: all that its merge will write to the base. */
+export async function* heldRanges(
+  ports: Pick<ReplicationPorts, 'files' | 'openDiskForReading'>, disk: DiskRecord, token: string,
+): AsyncGenerator<{ offset: number; length: number }> {
+  const diff = await openOverlay(ports, disk, token, { readOnly: true });
+  try {
+    for await (const run of diff.runs(0, diff.virtualSize)) if (run.held) yield run;
+  } finally {
+    await diff.close();
+  }
+}
+
 /** Removes the diff disks of runs that are over: a crash between putting that on record and removing them leaves them behind. */
 export async function sweepDiffDisks(
   { files }: Pick<ReplicationPorts, 'files'>, vm: VmRecord, { resync }: Pick<RelationshipRecord, 'resync'>,

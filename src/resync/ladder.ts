@@ -29,8 +29,9 @@ export function planOf(
   const { because } = RESYNC_TRIGGERS[required.trigger];
   if (missing.size > 0) return { rung: 'full-copy', reason: 'the replica has no disk to compare with', ranges: whole };
   if (required.mapKnows === true && suspects !== null) {
-    return { rung: 'suspect-regions', ranges: suspects,
-      reason: 'the direction was reversed, and what both sides have written since they were equal is known' };
+    return { rung: 'suspect-regions', ranges: suspects, reason: required.trigger === 6
+      ? 'the replica was written without a log, and every region that may differ is known'
+      : 'the direction was reversed, and what both sides have written since they were equal is known' };
   }
   const seenByMap = required.trigger === 2 || required.trigger === 3 || required.trigger === 4;
   if (!seenByMap) return { rung: 'full-compare', reason: `${because}, which no change map has seen`, ranges: whole };

@@ -24,7 +24,7 @@ import { refuse } from './compare/conversation.ts';
 import { StreamChannel } from './compare/frame-channel.ts';
 import { runTarget } from './compare/target.ts';
 import { removeDiffDisk } from '../disk/diff-disk.ts';
-import { diffPath, openOverlay, sweepDiffDisks } from './diff-files.ts';
+import { diffPath, heldRanges, openOverlay, sweepDiffDisks } from './diff-files.ts';
 import {
   characteristicsMessage, existingCompareMessage, resyncBeginMessage, resyncCancelMessage, resyncCompareMessage, resyncMergeMessage, resyncProgressMessage,
   verifyCompareMessage, verifyHoldMessage,
@@ -342,6 +342,7 @@ export class ReplicaResync {
       sets.push(set);
     }
     for (const disk of disks) await this.#flushed(disk, token);
+    await vm.watch?.beforeChange((disk) => heldRanges(this.#ports, disk, token));
     this.#require(vm, token);
     const removals: (() => Promise<void>)[] = [];
     const keepsPoints = keepPoints && vm.points.list().at(-1)?.damaged === null;
@@ -351,6 +352,7 @@ export class ReplicaResync {
         lastAppliedTime: closedAt, lastAppliedLogs: logs, consistentFrom: throughEpoch, lost: null, error: null, required: null,
         lastReplicationTime: this.#ports.clock.now(), mapTrusted: true,
       });
+      vm.watch?.changed('the replica was resynchronized with its primary', { known: resync.rung !== 'full-copy' });
       for (const set of sets) removals.push(vm.inbox.forget(set));
     };
     if (keepsPoints) this.#ports.catalog.transaction(record);

@@ -13,11 +13,13 @@ import { hostSettingsSchema, type HostSettings } from '../model/settings.ts';
 import type { NbdExport } from '../nbd/export.ts';
 import { NbdServer, nbdUri } from '../nbd/server.ts';
 import { PeerDispatcher } from '../peer/dispatcher.ts';
-import { entryFor, partnerEntry } from '../peer/authorisation.ts';
+import { entryFor, partnerEntry, type PeerEntry } from '../peer/authorisation.ts';
 import { greet, handleHello } from '../peer/hello.ts';
 import { openIdentity, type HostIdentity } from '../peer/identity.ts';
+import type { PeerCaller } from '../peer/message.ts';
 import { PeerServer } from '../peer/server.ts';
 import { PrimaryVm } from '../replication/primary-vm.ts';
+import { ExtendedLegs } from '../replication/extended/extended-legs.ts';
 import { Relationships } from '../replication/relationships.ts';
 import { ReplicaHost } from '../replication/replica-host.ts';
 import type { ReplicationPorts } from '../replication/replication-ports.ts';
@@ -65,6 +67,7 @@ export class Host {
   readonly resync: PrimaryResync;
   readonly replicaResync: ReplicaResync;
   readonly failover: ReplicaFailover;
+  readonly extended: ExtendedLegs;
   #verifies = new VerifySchedule(this);
   readonly primaryDirection: PrimaryDirection;
   readonly replicaDirection: ReplicaDirection;
@@ -118,8 +121,9 @@ export class Host {
     this.guestControl = guestControlOf(this);
     this.definitions = domainDefinitionsOf(this);
     this.resync = new PrimaryResync(new ResyncQueue(() => this.settings().resyncConcurrency), parts.zone);
+    this.extended = new ExtendedLegs(this.ports, this.replicas, parts.zone, this.resync);
     const dispatcher = new PeerDispatcher({
-      log, authenticate: (caller) => entryFor(catalog.authorizations.list(), caller) ?? partnerEntry(catalog.relationships.list(), caller),
+      log, authenticate: (caller) => entryFor(catalog.authorizations.list(), caller) ?? this.#partner(caller),
     });
     handleHello(dispatcher, { hostName: this.name, bootId: machine.bootId }, clock);
     this.replicas.serve(dispatcher);
@@ -177,6 +181,7 @@ export class Host {
     await this.definitions.close();
     await this.nbd.close();
     await Promise.all([...this.primaries.values()].map((primary) => primary.close()));
+    await this.extended.close();
     await this.peer.close();
     await this.failover.close();
     await this.replicaResync.close();
@@ -263,6 +268,11 @@ export class Host {
     };
   }
 
+  #partner(caller: PeerCaller): PeerEntry | null {
+    const { relationships, extended } = this.catalog;
+    return partnerEntry([...relationships.list(), ...extended.relationships.list()], caller);
+  }
+
   #directionHost(): DirectionHost {
     return {
       ports: this.ports, replicas: this.replicas, primary: (vmId) => this.primary(vmId), guests: (vmId) => this.guests(vmId),
@@ -301,6 +311,7 @@ export class Host {
     await this.failover.start();
     // Before the primaries: they tell their replicas where this host listens.
     await this.peer.listen(options.peer.host, options.peer.port);
+    this.extended.start();
     for (const vm of this.catalog.vms.list()) {
       if (vm.side !== 'primary') continue;
       const primary = this.adopt(vm);

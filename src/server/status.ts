@@ -12,6 +12,7 @@ import { requiredAfter } from '../replication/required-resync.ts';
 import { failureOf } from './api/failure.ts';
 import type { Health, Statistics, Status, Vm } from './api/contract.ts';
 import type { Host } from './host.ts';
+import { partsOf } from './sending-end.ts';
 
 const isoOrNull = (time: number | null): string | null => (time === null ? null : new Date(time).toISOString());
 
@@ -28,22 +29,29 @@ export function vmShape(host: Host, vm: VmRecord): Vm {
   };
 }
 
-export function statusShape(host: Host, vm: VmRecord): Status {
-  const relationship = knownOf(host, vm);
-  return relationship === undefined ? notReplicated(vm) : replicated(host, vm, relationship);
+/** `extended`: of the leg to the extended replica that this host feeds. */
+export function statusShape(host: Host, vm: VmRecord, extended = false): Status {
+  const relationship = knownOf(host, vm, extended);
+  return relationship === undefined ? notReplicated(vm) : replicated(host, vm, relationship, extended);
 }
 
-export function healthShape(host: Host, vm: VmRecord): Health {
-  const relationship = knownOf(host, vm);
+/** Of all VMs, each followed by its leg to an extended replica. */
+export function eachRelationship<T>(host: Host, shape: (host: Host, vm: VmRecord, extended: boolean) => T): T[] {
+  return host.catalog.vms.list().flatMap((vm) =>
+    [shape(host, vm, false), ...(host.extended.get(vm.vmId) === undefined ? [] : [shape(host, vm, true)])]);
+}
+
+export function healthShape(host: Host, vm: VmRecord, extended = false): Health {
+  const relationship = knownOf(host, vm, extended);
   if (relationship === undefined) {
     return { vmName: vm.name, health: 'NotApplicable', state: 'Disabled', relationship: 'Simple', lastReplicationTime: null,
       healthDetails: [], statistics: noStatistics };
   }
-  const { health, details } = judge(host, vm, relationship);
+  const { health, details } = judge(host, vm, relationship, extended);
   return {
-    vmName: vm.name, health, state: relationship.state, relationship: 'Simple',
+    vmName: vm.name, health, state: relationship.state, relationship: typeOf(relationship, extended),
     lastReplicationTime: isoOrNull(relationship.lastReplicationTime), healthDetails: details,
-    statistics: statisticsShape(host, vm, relationship),
+    statistics: statisticsShape(host, vm, relationship, extended),
   };
 }
 
@@ -64,39 +72,42 @@ const noStatistics: Statistics = {
 };
 
 /** A catalog that cannot be written comes before what is in it; it is tried again within seconds. */
-function failureNow(host: Host, { vmId }: VmRecord, relationship: RelationshipRecord) {
-  const unwritten = host.primaries.get(vmId)?.tracked?.owed?.failure ?? host.relationships.notWritten(vmId);
+function failureNow(host: Host, { vmId }: VmRecord, relationship: RelationshipRecord, extended: boolean) {
+  const unwritten = extended ? undefined : (host.primaries.get(vmId)?.tracked?.owed?.failure ?? host.relationships.notWritten(vmId));
   if (unwritten !== undefined) return { ...failureOf(unwritten), retryAt: host.parts.clock.now() + 10_000 };
-  const failed = host.failureOf(vmId);
+  const failed = extended ? undefined : host.failureOf(vmId);
   return relationship.error ?? (failed === undefined ? null : { ...failed.toJSON(), retryAt: null });
 }
 
 /** The record, with a loss that the catalog could not be told yet (promise 1). */
-function knownOf(host: Host, { vmId }: VmRecord): RelationshipRecord | undefined {
-  const record = host.relationships.find(vmId);
-  const loss = host.primaries.get(vmId)?.tracked?.owed?.loss ?? null;
-  if (record?.state !== 'Replicating' || loss === null) return record;
-  const required = requiredAfter(record.required, loss, host.primaries.get(vmId)!.tracked!.owed!.mapHolds, host.parts.clock.now());
+function knownOf(host: Host, vm: VmRecord, extended: boolean): RelationshipRecord | undefined {
+  const { relationship: record } = partsOf(host, vm, extended);
+  const owed = extended ? null : (host.primaries.get(vm.vmId)?.tracked?.owed ?? null);
+  if (record?.state !== 'Replicating' || owed === null || owed.loss === null) return record;
+  const required = requiredAfter(record.required, owed.loss, owed.mapHolds, host.parts.clock.now());
   return { ...record, state: 'WaitingForStartResynchronize', required };
 }
 
-function judge(host: Host, vm: VmRecord, relationship: RelationshipRecord) {
+const typeOf = (relationship: RelationshipRecord, extended: boolean) => (extended || relationship.extended === true ? 'Extended' : 'Simple');
+
+function judge(host: Host, vm: VmRecord, relationship: RelationshipRecord, extended: boolean) {
   return healthOf({
     vmName: vm.name, side: relationship.side, state: relationship.state, now: host.parts.clock.now(), since: relationship.createdAt,
     hasBaseline: hasBaseline(relationship), lastReplicationTime: relationship.lastReplicationTime, statistics: relationship.statistics,
-    failure: failureNow(host, vm, relationship), required: relationship.required === null ? null
+    failure: failureNow(host, vm, relationship, extended), required: relationship.required === null ? null
       : { ...relationship.required, startAt: host.resync.startOf(relationship, host.parts.clock.now()) },
     oldPrimaryHolds: relationship.failover?.primaryHolds === true,
-    log: relationship.side === 'primary' ? logFacts(host, vm, relationship) : null,
+    log: relationship.side === 'primary' ? logFacts(host, vm, relationship, extended) : null,
+    feederWaits: extended ? (host.extended.get(vm.vmId)?.waitsFor ?? null) : null,
     testFailover: relationship.testFailover ? { since: relationship.testFailover.startedAt, waitingBytes: host.replicas.get(vm.vmId)?.inbox.bytes() ?? 0 } : null,
-    guests: [vm.guest, vm.testGuest].flatMap((run) => (run === undefined ? [] : [run])),
-    damagedPoints: host.catalog.points.list(vm.vmId).filter(({ damaged }) => damaged !== null).length,
+    guests: extended ? [] : [vm.guest, vm.testGuest].flatMap((run) => (run === undefined ? [] : [run])),
+    damagedPoints: extended ? 0 : host.catalog.points.list(vm.vmId).filter(({ damaged }) => damaged !== null).length,
   });
 }
 
-function logFacts(host: Host, vm: VmRecord, relationship: RelationshipRecord) {
-  const open = host.primaries.get(vm.vmId)?.tracked?.openLogBytes ?? 0;
-  const bytes = logBytesOf(host.catalog, vm.vmId) + open;
+function logFacts(host: Host, vm: VmRecord, relationship: RelationshipRecord, extended: boolean) {
+  const open = partsOf(host, vm, extended).sender?.tracked?.openLogBytes ?? 0;
+  const bytes = logBytesOf(extended ? host.extended.ports.catalog : host.catalog, vm.vmId) + open;
   const limitBytes = logLimitOf(vm, relationship);
   return { bytes, limitBytes, limitReachedAt: forecast(host, relationship, bytes, limitBytes) };
 }
@@ -119,22 +130,22 @@ function notReplicated(vm: VmRecord): Status {
   };
 }
 
-function replicated(host: Host, vm: VmRecord, relationship: RelationshipRecord): Status {
+function replicated(host: Host, vm: VmRecord, relationship: RelationshipRecord, extended: boolean): Status {
   const { state, side, settings, remote, initial } = relationship;
-  const primary = host.primaries.get(vm.vmId);
-  const { health, details } = judge(host, vm, relationship);
-  const mode = side === 'primary' ? 'Primary' : 'Replica';
-  const progress = primary?.initialProgress ?? null;
-  const log = side === 'primary' ? logFacts(host, vm, relationship) : null;
+  const { sender } = partsOf(host, vm, extended);
+  const { health, details } = judge(host, vm, relationship, extended);
+  const mode = extended ? 'Replica' : side === 'primary' ? 'Primary' : relationship.extended === true ? 'ExtendedReplica' : 'Replica';
+  const progress = sender?.initialProgress ?? null;
+  const log = side === 'primary' ? logFacts(host, vm, relationship, extended) : null;
   return {
     vmId: vm.vmId, vmName: vm.name, state, stateNumber: REPLICATION_STATES[state].powershell, wmiState: REPLICATION_STATES[state].wmi,
     stateText: REPLICATION_STATES[state].text, health, healthNumber: HEALTH_NUMBERS[health], healthDetails: details,
-    mode, modeNumber: MODE_NUMBERS[mode], relationship: 'Simple', frequencySec: settings.frequencySec,
+    mode, modeNumber: MODE_NUMBERS[mode], relationship: typeOf(relationship, extended), frequencySec: settings.frequencySec,
     primaryServer: side === 'primary' ? host.name : remote.name, replicaServer: side === 'primary' ? remote.name || remote.host : host.name,
     replicaPort: side === 'primary' ? remote.port : host.peer.address.port,
     lastReplicationTime: isoOrNull(relationship.lastReplicationTime), lastAppliedLogTime: isoOrNull(relationship.lastAppliedTime),
     lagSeconds: relationship.lastAppliedTime === null ? null : Math.max(0, (host.parts.clock.now() - relationship.lastAppliedTime) / 1000),
-    pendingBytes: side === 'primary' ? (primary?.pendingBytes() ?? 0) : (host.replicas.get(vm.vmId)?.inbox.bytes() ?? 0),
+    pendingBytes: side === 'primary' ? (sender?.pendingBytes() ?? 0) : (host.replicas.get(vm.vmId)?.inbox.bytes() ?? 0),
     autoResynchronizeEnabled: settings.autoResync.enabled, autoResynchronizeIntervalStart: settings.autoResync.intervalStart,
     autoResynchronizeIntervalEnd: settings.autoResync.intervalEnd, resynchronizeStartTime: isoOrNull(host.resync.startOf(relationship, host.parts.clock.now())),
     initialReplicationStartTime: isoOrNull(initial?.startAt ?? null), recoveryHistory: settings.recoveryHistory,
@@ -150,7 +161,7 @@ function replicated(host: Host, vm: VmRecord, relationship: RelationshipRecord):
     disks: vm.disks.map((disk, index) => ({
       path: disk.path, format: disk.format, virtualSize: disk.virtualSize, logicalSectorSize: disk.logicalSectorSize,
       uri: side === 'replica' ? (host.failover.servedAs(vm.vmId)?.map((name) => host.exportUri(name))[index] ?? null)
-        : vm.attach === 'stopped' ? null : host.uri(vm, index) })),
+        : extended || vm.attach === 'stopped' ? null : host.uri(vm, index) })),
     ...(side === 'replica' ? {
       failover: servedShape(host, vm, relationship.failover), testFailover: servedShape(host, vm, relationship.testFailover),
       recoveryPoints: host.catalog.points.list(vm.vmId).length } : {}),
@@ -168,10 +179,10 @@ function servedShape(host: Host, { vmId }: VmRecord, served: FailoverRecord | nu
   };
 }
 
-function statisticsShape(host: Host, vm: VmRecord, relationship: RelationshipRecord): Statistics {
+function statisticsShape(host: Host, vm: VmRecord, relationship: RelationshipRecord, extended: boolean): Statistics {
   const { statistics, transferred, side } = relationship;
   const latency = averageLatencyMs(statistics);
-  const pending = side === 'primary' ? host.primaries.get(vm.vmId)?.pendingBytes() : host.replicas.get(vm.vmId)?.inbox.bytes();
+  const pending = side === 'primary' ? partsOf(host, vm, extended).sender?.pendingBytes() : host.replicas.get(vm.vmId)?.inbox.bytes();
   return {
     monitoringStartTime: isoOrNull(statistics.from), monitoringEndTime: isoOrNull(statistics.until),
     averageReplicationBytes: averageBytes(statistics) ?? 0, maximumReplicationBytes: statistics.maximumBytes,

@@ -9,6 +9,7 @@ import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
 import { nextVerify } from '../model/schedule.ts';
 import { verify, type VerifyResult } from '../resync/verify.ts';
 import type { Host } from './host.ts';
+import { sendingEnd, vmOfEnd } from './sending-end.ts';
 
 const LOOK_EVERY_MS = 60_000;
 /** After one that could not run to its end: the link or the replica may be down. */
@@ -16,13 +17,14 @@ const RETRY_MS = 3_600_000;
 
 /** Runs one verify of a VM and puts what it found on record. `repaired`: whether the caller will see to a difference. */
 export async function verifyOnRecord(
-  host: Host, name: string, options: { signal: AbortSignal; repair: boolean; progress: (done: number, total: number) => void },
+  host: Host, name: string, options: { signal: AbortSignal; repair: boolean; extended?: boolean | undefined; progress: (done: number, total: number) => void },
 ): Promise<VerifyResult> {
-  const { relationships, parts: { clock } } = host;
-  const { vmId } = host.vm(name);
+  const { relationships, sender } = sendingEnd(host, options.extended);
+  const { clock } = host.parts;
+  const { vmId } = vmOfEnd(host, { name, extended: options.extended });
   relationships.check(vmId, 'verify');
   const startedAt = clock.monotonic();
-  const result = await verify(host.primary(vmId), options);
+  const result = await verify(sender(vmId), options);
   const seconds = Math.round((clock.monotonic() - startedAt) / 1000);
   const { comparedBytes, differingBytes, findings, equal } = result;
   relationships.update(vmId, { lastVerifiedAt: clock.now() });

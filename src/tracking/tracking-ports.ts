@@ -27,6 +27,8 @@ export interface TrackingPorts {
 export interface TrackingLoss {
   trigger: TriggerNumber;
   reason: string;
+  /** The change map names every region that may differ, whatever the trigger says. */
+  mapKnows?: true;
 }
 
 export interface TrackedVmHooks {

@@ -136,6 +136,7 @@ export function fakeOperations(): HostOperations {
     'vm.remove': vm,
     'vm.list': () => Promise.resolve([VM]),
     'enable': status,
+    'extend': status,
     'start': status,
     'stop-initial': status,
     'import': status,

@@ -32,6 +32,8 @@ const INBOX = 'src/replication/inbox.ts';
 const APPLY = 'src/replication/apply.ts';
 const REPLICA = 'src/replication/replica-vm.ts';
 const DELIVERY = 'src/replication/delivery.ts';
+const LEGS = 'src/replication/extended/extended-legs.ts';
+const SETS = 'src/replication/extended/applied-sets.ts';
 const LEASE = 'src/server/data-lease.ts';
 
 const R1 = 'test/rules/r01-log-before-disk.test.ts';
@@ -52,6 +54,7 @@ const R15 = 'test/rules/r15-pinned-base.test.ts';
 const R24 = 'test/rules/r24-identity.test.ts';
 const R25 = 'test/rules/r25-one-server.test.ts';
 const R26 = 'test/rules/r26-resize.test.ts';
+const R27 = 'test/rules/r27-extended.test.ts';
 const P1 = 'test/rules/promise-1-guest-goes-on.test.ts';
 const P1_CATALOG = 'test/rules/promise-1-catalog-fails.test.ts';
 
@@ -189,6 +192,25 @@ const IDENTITY: Breakage[] = [
     to: '    await growForSet(this.#ports, this, record);\n    relationships.update(this.vmId, { applying: record.epoch });\n' },
 ];
 
+const EXTENDED: Breakage[] = [
+  { rule: 'R27', what: 'a merge tells the extended replica nothing', file: 'src/resync/replica-resync.ts', test: R27, quick: true, only: 'merge of a resync',
+    from: "      vm.watch?.changed('the replica was resynchronized with its primary', { known: resync.rung !== 'full-copy' });\n", to: '' },
+  { rule: 'R27', what: 'what a merge will write is not in the map of the leg', file: 'src/resync/replica-resync.ts', test: R27, only: 'merge of a resync',
+    from: '    await vm.watch?.beforeChange((disk) => heldRanges(this.#ports, disk, token));\n', to: '' },
+  { rule: 'R27', what: 'a set writes before its regions are in the map of the leg', file: REPLICA, test: R27, only: 'next link',
+    from: '    await this.watch?.beforeSet(record);\n', to: '' },
+  { rule: 'R27', what: 'a set that was applied is not queued', file: LEGS, test: R27, only: 'next link',
+    from: 'const move = source()?.applied(set) ?? null;', to: 'const move = null as ((() => Promise<void>) | null);' },
+  { rule: 'R27', what: 'moves that a crash has interrupted are not ended', file: SETS, test: R27, only: 'the server dies',
+    from: '      await this.#move({ ...set,', to: '      if (set.epoch < 0) await this.#move({ ...set,' },
+  { rule: 'R27', what: 'bits of sets that were sent stay out of the map when the logs go', file: SETS, test: R27, only: 'has lost its logs of',
+    from: '    for (const map of this.#maps.values()) map.pin();\n    void', to: '    for (const map of this.#maps.values()) map.release(Infinity);\n    void' },
+  { rule: 'R27', what: 'the leg is compared while the replica is no instant', file: 'src/replication/extended/rest.ts', test: R27, only: 'somebody else',
+    from: "if (lost !== null || resync !== null || RESYNC_STATES.includes(state))", to: 'if (lost !== null && resync !== null)' },
+  { rule: 'R27', what: 'a completed failover tells the extended replica nothing', file: 'src/failover/replica-failover.ts', test: R27, only: 'completed failover',
+    from: "        vm.watch?.changed('the VM has failed over to the replica, and its guest writes to the replica disks', { known: false });\n", to: '' },
+];
+
 const PROMISE_1: Breakage[] = [
   { rule: 'P1', what: 'nobody watches how long a log takes', file: DISK, test: P1, quick: true,
     from: '    if (!this.#watching) void this.#watch();\n', to: '' },
@@ -219,4 +241,4 @@ const PROMISE_1: Breakage[] = [
     to: "void late;\n    const outcome = await written.then(() => 'written', () => 'failed');" },
 ];
 
-export const BREAKAGES: readonly Breakage[] = [...TRACKING, ...CHANGE_MAP, ...REPLICATION, ...IDENTITY, ...PROMISE_1];
+export const BREAKAGES: readonly Breakage[] = [...TRACKING, ...CHANGE_MAP, ...REPLICATION, ...IDENTITY, ...EXTENDED, ...PROMISE_1];

@@ -15,6 +15,7 @@ import { PeerDispatcher } from '../../src/peer/dispatcher.ts';
 import type { PeerLink } from '../../src/peer/link.ts';
 import { PrimaryVm } from '../../src/replication/primary-vm.ts';
 import { Relationships } from '../../src/replication/relationships.ts';
+import { ExtendedLegs } from '../../src/replication/extended/extended-legs.ts';
 import { ReplicaHost } from '../../src/replication/replica-host.ts';
 import { PrimaryResync } from '../../src/resync/primary-resync.ts';
 import { ReplicaFailover } from '../../src/failover/replica-failover.ts';
@@ -55,6 +56,7 @@ export class SimHost {
   dispatcher: PeerDispatcher | null = null;
   relationships!: Relationships;
   replicas: ReplicaHost | null = null;
+  extended: ExtendedLegs | null = null;
   replicaResync: ReplicaResync | null = null;
   failover: ReplicaFailover | null = null;
   /** What guests could connect to, by name, but for the primaries' own disks. */
@@ -73,11 +75,11 @@ export class SimHost {
   ports!: ReplicationPorts;
   #scheduler: Scheduler;
   #boot = 1;
-  #linkTo: (near: SimHost) => PeerLink;
+  #linkTo: (near: SimHost, fingerprint: string) => PeerLink;
   messages: string[] = [];
 
   constructor(
-    name: string, scheduler: Scheduler, linkTo: (near: SimHost) => PeerLink,
+    name: string, scheduler: Scheduler, linkTo: (near: SimHost, fingerprint: string) => PeerLink,
     { catalog = SqliteCatalog.open(':memory:'), volume = new SimVolume(scheduler) } = {},
   ) {
     this.catalog = catalog;
@@ -100,14 +102,13 @@ export class SimHost {
     const note = (level: string) => (fields: object, message: string) =>
       void this.messages.push(`${level} ${message} ${JSON.stringify(fields)}`);
     const log: Logger = { debug: () => {}, info: note('info'), warn: note('warn'), error: note('error') };
-    const link = this.#linkTo(this);
     this.ports = {
       files, clock, compute, catalog, log, relationships: this.relationships, hostName: this.name, peerPort: () => 1, hostSettings: () => settings,
       random: { uuid: () => this.#scheduler.dice.uuid(), bytes: (count) => this.#scheduler.dice.bytes(count) },
       bootId: `${this.name}-boot-${this.#boot}`, hostId: this.name, dataFolder: `/${this.name}`,
       pointIntervalMs: this.pointIntervalMs,
       changeMap: { regionBytes: REGION_BYTES, hotRegionsMax: 2 },
-      link: () => link,
+      link: ({ fingerprint }) => this.#linkTo(this, fingerprint),
       openDisk: (record) => this.#open(files, record.path, 'write'),
       openDiskForReading: (record) => this.#open(files, record.path, 'read'),
       createDisk: async (record) => {
@@ -122,7 +123,8 @@ export class SimHost {
     this.#keptOut.clear();
     this.guestCount = 0;
     this.dispatcher = new PeerDispatcher({
-      log, authenticate: (caller) => entryFor(catalog.authorizations.list(), caller) ?? partnerEntry(catalog.relationships.list(), caller),
+      log, authenticate: (caller) => entryFor(catalog.authorizations.list(), caller) ??
+        partnerEntry([...catalog.relationships.list(), ...catalog.extended.relationships.list()], caller),
     });
     this.replicas = new ReplicaHost(this.ports, 'UTC');
     this.replicas.serve(this.dispatcher);
@@ -135,8 +137,10 @@ export class SimHost {
     this.primaryDirection.serve(this.dispatcher);
     this.replicaDirection = new ReplicaDirection(direction, this.failover);
     this.replicaDirection.serve(this.dispatcher);
+    this.extended = new ExtendedLegs(this.ports, this.replicas, 'UTC', this.resync);
     await this.replicas.start();
     await this.replicaResync.start();
+    if (life.alive) this.extended.start();
     if (life.alive) await this.failover.start();
     this.primaries.clear();
     for (const { vmId, side } of catalog.vms.list()) {
@@ -218,6 +222,7 @@ export class SimHost {
     this.life.alive = false;
     this.dispatcher = null;
     this.replicas = null;
+    this.extended = null;
     this.failover = null;
     this.exports.clear();
     this.primaries.clear();

@@ -39,11 +39,24 @@ export class World {
   constructor(seed: number) {
     this.dice = new Dice(seed);
     this.scheduler = new Scheduler(this.dice);
-    const end = (host: SimHost) => () => (host.dispatcher === null ? null : { life: host.life, dispatcher: host.dispatcher });
-    this.primary = new SimHost('primary', this.scheduler, (near) =>
-      simLink(this.scheduler, this.network, near.life, near.fingerprint, end(this.replica)));
-    this.replica = new SimHost('replica', this.scheduler, (near) =>
-      simLink(this.scheduler, this.network, near.life, near.fingerprint, end(this.primary)));
+    this.primary = this.makeHost('primary');
+    this.replica = this.makeHost('replica');
+  }
+
+  protected makeHost(name: string): SimHost {
+    return new SimHost(name, this.scheduler, (near, fingerprint) => simLink(this.scheduler, this.network, near.life, near.fingerprint, () => {
+      const { life, dispatcher } = this.hostNamed(fingerprint, near);
+      return dispatcher === null ? null : { life, dispatcher };
+    }));
+  }
+
+  /** Of two hosts the other one. */
+  protected hostNamed(_fingerprint: string, near: SimHost): SimHost {
+    return near === this.primary ? this.replica : this.primary;
+  }
+
+  get everyHost(): SimHost[] {
+    return [this.primary, this.replica];
   }
 
   get tracked(): TrackedVm | null {
@@ -135,16 +148,20 @@ export class World {
 
   /** As a reader of the replica must see them: once a merge is on record, base and diff together (R19). */
   replicaDisks(): Uint8Array[] {
-    const { resync } = this.replicaRecord;
-    return this.replica.relationships.vm(VM_ID).disks.map((disk) => {
-      const base = this.replica.volume.contents(disk.path);
+    return this.disksOf(this.replica);
+  }
+
+  protected disksOf(host: SimHost): Uint8Array[] {
+    const { resync } = host.catalog.relationships.get(VM_ID)!;
+    return host.catalog.vms.get(VM_ID)!.disks.map((disk) => {
+      const base = host.volume.contents(disk.path);
       const diff = resync?.phase === 'merging' ? diffPath(disk, resync.token) : null;
-      return diff === null || !this.replica.volume.exists(`${diff}.map`) ? base : this.#overlay(base, diff);
+      return diff === null || !host.volume.exists(`${diff}.map`) ? base : this.#overlay(host, base, diff);
     });
   }
 
-  #overlay(base: Uint8Array, diff: string): Uint8Array {
-    const [pages, map] = [this.replica.volume.contents(diff), this.replica.volume.contents(`${diff}.map`)];
+  #overlay(host: SimHost, base: Uint8Array, diff: string): Uint8Array {
+    const [pages, map] = [host.volume.contents(diff), host.volume.contents(`${diff}.map`)];
     for (let page = 0; page * PAGE_BYTES < base.length; page++) {
       if ((map[4096 + (page >> 3)]! & (1 << (page & 7))) === 0) continue;
       base.set(pages.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES), page * PAGE_BYTES);
@@ -183,7 +200,7 @@ export class World {
   story(): string {
     const of = (host: SimHost) => host.catalog.events({ limit: 30 })
       .map(({ time, id, message }) => `${host.name} ${new Date(time).toISOString()} ${id} ${message}`);
-    return [...of(this.primary), ...of(this.replica)].join('\n');
+    return this.everyHost.flatMap(of).join('\n');
   }
 
   /** The primary's machine goes down; its disks are what it comes back with. */
@@ -202,7 +219,7 @@ export class World {
     this.stopGuest();
     this.network.cut = false;
     this.network.lossRate = 0;
-    for (const host of [this.primary, this.replica]) if (!host.life.alive) await this.restart(host);
+    for (const host of this.everyHost) if (!host.life.alive) await this.restart(host);
     if (this.relationship.state === 'WaitingForStartResynchronize' && !options.resync) return;
     // An initial copy or a resync under way counts as behind, whatever its epochs say: a fresh relationship has none to wait for.
     const caughtUp = () => this.relationship.state === 'Replicating' && this.tracked?.hasWrites === false &&

@@ -63,6 +63,11 @@ export function maybe<Name extends string, V>(name: Name, value: V | undefined):
   return (value === undefined ? {} : { [name]: value }) as { [K in Name]?: V };
 }
 
+/** Which relationship of a VM is meant, as the operations take it. */
+export function endOf(bound: Bound): { extended?: true } {
+  return textOf(bound, 'ReplicationRelationshipType')?.toLowerCase() === 'extended' ? { extended: true } : {};
+}
+
 export function required(cmdlet: string, bound: Bound, name: string): string {
   const value = textOf(bound, name);
   if (value === undefined || value === '') throw missing(cmdlet, name);
@@ -109,7 +114,7 @@ export async function statusesOf(context: CmdletContext, patterns: readonly stri
     );
     const asked =
       found.length > 0 || isWildcard(pattern) ? found : [await context.call('status', { name: pattern })].flat();
-    for (const status of asked) meant.set(status.vmName, status);
+    for (const status of asked) meant.set(`${status.vmName}/${status.mode}/${status.relationship}`, status);
   }
   return [...meant.values()];
 }
@@ -141,18 +146,10 @@ export async function forEachVm(
 ): Promise<readonly Row[]> {
   const patterns = namesGiven(bound, input);
   if (patterns === undefined) throw missing(cmdlet, 'VMName');
-  if (textOf(bound, 'ReplicationRelationshipType') === 'Extended') {
-    throw new UnderstudyError(
-      'usage',
-      'ARGUMENT_INVALID',
-      'there are no extended relationships on this host',
-      'Leave the parameter out.',
-    );
-  }
   const names =
     among === 'all'
       ? await vmNamesOf(context, patterns)
-      : (await statusesOf(context, patterns)).map(({ vmName }) => vmName);
+      : [...new Set((await statusesOf(context, patterns)).map(({ vmName }) => vmName))];
   const failed: { name: string; error: unknown }[] = [];
   const done: string[] = [];
   for (const name of names) {

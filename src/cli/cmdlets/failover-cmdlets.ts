@@ -1,7 +1,7 @@
 /** The VMFailover cmdlets, and the recovery points that they take. */
 
 import { UnderstudyError } from '../../model/errors.ts';
-import { AS_JOB, forEachVm, listOf, maybe, namesGiven, PASSTHRU, RELATIONSHIP, statusesOf, truthOf, VM_NAME } from './cmdlet.ts';
+import { AS_JOB, endOf, forEachVm, listOf, maybe, namesGiven, PASSTHRU, RELATIONSHIP, statusesOf, truthOf, VM_NAME } from './cmdlet.ts';
 import type { Cmdlet } from './cmdlet.ts';
 import { findProperty, snapshotRow } from './records.ts';
 import type { Row } from './records.ts';
@@ -15,7 +15,7 @@ export function plain(name: string, summary: string, operation: PlainOperation):
     summary,
     parameters: [VM_NAME, RELATIONSHIP, PASSTHRU, { ...AS_JOB }],
     run: (bound, context, input) =>
-      forEachVm(name, bound, context, input, (vm) => context.call(operation, { name: vm })),
+      forEachVm(name, bound, context, input, (vm) => context.call(operation, { name: vm, ...endOf(bound) })),
   };
 }
 

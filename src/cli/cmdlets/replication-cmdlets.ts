@@ -4,7 +4,9 @@ import { UnderstudyError } from '../../model/errors.ts';
 import { HEALTH_NUMBERS, MODE_NUMBERS, REPLICATION_STATES } from '../../model/replication-state.ts';
 import type { Health, Status } from '../../server/api/contract.ts';
 import {
+  allStatuses,
   AS_JOB,
+  endOf,
   forEachVm,
   maybe,
   namesGiven,
@@ -82,7 +84,9 @@ const MEASURE: Cmdlet = {
   async run(bound, context, input) {
     const rows: Row[] = [];
     for (const status of await statuses('Measure-VMReplication', bound, context, input)) {
-      const health = await context.call('health', { name: status.vmName });
+      // On the third host the extended relationship is the only one of the VM.
+      const leg = status.relationship === 'Extended' && status.mode !== 'ExtendedReplica' ? { extended: true } : {};
+      const health = await context.call('health', { name: status.vmName, ...leg });
       rows.push(healthRow(status, (Array.isArray(health) ? health[0] : health) as Health));
     }
     return rows;
@@ -116,12 +120,14 @@ const ENABLE: Cmdlet = {
     const fingerprint = required('Enable-VMReplication', bound, 'ReplicaFingerprint');
     const replica = replicaAddress(bound) ?? '';
     const settings = maybe('settings', settingsFrom(bound, context));
+    // On a replica it is extended replication that is enabled.
+    const replicas = new Set((await allStatuses(context)).filter(({ mode }) => mode === 'Replica').map(({ vmName }) => vmName));
     return forEachVm(
       'Enable-VMReplication',
       bound,
       context,
       input,
-      (name) => context.call('enable', { name, replica, fingerprint, ...settings }),
+      (name) => context.call(replicas.has(name) ? 'extend' : 'enable', { name, replica, fingerprint, ...settings }),
       'all',
     );
   },
@@ -135,6 +141,7 @@ const SET: Cmdlet = {
     ...SERVER,
     ...SETTING_PARAMETERS,
     { name: 'InitialReplicationStartTime', type: 'start-time', aliases: ['IRTime'] },
+    RELATIONSHIP,
     { name: 'DisableVSSSnapshotReplication', type: 'switch', aliases: ['DisableVSS'] },
     { name: 'Reverse', type: 'switch' },
     AS_REPLICA,
@@ -173,7 +180,7 @@ const SET: Cmdlet = {
         'See: Get-Help Set-VMReplication',
       );
     }
-    return forEachVm('Set-VMReplication', bound, context, input, (name) => context.call('set', { name, ...change }));
+    return forEachVm('Set-VMReplication', bound, context, input, (name) => context.call('set', { name, ...endOf(bound), ...change }));
   },
 };
 
@@ -203,7 +210,7 @@ const RESUME: Cmdlet = {
         'Give one of them.',
       );
     }
-    return forEachVm('Resume-VMReplication', bound, context, input, (name) => context.call('resume', { name, ...how }));
+    return forEachVm('Resume-VMReplication', bound, context, input, (name) => context.call('resume', { name, ...endOf(bound), ...how }));
   },
 };
 
@@ -212,6 +219,7 @@ const START_INITIAL: Cmdlet = {
   summary: 'Starts the initial replication, now or at a time',
   parameters: [
     VM_NAME,
+    RELATIONSHIP,
     { name: 'DestinationPath', type: 'string', aliases: ['IRLoc'] },
     { name: 'InitialReplicationStartTime', type: 'start-time', aliases: ['IRTime'] },
     { name: 'UseBackup', type: 'switch' },
@@ -226,7 +234,7 @@ const START_INITIAL: Cmdlet = {
       ...maybe('useExisting', truthOf(bound, 'UseBackup') === true ? true : undefined),
     };
     return forEachVm('Start-VMInitialReplication', bound, context, input, (name) =>
-      context.call('start', { name, ...how }),
+      context.call('start', { name, ...endOf(bound), ...how }),
     );
   },
 };

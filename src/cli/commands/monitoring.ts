@@ -13,6 +13,8 @@ import type {
 import { define, integer, option } from '../command.ts';
 import type { CommandDefinition } from '../command.ts';
 import type { CommandContext } from '../context.ts';
+import { endOf, extendedOption } from '../extended-option.ts';
+import type { ExtendedOption } from '../extended-option.ts';
 import { bytes, duration, orNothing, time } from '../format.ts';
 import type { Output, Row } from '../output.ts';
 import { statusList, statusTable } from '../status-text.ts';
@@ -22,15 +24,16 @@ import type { WatchOptions } from '../watch.ts';
 const nameHelp = { name: 'name of a virtual machine; all of them when left out' };
 
 export const monitoringCommands: CommandDefinition[] = [
-  define({
+  define<ExtendedOption>({
     path: 'cycles',
     arguments: '<name>',
     argumentHelp: { name: 'name of the virtual machine' },
     summary: 'List the last replication cycles: when, how large, how long.',
     details: 'On the primary. The host keeps the last 180 of each virtual machine.',
+    options: [extendedOption()],
     examples: ['cycles web1', 'cycles web1 --json'],
-    async run({ call, output, zone }, [name]) {
-      const cycles = await call('cycles', { name: name! });
+    async run({ call, output, zone }, [name], which) {
+      const cycles = await call('cycles', endOf(name!, which));
       output.print(cycles, (rows) => output.table(rows.map((row): Row => [
         ['Time', time(row.time, zone)],
         ['Outcome', row.outcome],
@@ -39,35 +42,37 @@ export const monitoringCommands: CommandDefinition[] = [
       ]), 'There was no cycle yet.'));
     },
   }),
-  define<WatchOptions>({
+  define<WatchOptions & ExtendedOption>({
     path: 'status',
     arguments: '[name]',
     argumentHelp: nameHelp,
     summary: 'Show state, health and settings of replication.',
-    details: 'On both hosts. A virtual machine without replication has the state Disabled.',
-    options: watchOptions(),
+    details:
+      'On both hosts. A virtual machine without replication has the state Disabled. Without a name, a replica that is extended from this ' +
+      'host has two lines: its own and that of its extended replica.',
+    options: [...watchOptions(), extendedOption()],
     examples: ['status', 'status web1', 'status web1 --json | jq -r .state', 'status --watch'],
     async run(context, [name], options) {
       const { output, zone } = context;
       return watch(
         context,
         options,
-        () => namedOrAll(context, 'status', name),
+        () => namedOrAll(context, 'status', name, options),
         (value) =>
           Array.isArray(value) ? statusTable(value as Status[], output) : statusList(value as Status, output, zone),
       );
     },
   }),
-  define<{ check?: true }>({
+  define<{ check?: true } & ExtendedOption>({
     path: 'health',
     arguments: '[name]',
     argumentHelp: nameHelp,
     summary: 'Show health with its reasons, and the statistics of the monitoring interval.',
-    options: [option('--check', 'exit with 1 unless everything is Normal')],
+    options: [option('--check', 'exit with 1 unless everything is Normal'), extendedOption()],
     examples: ['health web1', 'health --check || mail -s "replication" admin < /dev/null'],
-    async run(context, [name], { check }) {
+    async run(context, [name], { check, ...which }) {
       const { output, zone } = context;
-      const value = await namedOrAll(context, 'health', name);
+      const value = await namedOrAll(context, 'health', name, which);
       const all = (Array.isArray(value) ? value : [value]) as Health[];
       output.print(value, () =>
         name === undefined
@@ -140,8 +145,10 @@ function namedOrAll<N extends 'status' | 'health'>(
   { call }: CommandContext,
   operation: N,
   name: string | undefined,
+  { extended }: ExtendedOption,
 ): Promise<Result<N>> {
-  return call<OperationName>(operation, (name === undefined ? {} : { name }) as Params<N>) as Promise<Result<N>>;
+  const which = { ...(name === undefined ? {} : { name }), ...(extended === true ? { extended } : {}) };
+  return call<OperationName>(operation, which as Params<N>) as Promise<Result<N>>;
 }
 
 function healthRow(health: Health): Row {

@@ -4,6 +4,8 @@ import type { Status } from '../../server/api/contract.ts';
 import { collect, define, option } from '../command.ts';
 import type { CommandDefinition } from '../command.ts';
 import type { CommandContext } from '../context.ts';
+import { endOf, extendedOption } from '../extended-option.ts';
+import type { ExtendedOption } from '../extended-option.ts';
 import { bytes, duration } from '../format.ts';
 import { hypervisorFrom, hypervisorOptions, type HypervisorOptions } from '../hypervisor-options.ts';
 import { settingOptions, settingsFrom } from '../setting-options.ts';
@@ -41,7 +43,26 @@ export const replicationCommands: CommandDefinition[] = [
       printStatus(context, await context.call('enable', { name: name!, replica, fingerprint, settings }));
     },
   }),
-  define<{ at?: string; export?: string; useExisting?: true }>({
+  define<{ replica: string; fingerprint: string } & SettingOptions>({
+    path: 'extend',
+    arguments: '<name>',
+    argumentHelp: nameHelp,
+    summary: 'Set up extended replication: from the replica on this host to a third host.',
+    details:
+      'On the replica host. The third host must know this one: `authorize` it there. It is fed every 300 or 900 seconds, and never more ' +
+      'often than the replica itself; unless told, as often as that.\nNothing is copied yet; `start NAME --extended` does that. The other ' +
+      'commands about replication take --extended too.',
+    options: [
+      option('--replica <host:port>', 'peer address of the third host').makeOptionMandatory(),
+      option('--fingerprint <fingerprint>', 'of the third host').makeOptionMandatory(),
+      ...settingOptions(),
+    ],
+    examples: ['extend web1 --replica oslo:7743 --fingerprint 51:AA:…:0C --frequency 900', 'start web1 --extended'],
+    async run(context, [name], { replica, fingerprint, ...given }) {
+      printStatus(context, await context.call('extend', { name: name!, replica, fingerprint, settings: settingsFrom(given) }));
+    },
+  }),
+  define<{ at?: string; export?: string; useExisting?: true } & ExtendedOption>({
     path: 'start',
     arguments: '<name>',
     argumentHelp: nameHelp,
@@ -56,11 +77,12 @@ export const replicationCommands: CommandDefinition[] = [
       option('--use-existing', 'the replica host already has a copy: compare, and send what differs').conflicts(
         'export',
       ),
+      extendedOption(),
     ],
     examples: ['start web1', 'start web1 --at 22:00', 'start web1 --export /mnt/usb/web1'],
-    async run(context, [name], { at, export: exportTo, useExisting }) {
+    async run(context, [name], { at, export: exportTo, useExisting, ...which }) {
       const status = await context.call('start', {
-        name: name!,
+        ...endOf(name!, which),
         ...(at === undefined ? {} : { at: context.startTime(at) }),
         ...(exportTo === undefined ? {} : { exportTo: context.path(exportTo) }),
         ...(useExisting === true ? { useExisting } : {}),
@@ -86,15 +108,16 @@ export const replicationCommands: CommandDefinition[] = [
       printStatus(context, await context.call('import', { name: name!, from: context.path(from) }));
     },
   }),
-  define({
+  define<ExtendedOption>({
     path: 'sync-now',
     arguments: '<name>',
     argumentHelp: nameHelp,
     summary: 'Ship and apply what is tracked so far, and wait until the replica has it.',
+    options: [extendedOption()],
     examples: ['sync-now web1'],
-    async run({ call, output }, [name]) {
+    async run({ call, output }, [name], which) {
       output.print(
-        await call('sync-now', { name: name! }),
+        await call('sync-now', endOf(name!, which)),
         (done) => `Log ${done.logSequence} is applied: ${bytes(done.bytes)} in ${duration(done.seconds)}.`,
       );
     },
@@ -106,7 +129,7 @@ export const replicationCommands: CommandDefinition[] = [
     details: 'Writes are still tracked. Beyond the log limit a resynchronization will be required.',
     examples: ['suspend web1'],
   }),
-  define<{ resynchronize?: true; at?: string; offPeak?: true; continue?: true }>({
+  define<{ resynchronize?: true; at?: string; offPeak?: true; continue?: true } & ExtendedOption>({
     path: 'resume',
     arguments: '<name>',
     argumentHelp: nameHelp,
@@ -120,11 +143,12 @@ export const replicationCommands: CommandDefinition[] = [
       option('--at <time>', 'start the resynchronization then'),
       option('--off-peak', 'start it in the hours of its settings').conflicts(['at', 'continue']),
       option('--continue', 'go on with a compare where it stopped').conflicts('resynchronize'),
+      extendedOption(),
     ],
     examples: ['resume web1', 'resume web1 --resynchronize --at 22:00'],
-    async run(context, [name], { resynchronize, at, offPeak, continue: goOn }) {
+    async run(context, [name], { resynchronize, at, offPeak, continue: goOn, ...which }) {
       const status = await context.call('resume', {
-        name: name!,
+        ...endOf(name!, which),
         ...(resynchronize === true ? { resynchronize } : {}),
         ...(at === undefined ? {} : { at: context.startTime(at) }),
         ...(offPeak === true ? { offPeak } : {}),
@@ -133,7 +157,7 @@ export const replicationCommands: CommandDefinition[] = [
       printStatus(context, status);
     },
   }),
-  define<{ replica?: string; fingerprint?: string } & SettingOptions & HypervisorOptions>({
+  define<{ replica?: string; fingerprint?: string } & SettingOptions & HypervisorOptions & ExtendedOption>({
     path: 'set',
     arguments: '<name>',
     argumentHelp: nameHelp,
@@ -146,6 +170,7 @@ export const replicationCommands: CommandDefinition[] = [
       option('--replica <host:port>', 'the replica host has a new address'),
       option('--fingerprint <fingerprint>', 'the replica host has a new certificate'),
       ...hypervisorOptions(),
+      extendedOption(),
     ],
     examples: [
       'set web1 --auto-resync 18:30-06:00',
@@ -153,11 +178,11 @@ export const replicationCommands: CommandDefinition[] = [
       'set web1 --adapter command --adapter-command /usr/local/sbin/web1-guest',
       'set web1 --adapter libvirt --network default=bridge:br0',
     ],
-    async run(context, [name], { replica, fingerprint, ...given }) {
+    async run(context, [name], { replica, fingerprint, extended, ...given }) {
       const settings = settingsFrom(given);
       const hypervisor = hypervisorFrom(given, context.path);
       const status = await context.call('set', {
-        name: name!,
+        ...endOf(name!, extended === true ? { extended } : {}),
         ...(Object.keys(settings).length === 0 ? {} : { settings }),
         ...(replica === undefined ? {} : { replica }),
         ...(fingerprint === undefined ? {} : { fingerprint }),
@@ -188,12 +213,14 @@ export function statusCommand(
   },
 ): CommandDefinition {
   const { operation, ...rest } = definition;
-  return define({
+  const ofReplica = operation === 'failover.cancel' || operation === 'failover.complete';
+  return define<ExtendedOption>({
     ...rest,
     arguments: '<name>',
     argumentHelp: nameHelp,
-    async run(context, [name]) {
-      printStatus(context, await context.call(operation, { name: name! }));
+    ...(ofReplica ? {} : { options: [extendedOption()] }),
+    async run(context, [name], which) {
+      printStatus(context, await context.call(operation, ofReplica ? { name: name! } : endOf(name!, which)));
     },
   });
 }

@@ -4,6 +4,8 @@ import { EXIT_DIFFERENT } from '../../model/errors.ts';
 import type { ResyncPlan, ResyncStatus } from '../../server/api/contract.ts';
 import { define, option } from '../command.ts';
 import type { CommandDefinition } from '../command.ts';
+import { endOf, extendedOption } from '../extended-option.ts';
+import type { ExtendedOption } from '../extended-option.ts';
 import { bytes, duration, orNothing, rate, time } from '../format.ts';
 import type { Output, Row } from '../output.ts';
 import { watch, watchOptions } from '../watch.ts';
@@ -13,31 +15,32 @@ import { statusCommand } from './replication.ts';
 const nameHelp = { name: 'name of the virtual machine' };
 
 export const resyncCommands: CommandDefinition[] = [
-  define<WatchOptions>({
+  define<WatchOptions & ExtendedOption>({
     path: 'resync status',
     arguments: '<name>',
     argumentHelp: nameHelp,
     summary: 'Show phase, rung with its reason, and progress per disk.',
-    options: watchOptions(),
+    options: [...watchOptions(), extendedOption()],
     examples: ['resync status web1', 'resync status web1 --watch'],
     async run(context, [name], options) {
       const { call, output } = context;
       return watch(
         context,
         options,
-        () => call('resync.status', { name: name! }),
+        () => call('resync.status', endOf(name!, options)),
         (status) => resyncText(status, output),
       );
     },
   }),
-  define({
+  define<ExtendedOption>({
     path: 'resync plan',
     arguments: '<name>',
     argumentHelp: nameHelp,
     summary: 'Show what would be done now, why, and what it would cost. Changes nothing.',
+    options: [extendedOption()],
     examples: ['resync plan web1'],
-    async run({ call, output }, [name]) {
-      output.print(await call('resync.plan', { name: name! }), (plan) => planText(plan, output));
+    async run({ call, output }, [name], which) {
+      output.print(await call('resync.plan', endOf(name!, which)), (plan) => planText(plan, output));
     },
   }),
   define({
@@ -81,16 +84,16 @@ export const resyncCommands: CommandDefinition[] = [
       ]), 'There was no resynchronization.'));
     },
   }),
-  define<{ repair?: true }>({
+  define<{ repair?: true } & ExtendedOption>({
     path: 'verify',
     arguments: '<name>',
     argumentHelp: nameHelp,
     summary: 'Prove that the replica equals a point of the primary, while the guest writes.',
     details: 'Exit code 1 when a difference was found, with --repair also when it was mended.',
-    options: [option('--repair', 'mend what differs')],
+    options: [option('--repair', 'mend what differs'), extendedOption()],
     examples: ['verify web1', 'verify web1 --repair'],
-    async run({ call, output, zone }, [name], { repair }) {
-      const result = await call('verify', { name: name!, ...(repair === true ? { repair } : {}) });
+    async run({ call, output, zone }, [name], { repair, ...which }) {
+      const result = await call('verify', { ...endOf(name!, which), ...(repair === true ? { repair } : {}) });
       output.print(result, () =>
         output.list([
           ['Equal', result.equal ? 'yes' : 'NO'],

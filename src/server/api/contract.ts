@@ -17,13 +17,15 @@ import {
   authorizationEntry,
   check,
   diskLocation,
+  end,
   event,
+  extended,
   fingerprint,
   health,
   hostPort,
   hypervisorChange,
   instant,
-  maybeNamed,
+  maybeEnd,
   named,
   none,
   point,
@@ -140,11 +142,17 @@ export const OPERATIONS = {
     }),
     result: status,
   },
+  'extend': {
+    summary: 'Sets up extended replication: from the replica on this host to a third host.',
+    params: z.strictObject({ name: vmName, replica: hostPort, fingerprint, settings: settingsChange.exactOptional() }),
+    result: status,
+  },
   'start': {
     summary: 'Starts the initial replication, now or at a time.',
     params: z
       .strictObject({
         name: vmName,
+        extended,
         at: instant.exactOptional(),
         exportTo: absolutePath.exactOptional().describe('folder for a copy that travels by other means'),
         useExisting: z
@@ -159,7 +167,7 @@ export const OPERATIONS = {
     result: status,
     long: true,
   },
-  'stop-initial': { summary: 'Cancels a running or scheduled initial replication.', params: named, result: status },
+  'stop-initial': { summary: 'Cancels a running or scheduled initial replication.', params: end, result: status },
   'import': {
     summary: 'Takes an exported initial copy in, on the replica.',
     params: z.strictObject({ name: vmName, from: absolutePath }),
@@ -168,28 +176,29 @@ export const OPERATIONS = {
   },
   'status': {
     summary: 'State, health and settings of replication: of one VM, or of all.',
-    params: maybeNamed,
+    params: maybeEnd,
     result: z.union([z.array(status), status]),
     reads: true,
   },
   'health': {
     summary: 'Health with its reasons and the statistics of the monitoring interval: of one VM, or of all.',
-    params: maybeNamed,
+    params: maybeEnd,
     result: z.union([z.array(health), health]),
     reads: true,
   },
   'sync-now': {
     summary: 'Ships and applies what is tracked so far, and waits.',
-    params: named,
+    params: end,
     result: syncNow,
     long: true,
   },
-  'suspend': { summary: 'Pauses replication, or a running resynchronization.', params: named, result: status },
+  'suspend': { summary: 'Pauses replication, or a running resynchronization.', params: end, result: status },
   'resume': {
     summary: 'Goes on with replication or resynchronization.',
     params: z
       .strictObject({
         name: vmName,
+        extended,
         resynchronize: z.boolean().exactOptional().describe('compare from the start'),
         at: instant.exactOptional().describe('start of the resynchronization'),
         continue: z.boolean().exactOptional().describe('go on with a compare where it stopped'),
@@ -204,7 +213,7 @@ export const OPERATIONS = {
   },
   'cancel-resync': {
     summary: 'Cancels a running resynchronization, or drops a scheduled one.',
-    params: named,
+    params: end,
     result: status,
   },
   'set': {
@@ -212,17 +221,18 @@ export const OPERATIONS = {
     params: z
       .strictObject({
         name: vmName,
+        extended,
         settings: settingsChange.exactOptional(),
         replica: hostPort.exactOptional(),
         fingerprint: fingerprint.exactOptional(),
         initialReplicationStartTime: instant.exactOptional(),
         hypervisor: hypervisorChange.exactOptional().describe('of this host alone, on either side'),
       })
-      .refine((given) => Object.keys(given).length > 1, 'at least one setting'),
+      .refine(({ extended: _, ...given }) => Object.keys(given).length > 1, 'at least one setting'),
     result: status,
   },
-  'remove': { summary: 'Ends replication on this side; disks stay.', params: named, result: status },
-  'reset-statistics': { summary: 'Begins a new monitoring interval.', params: named, result: status },
+  'remove': { summary: 'Ends replication on this side; disks stay.', params: end, result: status },
+  'reset-statistics': { summary: 'Begins a new monitoring interval.', params: end, result: status },
   'events': {
     summary: 'What happened: of one VM, or of all. With follow, every event from now on is streamed too.',
     params: z.strictObject({
@@ -237,20 +247,20 @@ export const OPERATIONS = {
   },
   'cycles': {
     summary: 'The last replication cycles: when, how large, how long.',
-    params: named,
+    params: end,
     result: z.array(pastCycle),
     reads: true,
   },
   'doctor': { summary: "The server's own checks.", params: none, result: z.array(check), reads: true },
   'resync.status': {
     summary: 'Phase, rung with its reason, and progress per disk.',
-    params: named,
+    params: end,
     result: resyncStatus,
     reads: true,
   },
   'resync.plan': {
     summary: 'What would be done now, why, and what it would cost.',
-    params: named,
+    params: end,
     result: resyncPlan,
     reads: true,
   },
@@ -268,7 +278,7 @@ export const OPERATIONS = {
   },
   'verify': {
     summary: 'Proves that the replica equals a point of the primary.',
-    params: z.strictObject({ name: vmName, repair: z.boolean().exactOptional() }),
+    params: z.strictObject({ name: vmName, extended, repair: z.boolean().exactOptional() }),
     result: verifyResult,
     long: true,
   },

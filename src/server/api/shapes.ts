@@ -48,7 +48,10 @@ export const fingerprint = z
   .describe("SHA-256 fingerprint of a host's certificate");
 export const none = z.strictObject({});
 export const named = z.strictObject({ name: vmName });
-export const maybeNamed = z.strictObject({ name: vmName.exactOptional() });
+/** Which relationship of the VM is meant. */
+export const extended = z.boolean().exactOptional().describe('of the extended replica that this host feeds, not of the replica itself');
+export const end = z.strictObject({ name: vmName, extended });
+export const maybeEnd = z.strictObject({ name: vmName.exactOptional(), extended });
 
 /**
  * A `SettingsChange` of model/settings.ts: what is absent stays as it is (`set`) or takes its default (`enable`).

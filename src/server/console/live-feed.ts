@@ -87,7 +87,9 @@ export class LiveFeed {
     this.#stop = stop;
     this.#rows = new Map();
     this.#lastEvent = this.#host.catalog.events({ limit: 1 }).at(-1)?.sequence ?? 0;
-    const unsubscribe = this.#host.relationships.onChange((vmId) => this.#dirty.add(vmId));
+    const changed = (vmId: string) => void this.#dirty.add(vmId);
+    const ends = [this.#host.relationships, this.#host.extended.relationships].map((end) => end.onChange(changed));
+    const unsubscribe = () => ends.forEach((end) => end());
     this.#loop = this.#run(stop.signal).finally(unsubscribe);
   }
 

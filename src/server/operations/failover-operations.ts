@@ -5,6 +5,7 @@ import { verifyOnRecord } from '../verify-schedule.ts';
 import type { CallContext, HostOperations, Params, Result, Status } from '../api/contract.ts';
 import type { Host } from '../host.ts';
 import { pointShapes } from '../point-shapes.ts';
+import { sendingEnd, vmOfEnd } from '../sending-end.ts';
 import { statusShape } from '../status.ts';
 import { stopForPrepare, withGuestOff } from './guest-operations.ts';
 
@@ -66,12 +67,12 @@ async function prepare(host: Host, vm: VmRecord, signal: AbortSignal): Promise<S
   return statusShape(host, host.vm(vm.name));
 }
 
-async function verifyVm(host: Host, { name, repair }: Params<'verify'>, context: CallContext): Promise<Result<'verify'>> {
-  const { relationships } = host;
-  const vm = host.vm(name);
-  const primary = host.primary(vm.vmId);
+async function verifyVm(host: Host, { name, extended, repair }: Params<'verify'>, context: CallContext): Promise<Result<'verify'>> {
+  const { relationships, sender } = sendingEnd(host, extended);
+  const vm = vmOfEnd(host, { name, extended });
+  const primary = sender(vm.vmId);
   const progress = (done: number, total: number) => context.progress({ phase: 'comparing', done, total, unit: 'bytes' });
-  const result = await verifyOnRecord(host, name, { signal: context.signal, repair: repair === true, progress });
+  const result = await verifyOnRecord(host, name, { signal: context.signal, repair: repair === true, extended, progress });
   const { differingBytes } = result;
   const mends = repair === true && !result.equal;
   if (mends) {

@@ -1,8 +1,9 @@
 /** What is going on: status, health, events, and the server's own checks. */
-import type { EventRecord } from '../../model/records.ts';
+import type { EventRecord, VmRecord } from '../../model/records.ts';
 import type { CallContext, Check, HostEvent, HostOperations, Params } from '../api/contract.ts';
 import type { Host } from '../host.ts';
-import { healthShape, statusShape } from '../status.ts';
+import { sendingEnd, vmOfEnd } from '../sending-end.ts';
+import { eachRelationship, healthShape, statusShape } from '../status.ts';
 
 type Operations = Pick<HostOperations, 'status' | 'health' | 'events' | 'cycles' | 'doctor'>;
 
@@ -13,15 +14,20 @@ const FREE_BYTES_WARN = 1 << 30;
 
 export function monitoringOperations(host: Host): Operations {
   return {
-    'status': async ({ name }) =>
-      (name === undefined ? host.catalog.vms.list().map((vm) => statusShape(host, vm)) : statusShape(host, host.vm(name))),
-    'health': async ({ name }) =>
-      (name === undefined ? host.catalog.vms.list().map((vm) => healthShape(host, vm)) : healthShape(host, host.vm(name))),
+    'status': async ({ name, extended }) => about(host, statusShape, name, extended),
+    'health': async ({ name, extended }) => about(host, healthShape, name, extended),
     'events': (params, context) => events(host, params, context),
-    'cycles': async ({ name }) => host.relationships.cycles(host.vm(name).vmId).map(({ at, outcome, bytes, latencyMs }) =>
+    'cycles': async (end) => sendingEnd(host, end.extended).relationships.cycles(vmOfEnd(host, end).vmId).map(({ at, outcome, bytes, latencyMs }) =>
       ({ time: new Date(at).toISOString(), outcome, bytes, latencySeconds: latencyMs / 1000 })),
     'doctor': () => doctor(host),
   };
+}
+
+/** One with a name; all, with the legs to extended replicas, without. */
+function about<T>(host: Host, shape: (host: Host, vm: VmRecord, extended: boolean) => T, name?: string, extended = false): T | T[] {
+  if (name !== undefined) return shape(host, vmOfEnd(host, { name, extended }), extended);
+  return eachRelationship(host, (...relationship) => ({ extended: relationship[2], shape: shape(...relationship) }))
+    .filter((one) => one.extended || !extended).map((one) => one.shape);
 }
 
 async function events(host: Host, params: Params<'events'>, context: CallContext): Promise<HostEvent[]> {

@@ -6,6 +6,7 @@ import { readBytesOf } from '../../resync/ladder.ts';
 import { resyncHistory, type PastResync } from '../../resync/resync-history.ts';
 import type { HostOperations, Params, ResyncQueueEntry, ResyncStatus, Status } from '../api/contract.ts';
 import type { Host } from '../host.ts';
+import { sendingEnd, vmOfEnd } from '../sending-end.ts';
 import { statusShape } from '../status.ts';
 
 type Operations = Pick<HostOperations, 'suspend' | 'resume' | 'cancel-resync' | 'resync.status' | 'resync.plan' | 'resync.queue' | 'resync.history'>;
@@ -17,38 +18,37 @@ const HISTORY_EVENTS = 5000;
 const START_AHEAD_MS_MAX = 7 * 86_400_000;
 
 export function resyncOperations(host: Host): Operations {
-  const { relationships } = host;
-  const status = (name: string): Status => statusShape(host, host.vm(name));
+  const status = (name: string, extended = false): Status => statusShape(host, host.vm(name), extended);
   return {
-    'suspend': async ({ name }) => {
-      const { vmId } = host.vm(name);
-      host.primaries.get(vmId)?.tracked?.recordOwed();
+    'suspend': async ({ name, extended }) => {
+      const [{ vmId }, { relationships, sender }] = [vmOfEnd(host, { name, extended }), sendingEnd(host, extended)];
+      if (extended !== true) host.primaries.get(vmId)?.tracked?.recordOwed();
       relationships.perform(vmId, 'suspend');
-      host.primary(vmId).interrupt('replication was paused');
-      return status(name);
+      sender(vmId).interrupt('replication was paused');
+      return status(name, extended);
     },
     'resume': async (params) => {
       resume(host, params);
-      return status(params.name);
+      return status(params.name, params.extended);
     },
-    'cancel-resync': async ({ name }) => {
-      const { vmId } = host.vm(name);
+    'cancel-resync': async ({ name, extended }) => {
+      const [{ vmId }, { relationships, sender }] = [vmOfEnd(host, { name, extended }), sendingEnd(host, extended)];
       const { resync, required } = relationships.get(vmId);
       relationships.perform(vmId, 'cancel-resync', {
         error: null, required: required === null ? null : { ...required, held: true, startAt: null },
         ...(resync === null ? {} : { resync: null, abandoned: resync.token }),
       });
       // Required as before: from here on the map alone remembers, and the logs of the run go.
-      host.primary(vmId).tracked?.goMapOnly();
-      host.primary(vmId).interrupt('the resynchronization was cancelled');
-      return status(name);
+      sender(vmId).tracked?.goMapOnly();
+      sender(vmId).interrupt('the resynchronization was cancelled');
+      return status(name, extended);
     },
-    'resync.status': async ({ name }) => resyncStatusShape(host, host.vm(name)),
-    'resync.plan': async ({ name }, { signal }) => {
-      const vm = host.vm(name);
+    'resync.status': async ({ name, extended }) => resyncStatusShape(host, vmOfEnd(host, { name, extended }), extended),
+    'resync.plan': async ({ name, extended }, { signal }) => {
+      const [vm, { relationships, sender }] = [vmOfEnd(host, { name, extended }), sendingEnd(host, extended)];
       relationships.get(vm.vmId);
-      onPrimary(host, vm, 'resync plan');
-      const plan = await host.resync.plan(host.primary(vm.vmId), signal);
+      if (extended !== true) onPrimary(host, vm, 'resync plan');
+      const plan = await host.resync.plan(sender(vm.vmId), signal);
       const readBytes = readBytesOf(plan);
       return {
         vmName: name, rung: plan.rung, reason: plan.reason, readBytes, estimatedSeconds: readBytes / COMPARE_BYTES_PER_SEC,
@@ -65,10 +65,10 @@ export function resyncOperations(host: Host): Operations {
   };
 }
 
-function resume(host: Host, { name, resynchronize, at: given, continue: goOn, offPeak }: Params<'resume'>): void {
-  const { relationships } = host;
-  const { vmId } = host.vm(name);
-  host.primaries.get(vmId)?.tracked?.recordOwed();
+function resume(host: Host, { name, extended, resynchronize, at: given, continue: goOn, offPeak }: Params<'resume'>): void {
+  const { relationships, sender } = sendingEnd(host, extended);
+  const { vmId } = vmOfEnd(host, { name, extended });
+  if (extended !== true) host.primaries.get(vmId)?.tracked?.recordOwed();
   const { state, required, resync, settings } = relationships.get(vmId);
   const now = host.parts.clock.now();
   // The hours count although they are not switched on: this once, somebody has asked for them.
@@ -95,9 +95,8 @@ function resume(host: Host, { name, resynchronize, at: given, continue: goOn, of
     ...(resync === null ? {} : { resync: null, abandoned: resync.token }),
   } : { error: null };
   relationships.perform(vmId, resynchronize === true ? 'resynchronize' : 'resume', change, circumstances);
-  const primary = host.primary(vmId);
-  if (resynchronize === true) primary.tracked?.goMapOnly();
-  primary.interrupt('replication was resumed');
+  if (resynchronize === true) sender(vmId).tracked?.goMapOnly();
+  sender(vmId).interrupt('replication was resumed');
 }
 
 function onPrimary(host: Host, vm: VmRecord, operation: string): void {
@@ -111,8 +110,8 @@ function onPrimary(host: Host, vm: VmRecord, operation: string): void {
 const PHASE_TEXT = { characteristics: 'characteristics', tracking: 'tracking', comparing: 'comparing', completing: 'completing',
   merging: 'merging' } as const;
 
-export function resyncStatusShape(host: Host, vm: VmRecord): ResyncStatus {
-  const relationship = host.relationships.get(vm.vmId);
+export function resyncStatusShape(host: Host, vm: VmRecord, extended = false): ResyncStatus {
+  const relationship = sendingEnd(host, extended).relationships.get(vm.vmId);
   const { resync, required, state } = relationship;
   const live = host.resync.live.get(vm.vmId);
   const startAt = host.resync.startOf(relationship, host.parts.clock.now());
@@ -154,9 +153,11 @@ export function queueShape(host: Host): ResyncQueueEntry[] {
   const { running, waiting } = host.resync.queue;
   const now = host.parts.clock.now();
   const entries: ResyncQueueEntry[] = [];
-  for (const { vmId, side, state, settings, required } of host.catalog.relationships.list()) {
+  // A VM sends here as primary, or as the replica that feeds an extended one: never as both.
+  for (const relationship of [...host.catalog.relationships.list(), ...host.catalog.extended.relationships.list()]) {
+    const { vmId, side, state, settings, required } = relationship;
     if (side !== 'primary' || (required === null && state !== 'Resynchronizing')) continue;
-    const startAt = host.resync.startOf(host.relationships.get(vmId), now);
+    const startAt = host.resync.startOf(relationship, now);
     const position = running.includes(vmId) ? 0 : waiting.indexOf(vmId) + 1;
     const standing = running.includes(vmId) ? 'running' : waiting.includes(vmId) ? 'waiting'
       : state === 'ResynchronizeSuspended' ? 'paused' : 'scheduled';
