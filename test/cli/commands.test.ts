@@ -111,6 +111,14 @@ const ROWS: Row[] = [
     },
     shows: /State +Replicating/,
   },
+  {
+    words: ['extend', 'web1', '--replica', 'oslo:7743', '--fingerprint', F, '--frequency', '900'],
+    asks: 'extend',
+    params: { name: 'web1', replica: 'oslo:7743', fingerprint: F, settings: { frequencySec: 900 } },
+    shows: /State/,
+  },
+  ...(['start', 'suspend', 'resume', 'cancel-resync', 'remove', 'reset-statistics', 'stop-initial', 'status', 'health'] as const).map((asks) => (
+    { words: [asks, 'web1', '--extended'], asks, params: { name: 'web1', extended: true }, shows: /State|state/ })),
   { words: ['start', 'web1'], asks: 'start', params: { name: 'web1' }, shows: /State +Replicating/ },
   {
     words: ['start', 'web1', '--at', '22:00'],
