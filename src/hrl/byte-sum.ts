@@ -1,11 +1,14 @@
 /**
  * The checksum of MS-HRL (section 2.6): the complement of the sum of all bytes, modulo 2^32. It does not see order,
  * so it finds damage but never proves equality; the BLAKE3 digest of the whole file does (R12). Native crc32 is no
- * faster (bench/open-log.ts).
+ * faster than the loop here (bench/open-log.ts); lanes of WebAssembly are, four times (byte-sum-simd.ts).
  */
+import { sumInLanes } from './byte-sum-simd.ts';
 
 /** Below this a plain loop is faster than making a view. */
 const SHORT = 64;
+/** From here the call into WebAssembly and the copy to its memory pay. */
+const LONG = 512;
 const LOW_BYTES = 0x00ff00ff;
 /** Each of the two accumulators takes 128 words, each at most 2 × 255 per 16-bit lane: 65,280 fits. */
 const WORDS_PER_FOLD = 256;
@@ -13,6 +16,13 @@ const WORDS_PER_FOLD = 256;
 /** Adds the bytes to `sum`, so that data may come in pieces. Start with 0, end with `complement`. */
 export function addBytes(sum: number, data: Uint8Array): number {
   if (data.length < SHORT) return addOneByOne(sum, data);
+  if (data.length < LONG || sumInLanes === null) return addByWords(sum, data);
+  const { sum: more, length } = sumInLanes(data);
+  return addOneByOne((sum + more) % 2 ** 32, data.subarray(length));
+}
+
+/** The same without lanes: for short data, and for a processor that has none. */
+export function addByWords(sum: number, data: Uint8Array): number {
   const head = (4 - (data.byteOffset & 3)) & 3;
   const words = new Uint32Array(data.buffer, data.byteOffset + head, (data.length - head) >>> 2);
   const total = addOneByOne(sum, data.subarray(0, head)) + sumWords(words);

@@ -24,11 +24,11 @@ async function setOf(records: LogRecord[], previousUniqueId: string | null = nul
 }
 
 const replica = (files: ReplicationPorts['files'], target: VirtualDisk) =>
-  ({ files, openDisk: async () => target }) as unknown as ReplicationPorts;
+  ({ files, openDisk: async () => target, clock: { monotonic: () => 0 } }) as unknown as ReplicationPorts;
 
 const relationship = (applied: Record<string, string> = {}) => ({ lastAppliedLogs: applied }) as unknown as RelationshipRecord;
 
-test('entries that overlap are written in log order, others side by side', async () => {
+test('what overlaps ends as the last entry left it, others are written side by side', async () => {
   const at = (offset: number, fill: number, length = 4096): LogRecord => ({ op: 'write', offset, data: new Uint8Array(length).fill(fill) });
   const { ports, record } = await setOf([at(0, 1), at(8192, 2), at(2048, 3), { op: 'zero', offset: 4096, length: 1024 }, at(4608, 5, 512)]);
   const base = new MemoryDisk(SIZE);

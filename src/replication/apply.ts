@@ -6,14 +6,19 @@
  * written → base flushed → `applied` committed for all disks at once → inbox files deleted.
  */
 import type { VirtualDisk } from '../disk/virtual-disk.ts';
-import { openLog, type LogEntry, type LogReader } from '../hrl/log-reader.ts';
+import { promptWrites } from '../disk/prompt-writes.ts';
+import { openLog, type LogReader } from '../hrl/log-reader.ts';
 import { messageOf, UnderstudyError } from '../model/errors.ts';
+import type { Clock } from '../model/ports.ts';
 import type { DiskRecord, InboxRecord, RelationshipRecord, SealRecord } from '../model/records.ts';
+import { ApplyWindow } from './apply-window.ts';
 import { shrunkDisk } from './replica-resize.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
 
-/** Data of one log held in memory at once; also how much is written between two looks at the abort signal. */
-const WINDOW_BYTES = 8 << 20;
+/** A longer entry is taken in pieces. */
+const PIECE_BYTES = 4 << 20;
+/** Strokes begun at once; also how many there are between two looks at the abort signal. */
+const SIDE_BY_SIDE = 64;
 
 export interface Applied {
   /** How the disks look now. */
@@ -65,7 +70,7 @@ export async function applySet(
     try {
       const reader = await openLog(ports.files, log.path, { diskSize: disk.virtualSize });
       try {
-        await applyLog(reader, disk, signal);
+        await applyLog(ports.clock, reader, disk, signal);
       } finally {
         await reader.close();
       }
@@ -79,33 +84,31 @@ export async function applySet(
   return applied;
 }
 
-/** In log order; entries that do not overlap are written side by side. */
-async function applyLog(reader: LogReader, disk: VirtualDisk, signal: AbortSignal): Promise<void> {
-  let window: { entry: LogEntry; data: Uint8Array | null }[] = [];
-  let bytes = 0;
-  const writeWindow = async () => {
-    signal.throwIfAborted();
-    await Promise.all(window.map(({ entry, data }) =>
-      (data === null ? disk.zero(entry.offset, entry.length) : disk.write(data, entry.offset))));
-    window = [];
-    bytes = 0;
+/** Forwards through the log in windows; see apply-window.ts for what becomes of one. */
+async function applyLog(clock: Clock, reader: LogReader, disk: VirtualDisk, signal: AbortSignal): Promise<void> {
+  const writeNow = promptWrites(disk, clock);
+  const window = new ApplyWindow();
+  const drain = async () => {
+    const strokes = window.take();
+    for (let at = 0; at < strokes.length; at += SIDE_BY_SIDE) {
+      signal.throwIfAborted();
+      await Promise.all(strokes.slice(at, at + SIDE_BY_SIDE).map(async ({ offset, length, data }, index) => {
+        if (data === null) await disk.zero(offset, length);
+        // The first always by the thread pool: the server lives meanwhile.
+        else if (index === 0 || !writeNow(data, offset)) await disk.write(data, offset);
+      }));
+    }
   };
   for await (const entry of reader.entries()) {
-    const end = entry.offset + entry.length;
-    const overlaps = window.some(({ entry: other }) => other.offset < end && entry.offset < other.offset + other.length);
-    if (overlaps || bytes >= WINDOW_BYTES || window.length >= 256) await writeWindow();
-    if (entry.op === 'zero') {
-      window.push({ entry, data: null });
-      continue;
-    }
     // An entry may be as long as a guest's longest write; it is cut so that memory stays bounded.
-    for (let done = 0; done < entry.length; done += WINDOW_BYTES) {
-      const data = new Uint8Array(Math.min(WINDOW_BYTES, entry.length - done));
-      await reader.readData(entry, data, done);
-      window.push({ entry: { ...entry, offset: entry.offset + done, length: data.length }, data });
-      bytes += data.length;
-      if (bytes >= WINDOW_BYTES) await writeWindow();
+    const step = entry.op === 'zero' ? entry.length : PIECE_BYTES;
+    for (let done = 0; done < entry.length; done += step) {
+      const [offset, length] = [entry.offset + done, Math.min(step, entry.length - done)];
+      if (!window.fits({ offset, length }, entry.op === 'zero')) await drain();
+      const data = entry.op === 'zero' ? null : new Uint8Array(length);
+      if (data !== null) await reader.readData(entry, data, done);
+      window.add({ offset, length, data });
     }
   }
-  await writeWindow();
+  await drain();
 }

@@ -7,6 +7,9 @@ import type { Compute } from '../../model/ports.ts';
 const compressAsync = promisify(zstdCompress);
 const decompressAsync = promisify(zstdDecompress);
 
+/** Chunks of the output: the default of 16 KiB makes a turn of the loop for each. */
+const CHUNK_BYTES = { min: 1024, max: 1 << 20 };
+
 /** Shrinking by less than this costs the receiver more than it saves. */
 const WORTHWHILE = 0.95;
 
@@ -15,10 +18,11 @@ export function hostCompute({ level = 1 }: { level?: number } = {}): Compute {
   const params = { [constants.ZSTD_c_compressionLevel]: level };
   return {
     async compress(data) {
-      const shrunk = await compressAsync(data, { params });
+      const shrunk = await compressAsync(data, { params, chunkSize: chunkSize(data.length) });
       return shrunk.length <= data.length * WORTHWHILE ? shrunk : null;
     },
-    decompress: (data, maxBytes) => decompressAsync(data, { maxOutputLength: Math.max(1, maxBytes) }),
+    decompress: (data, maxBytes) =>
+      decompressAsync(data, { maxOutputLength: Math.max(1, maxBytes), chunkSize: chunkSize(Math.min(maxBytes, 8 * data.length)) }),
     digest: (data) => blake3(data),
     digester() {
       const hasher = new Blake3Hasher();
@@ -26,3 +30,5 @@ export function hostCompute({ level = 1 }: { level?: number } = {}): Compute {
     },
   };
 }
+
+const chunkSize = (expected: number): number => Math.min(CHUNK_BYTES.max, Math.max(CHUNK_BYTES.min, expected + 1024));
