@@ -21,6 +21,8 @@ export interface LogEntry extends RawEntry {
 export interface LogLimits {
   /** Guest size of the disk the log is for: an entry outside of it is LOG_OUT_OF_BOUNDS (R26). */
   diskSize: number;
+  /** One reader that goes through the log in order, waiting for each answer: memory is used again. */
+  onePass?: boolean;
 }
 
 export interface LogTotals {
@@ -101,7 +103,7 @@ export class LogReader {
     this.#file = file;
     this.#blocks = blocks;
     this.#limits = limits;
-    this.#window = new WindowedFile(file, header.endOfLog);
+    this.#window = new WindowedFile(file, header.endOfLog, limits.onePass);
   }
 
   /**

@@ -7,16 +7,21 @@ const WINDOW_BYTES = 1 << 20;
 export class WindowedFile {
   readonly size: number;
   readonly #file: OpenFile;
+  readonly #reused: Buffer | null;
   /**
    * The bytes from `start`; replaced, never overwritten, so that views given out stay valid and calls may overlap in
-   * time.
+   * time; but for `onePass`.
    */
   #window: { start: number; bytes: Buffer } = { start: 0, bytes: Buffer.alloc(0) };
 
-  /** Reads below `size` only, whatever the file has. */
-  constructor(file: OpenFile, size: number) {
+  /**
+   * Reads below `size` only, whatever the file has. `onePass`: one memory for all windows, so that a view is valid until the next call
+   * and calls must not overlap; for whoever reads much.
+   */
+  constructor(file: OpenFile, size: number, onePass = false) {
     this.#file = file;
     this.size = size;
+    this.#reused = onePass ? Buffer.allocUnsafeSlow(Math.min(size, WINDOW_BYTES)) : null;
   }
 
   /**
@@ -27,7 +32,9 @@ export class WindowedFile {
     let window = this.#window;
     if (position < window.start || position + length > window.start + window.bytes.length) {
       const wanted = Math.min(Math.max(length, WINDOW_BYTES), this.size - position);
-      const bytes = Buffer.allocUnsafeSlow(wanted);
+      const bytes = this.#reused !== null && wanted <= this.#reused.length ? this.#reused.subarray(0, wanted) : Buffer.allocUnsafeSlow(wanted);
+      // Whatever happens, it does not hold what it held.
+      if (this.#reused !== null) this.#window = { start: 0, bytes: Buffer.alloc(0) };
       await this.#fill(bytes, position);
       window = { start: position, bytes };
       this.#window = window;

@@ -3,6 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import { Readable } from 'node:stream';
 import type { Writable } from 'node:stream';
 import { finished, pipeline } from 'node:stream/promises';
+import { BufferPool } from '../model/buffer-pool.ts';
 
 /**
  * Small enough that a slow connection visibly moves: a time-out for idleness sees a write only when it is complete. And
@@ -30,10 +31,18 @@ function* slices(parts: readonly Uint8Array[]): Generator<Uint8Array> {
   }
 }
 
+/** Bodies of the messages that carry data: a piece of 1 MiB and its JSON. */
+const pieces = new BufferPool((1 << 20) + (16 << 10), 16);
+
+/** For a body of `readBody` that nobody knows any more. */
+export function bodyDone(body: Buffer): void {
+  pieces.give(body);
+}
+
 /** The body of exactly `declared` bytes, in one buffer. Rejects when the connection breaks before its end. */
 export function readBody(from: IncomingMessage, declared: number): Promise<Buffer> {
   return new Promise((resolve, reject) => {
-    const body = Buffer.allocUnsafe(declared);
+    const body = pieces.take(declared);
     let filled = 0;
     from.on('data', (part: Buffer) => { filled += part.copy(body, filled); });
     from.on('end', () => resolve(body.subarray(0, filled)));

@@ -8,6 +8,7 @@ import { isMessageName, JSON_BYTES_MAX, PAYLOAD_BYTES_MAX, STREAM_PARAMS_BYTES_M
 import type { PeerCaller, PeerMessage, PeerReply, PeerStreamMessage } from './message.ts';
 import { internalFailure, messageInvalid, messageUnknown, notAuthorised, toWire } from './peer-errors.ts';
 
+/** The payload is the handler's until its promise settles; a reply must not share its memory. */
 export type MessageHandler<P, R> =
   (caller: PeerCaller, params: P, payload: Buffer, signal: AbortSignal) => Promise<PeerReply<R>>;
 /** The stream is ended when the promise resolves, and cut when it rejects. */
@@ -62,16 +63,19 @@ export class PeerDispatcher {
   }
 
   /**
-   * Answers one request body. Never rejects: refusals and failures are replies too.
+   * Answers one request body. Never rejects: refusals and failures are replies too. `bytesDone` is called when the handler has ended
+   * well: it knows them no more. After a failure something of it may still be under way.
    * @returns the reply body as buffers to be written one after another
    */
-  async dispatch(caller: PeerCaller, name: string, bytes: Uint8Array, signal: AbortSignal = NEVER): Promise<Uint8Array[]> {
+  async dispatch(caller: PeerCaller, name: string, bytes: Uint8Array, signal: AbortSignal = NEVER, bytesDone = () => {}): Promise<Uint8Array[]> {
     try {
       const known = this.authorise(caller);
       if (known === null) throw notAuthorised(caller.fingerprint);
       const entry = this.#messages.get(name);
       if (entry === undefined) throw messageUnknown(isMessageName(name) ? name : '(not a name)');
-      return await this.#answer(known, entry, bytes, signal);
+      const reply = await this.#answer(known, entry, bytes, signal);
+      bytesDone();
+      return reply;
     } catch (error) {
       return encodeFrame(toWire(this.#refusal(caller, name, error)), new Uint8Array(0));
     }

@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { TLSSocket } from 'node:tls';
 import { UnderstudyError } from '../model/errors.ts';
 import type { Clock, Logger } from '../model/ports.ts';
-import { lengthOf, readBody, writeBody } from './body.ts';
+import { bodyDone, lengthOf, readBody, writeBody } from './body.ts';
 import type { Budget } from './budget.ts';
 import type { PeerDispatcher } from './dispatcher.ts';
 import { FRAME_HEADER_BYTES } from './framing.ts';
@@ -59,7 +59,7 @@ export async function answer(
     const body = await readBody(request, head.bytes);
     // The handler may take its time; whether the caller still waits is the caller's to say.
     request.socket.setTimeout(0);
-    const reply = await parts.dispatcher.dispatch(connection.caller, head.name, body, gone.signal);
+    const reply = await parts.dispatcher.dispatch(connection.caller, head.name, body, gone.signal, () => bodyDone(body));
     request.socket.setTimeout(parts.limits.idleMs);
     // The caller may have the whole reply, and ask again, before this side hears that it was written.
     response.once('prefinish', () => { connection.busy = false; });

@@ -11,7 +11,7 @@ import { openLog, type LogReader } from '../hrl/log-reader.ts';
 import { messageOf, UnderstudyError } from '../model/errors.ts';
 import type { Clock } from '../model/ports.ts';
 import type { DiskRecord, InboxRecord, RelationshipRecord, SealRecord } from '../model/records.ts';
-import { ApplyWindow } from './apply-window.ts';
+import { ApplyWindow, WINDOW } from './apply-window.ts';
 import { shrunkDisk } from './replica-resize.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
 
@@ -43,7 +43,7 @@ export async function defectOf(
     const expected = relationship.lastAppliedLogs[log.diskId] ?? null;
     let reader: LogReader | null = null;
     try {
-      reader = await openLog(ports.files, log.path, { diskSize: log.diskSize });
+      reader = await openLog(ports.files, log.path, { diskSize: log.diskSize, onePass: true });
       const { uniqueId, previousUniqueId } = reader.header;
       if (uniqueId !== log.uniqueId || previousUniqueId !== expected) {
         const reason = `log ${uniqueId} of disk ${disk.path} follows ${previousUniqueId ?? 'none'}, applied last was ${expected ?? 'none'}`;
@@ -68,7 +68,7 @@ export async function applySet(
   for (const log of record.disks) {
     const disk = await ports.openDisk(disks.find(({ diskId }) => diskId === log.diskId)!);
     try {
-      const reader = await openLog(ports.files, log.path, { diskSize: disk.virtualSize });
+      const reader = await openLog(ports.files, log.path, { diskSize: disk.virtualSize, onePass: true });
       try {
         await applyLog(ports.clock, reader, disk, signal);
       } finally {
@@ -88,7 +88,11 @@ export async function applySet(
 async function applyLog(clock: Clock, reader: LogReader, disk: VirtualDisk, signal: AbortSignal): Promise<void> {
   const writeNow = promptWrites(disk, clock);
   const window = new ApplyWindow();
+  // The data of one window: a log has no more of it than bytes.
+  const memory = new Uint8Array(Math.min(WINDOW.bytes, reader.header.endOfLog));
+  let filled = 0;
   const drain = async () => {
+    filled = 0;
     const strokes = window.take();
     for (let at = 0; at < strokes.length; at += SIDE_BY_SIDE) {
       signal.throwIfAborted();
@@ -105,7 +109,7 @@ async function applyLog(clock: Clock, reader: LogReader, disk: VirtualDisk, sign
     for (let done = 0; done < entry.length; done += step) {
       const [offset, length] = [entry.offset + done, Math.min(step, entry.length - done)];
       if (!window.fits({ offset, length }, entry.op === 'zero')) await drain();
-      const data = entry.op === 'zero' ? null : new Uint8Array(length);
+      const data = entry.op === 'zero' ? null : memory.subarray(filled, (filled += length));
       if (data !== null) await reader.readData(entry, data, done);
       window.add({ offset, length, data });
     }

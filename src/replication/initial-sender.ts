@@ -12,7 +12,7 @@ import type { DiskRecord, InitialReplication } from '../model/records.ts';
 import type { PeerLink } from '../peer/link.ts';
 import { CHUNK_BYTES, initialBeginMessage, initialCheckpointMessage, initialDataMessage } from './messages.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
-import { inParallel } from './shipping.ts';
+import { buffers, inParallel } from './shipping.ts';
 
 const IN_FLIGHT_MAX = 8;
 /** After so much data the replica is asked to make it durable; at most this much is sent again after an interruption. */
@@ -57,13 +57,14 @@ async function sendDisk(
   const { signal } = options;
   const send = async ({ offset, length }: { offset: number; length: number }) => {
     signal.throwIfAborted();
-    const data = new Uint8Array(length);
+    const data = buffers.take(length);
     await disk.read(data, offset);
     const digest = Buffer.from(ports.compute.digest(data)).toString('hex');
     const packed = options.compression ? await ports.compute.compress(data) : null;
     const payload = packed ?? data;
     const encoding = packed === null ? ('raw' as const) : ('zstd' as const);
     await link.call(initialDataMessage, { ...name, offset, length, encoding, digest }, payload, { signal });
+    buffers.give(data);
     progress.sentBytes += length;
     progress.wireBytes += payload.length;
     progress.doneBytes += length;

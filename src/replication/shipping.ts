@@ -2,6 +2,7 @@
  * Sends one closed set of logs to the replica: resumable in the middle of a file, compressed where that shrinks it, checked
  * end to end by the digest of each whole file. Repeating any part is harmless.
  */
+import { BufferPool } from '../model/buffer-pool.ts';
 import { UnderstudyError } from '../model/errors.ts';
 import type { EpochRecord, VmRecord } from '../model/records.ts';
 import type { PeerLink } from '../peer/link.ts';
@@ -10,7 +11,11 @@ import type { ReplicationPorts } from './replication-ports.ts';
 
 /** Pieces under way at once: hides round trips of 80 ms at 1 Gbit/s with 1 MiB pieces. */
 const IN_FLIGHT_MAX = 8;
-const COMMIT_TIMEOUT_MS = 120_000;
+/** A commit reads the whole set back and makes it durable: on a busy disk that may take a while for each MiB. */
+const commitTimeoutMs = (bytes: number): number => 120_000 + Math.ceil(bytes / 4096);
+
+/** For pieces on their way. */
+export const buffers = new BufferPool(CHUNK_BYTES, 2 * IN_FLIGHT_MAX);
 
 export interface Shipped {
   /** Bytes of the files. */
@@ -54,7 +59,7 @@ export async function shipSet(
       from: result.received[diskId] ?? 0, size: size!, ...options,
     });
   }
-  await link.call(logCommitMessage, { vmId: vm.vmId, epoch: set.epoch }, undefined, { signal, timeoutMs: COMMIT_TIMEOUT_MS });
+  await link.call(logCommitMessage, { vmId: vm.vmId, epoch: set.epoch }, undefined, { signal, timeoutMs: commitTimeoutMs(shipped.bytes) });
   return shipped;
 }
 
@@ -70,6 +75,7 @@ async function sendFile(
     const payload = packed ?? data;
     await link.call(logDataMessage, { ...name, offset, length: data.length, encoding }, payload, { signal: options.signal });
     wireBytes += payload.length;
+    buffers.give(data);
     options.progress?.(data.length);
   };
   try {
@@ -84,7 +90,7 @@ async function* pieces(
   file: { read(into: Uint8Array, position: number): Promise<number> }, from: number, size: number, path: string,
 ): AsyncGenerator<{ offset: number; data: Uint8Array }> {
   for (let offset = from; offset < size; offset += CHUNK_BYTES) {
-    const data = new Uint8Array(Math.min(CHUNK_BYTES, size - offset));
+    const data = buffers.take(Math.min(CHUNK_BYTES, size - offset));
     if ((await file.read(data, offset)) !== data.length) {
       throw new UnderstudyError('io', 'LOG_CUT', `log ${path} is shorter than the ${size} bytes it was closed with`,
         'Resynchronize the VM: understudy resume NAME --resynchronize');

@@ -7,8 +7,8 @@ import type { Compute } from '../../model/ports.ts';
 const compressAsync = promisify(zstdCompress);
 const decompressAsync = promisify(zstdDecompress);
 
-/** Chunks of the output: the default of 16 KiB makes a turn of the loop for each. */
-const CHUNK_BYTES = { min: 1024, max: 1 << 20 };
+/** Chunks of the output: the default of 16 KiB makes a turn of the loop for each. The longest has room for a piece of 1 MiB that grew. */
+const CHUNK_BYTES = { min: 1024, max: (1 << 20) + (64 << 10) };
 
 /** Shrinking by less than this costs the receiver more than it saves. */
 const WORTHWHILE = 0.95;
@@ -31,4 +31,4 @@ export function hostCompute({ level = 1 }: { level?: number } = {}): Compute {
   };
 }
 
-const chunkSize = (expected: number): number => Math.min(CHUNK_BYTES.max, Math.max(CHUNK_BYTES.min, expected + 1024));
+const chunkSize = (expected: number): number => Math.min(CHUNK_BYTES.max, Math.max(CHUNK_BYTES.min, expected + (expected >> 7) + 1024));
