@@ -15,7 +15,8 @@ export async function adoptExisting(ports: Pick<ReplicationPorts, 'files' | 'cat
   ports.catalog.transaction(() => ports.catalog.vms.put({ ...ports.catalog.vms.get(vm.vmId)!, disks }));
 }
 
-async function findCopy(ports: Pick<ReplicationPorts, 'files'>, disk: DiskRecord): Promise<string> {
+/** @throws EXISTING_COPY_NOT_FOUND naming the places */
+export async function findCopy(ports: Pick<ReplicationPorts, 'files'>, disk: DiskRecord): Promise<string> {
   // STORAGE/VM/ID/FILE, as replica-host.ts lays them out.
   const parts = disk.path.split('/');
   const file = parts.at(-1)!;

@@ -49,6 +49,18 @@ const message = <P, R>(
 /** Makes, or brings up to date, the placeholder on the replica. */
 export const enableMessage = message('vm.enable', relation, z.strictObject({ replicaName: z.string().max(255), trustGroup: z.string() }));
 
+/** Of a copy that the replica host has; `missing`: the file is not there. */
+export const checkedCopy = z.strictObject({
+  diskId, path: z.string().max(4096), missing: z.boolean(), format: z.string().max(20), virtualSize: position, logicalSectorSize: position,
+  geometry: z.strictObject({ cylinders: position, heads: position, sectorsPerTrack: position }).nullable(),
+});
+export type CheckedCopy = z.infer<typeof checkedCopy>;
+
+/** Whether a run could succeed; changes nothing. `disks`: the copies, where the method is `existing`. */
+export const initialCheckMessage = message('initial.check',
+  z.strictObject({ vmId: id, method: z.enum(['network', 'existing']) }),
+  z.strictObject({ freeBytes: position, disks: z.array(checkedCopy).max(DISKS_PER_VM_MAX) }));
+
 export const initialBeginMessage = message('initial.begin',
   z.strictObject({ vmId: id, token: id, method: z.enum(['network', 'export', 'existing']), firstEpoch: position }),
   // Where a run of the same token stopped; every byte before is durable.

@@ -9,8 +9,9 @@ import { newStatistics } from '../model/statistics.ts';
 import { decide, decideNewVm, isPartner, vmUnknownToPeer, type PeerEntry } from '../peer/authorisation.ts';
 import type { PeerDispatcher } from '../peer/dispatcher.ts';
 import type { PeerCaller } from '../peer/message.ts';
+import { checkInitial } from './initial-check.ts';
 import {
-  CHUNK_BYTES, enableMessage, initialBeginMessage, initialCheckpointMessage, initialCompleteMessage, initialDataMessage,
+  CHUNK_BYTES, enableMessage, initialBeginMessage, initialCheckMessage, initialCheckpointMessage, initialCompleteMessage, initialDataMessage,
   logCommitMessage, logDataMessage, logOfferMessage, reportMessage, waitAppliedMessage, type AnsweredVm, type OfferedDisk, type ReportedVm,
 } from './messages.ts';
 import { toldToPrimary } from './replica-failures.ts';
@@ -73,6 +74,8 @@ export class ReplicaHost {
       }
     });
     handle(enableMessage, async (caller, params) => ({ result: await this.#enable(caller, params) }));
+    handle(initialCheckMessage, async (caller, { vmId, method }) =>
+      ({ result: await checkInitial(this.#ports, this.of(caller, vmId), method) }));
     handle(initialBeginMessage, async (caller, { vmId, token, method, firstEpoch }) =>
       ({ result: { cursors: await this.of(caller, vmId).beginInitial(token, method, firstEpoch) } }));
     handle(initialDataMessage, async (caller, params, payload) => {

@@ -45,7 +45,7 @@ export function readBytesOf(plan: Plan): number {
 }
 
 /** Step 1: size, sector size, geometry and the set of disks must be the same; a missing file is none of these. */
-export function checkCharacteristics(vmName: string, disks: DiskRecord[], theirs: ReplicaCharacteristics[]): void {
+export function checkCharacteristics(vmName: string, disks: DiskRecord[], theirs: ReplicaCharacteristics[], then = 'resume'): void {
   for (const disk of disks) {
     const other = theirs.find(({ diskId }) => diskId === disk.diskId);
     if (other === undefined) {
@@ -53,21 +53,24 @@ export function checkCharacteristics(vmName: string, disks: DiskRecord[], theirs
         'Remove replication on both sides and enable it again with this set of disks.');
     }
     if (other.missing) continue;
-    compareOne('SIZE_MISMATCH', 'bytes', disk.virtualSize, other.virtualSize, disk, other);
-    compareOne('SECTOR_SIZE_MISMATCH', 'bytes in a logical sector', disk.logicalSectorSize, other.logicalSectorSize, disk, other);
+    compareOne('SIZE_MISMATCH', 'bytes', disk.virtualSize, other.virtualSize, { disk, other, then });
+    compareOne('SECTOR_SIZE_MISMATCH', 'bytes in a logical sector', disk.logicalSectorSize, other.logicalSectorSize, { disk, other, then });
     if (disk.geometry !== null && other.geometry !== null) {
       const chs = ({ cylinders, heads, sectorsPerTrack }: NonNullable<DiskRecord['geometry']>) => `${cylinders}/${heads}/${sectorsPerTrack}`;
-      compareOne('GEOMETRY_MISMATCH', 'as geometry', chs(disk.geometry), chs(other.geometry), disk, other);
+      compareOne('GEOMETRY_MISMATCH', 'as geometry', chs(disk.geometry), chs(other.geometry), { disk, other, then });
     }
   }
 }
 
-function compareOne<T>(code: string, what: string, ours: T, theirs: T, disk: DiskRecord, other: ReplicaCharacteristics): void {
+function compareOne<T>(
+  code: string, what: string, ours: T, theirs: T, { disk, other, then }: { disk: DiskRecord; other: ReplicaCharacteristics; then: string },
+): void {
   if (ours === theirs) return;
   throw mismatch(code, `disk ${disk.path} has ${String(ours)} ${what} on the primary, its replica ${other.path} has ${String(theirs)}`,
     code === 'SIZE_MISMATCH' && Number(ours) > Number(theirs)
-      ? `On the replica host, bring its disk to that size (understudy disk resize ${shellWord(other.path)} ${String(ours)}), then resume.`
-      : 'On the replica host, move its disk away: it is then copied anew and whole. Then resume.');
+      ? `On the replica host, bring its disk to that size (understudy disk resize ${shellWord(other.path)} ${String(ours)}), then ${then}.`
+      : then === 'resume' ? 'On the replica host, move its disk away: it is then copied anew and whole. Then resume.'
+        : `Put a copy like the primary's disk there, then ${then}; or start without --use-existing.`);
 }
 
 const mismatch = (code: string, message: string, remedy: string): UnderstudyError => new UnderstudyError('state', code, message, remedy);

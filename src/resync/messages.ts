@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { DISKS_PER_VM_MAX } from '../model/limits.ts';
 import { RUNGS } from '../model/resync-trigger.ts';
 import type { PeerMessage, PeerStreamMessage } from '../peer/message.ts';
+import { checkedCopy } from '../replication/messages.ts';
 
 const id = z.string().regex(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/, 'a UUID');
 const position = z.int().min(0);
@@ -12,14 +13,9 @@ const nothing = z.strictObject({});
 const message = <P, R>(name: string, params: z.ZodType<P>, result: z.ZodType<R>): PeerMessage<P, R> =>
   ({ name, params, result, payloadBytesMax: 0, replyBytesMax: 0 });
 
-const geometry = z.strictObject({ cylinders: position, heads: position, sectorsPerTrack: position }).nullable();
-
 /** Step 1: how the replica disks look. `missing`: the file is not there. Changes nothing. */
 export const characteristicsMessage = message('resync.characteristics', z.strictObject({ vmId: id }), z.strictObject({
-  disks: z.array(z.strictObject({
-    diskId, path: z.string().max(4096), missing: z.boolean(), format: z.string().max(20), virtualSize: position,
-    logicalSectorSize: position, geometry,
-  })).max(DISKS_PER_VM_MAX),
+  disks: z.array(checkedCopy).max(DISKS_PER_VM_MAX),
 }));
 export type ReplicaCharacteristics = z.infer<typeof characteristicsMessage.result>['disks'][number];
 

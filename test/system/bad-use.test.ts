@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { chmod, cp, mkdir, rm, truncate, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, readdir, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { test, type TestContext } from 'node:test';
@@ -27,13 +27,13 @@ interface Refusal {
   advises?: RegExp;
 }
 
-/** Every row of the catalog but what counts cycles and time. */
+/** Every row of the catalog but what counts cycles and time, and what the other side says once per cycle. */
 function rowsOf(server: TestServer): string {
   const db = new DatabaseSync(join(server.data, 'catalog.db'), { readOnly: true });
   try {
     const rows = ['vms', 'relationships', 'epochs', 'inbox', 'authorizations', 'settings'].map((table) =>
       db.prepare(`SELECT * FROM ${table} ORDER BY 1, 2`).all().map(({ body, ...row }) =>
-        ({ ...row, body: { ...(JSON.parse(String(body)) as object), statistics: null } })));
+        ({ ...row, body: { ...(JSON.parse(String(body)) as object), statistics: null, remoteState: null } })));
     return JSON.stringify(rows);
   } finally {
     db.close();
@@ -275,8 +275,12 @@ test('two primaries for one replica', async (t) => {
     await cp(join(primary.data, 'catalog.db'), join(data, 'catalog.db'));
     await primary.start();
     const twin = await otherPrimary(inner, pair, 'twin');
+    await refused(twin, ['start', pair.vm],
+      { code: 'REPLICA_HAS_OTHER_PRIMARY', exit: 3, says: /belongs to primary primary, not to twin/, advises: /two primaries cannot feed one replica/ },
+      [replica]);
+    // What starts later shows it as its state.
     const before = rowsOf(replica);
-    await twin.json('start', pair.vm);
+    await twin.json('start', pair.vm, '--at', new Date(Date.now() + 1500).toISOString());
     const status = await twin.until<{ state: string; healthDetails: string[] }>(['status', pair.vm], ({ state }) => state === 'Error');
     assert.match(status.healthDetails.join('\n'), /belongs to primary primary, not to twin/);
     assert.equal(rowsOf(replica), before, 'the twin changed something on the replica');
@@ -297,15 +301,37 @@ for (const format of formatsFor('dear', 'vhdx')) test(`${format}: a replica disk
   await rm(pair.replicaPath(0));
   await makeDisk(pair.replicaPath(0), format, 6 << 20);
   await writeSomething(pair);
-  await pair.primary.cli('sync-now', pair.vm);
+  const sizes = /disk0\.\w+ .*(6291456.*8388608|8388608.*6291456)/;
+  const synced = await pair.primary.cli('sync-now', pair.vm);
+  assert.equal(synced.status, 3, synced.stderr);
   const status = await pair.untilState('WaitingForStartResynchronize');
   // The size of a raw file is one of its marks; what is in an image is read only when the two disks are looked at.
-  assert.match(status.healthDetails.join('\n'), format === 'raw' ? /disk0\.raw.*(6291456.*8388608|8388608.*6291456)/ : /disk0\.\w+ was changed, replaced/);
-  const shown = await pair.primary.cli('resume', pair.vm);
-  assert.equal(shown.status, 0, shown.stderr);
-  const after = await pair.primary.until<{ healthDetails: string[]; state: string }>(['status', pair.vm],
-    ({ healthDetails }) => /6291456/.test(healthDetails.join('\n')) && /8388608/.test(healthDetails.join('\n')));
-  assert.notEqual(after.state, 'Replicating');
+  assert.match(status.healthDetails.join('\n'), format === 'raw' ? sizes : /disk0\.\w+ was changed, replaced/);
+  // The logs that nobody can use any more go first, by themselves.
+  await pair.primary.until(['status', pair.vm], () => !rowsOf(pair.primary).includes('.hrl'));
+  await refused(pair.primary, ['resume', pair.vm],
+    { code: 'SIZE_MISMATCH', exit: 3, says: sizes, advises: /understudy disk resize .*disk0\.\w+ 8388608\), then resume/ }, [pair.replica]);
+  await mustRun(UNDERSTUDY, ['disk', 'resize', pair.replicaPath(0), '8388608']);
+  await pair.primary.json('resume', pair.vm);
+  await pair.untilState('Replicating');
+});
+
+test('an existing copy of another size, or none', async (t) => {
+  const pair = await quickPair(t, { sizes: [8 << 20] });
+  const start = ['start', pair.vm, '--use-existing'];
+  await refused(pair.primary, start,
+    { code: 'EXISTING_COPY_NOT_FOUND', exit: 3, says: /has no copy of disk0\.raw at/ }, [pair.replica]);
+  const place = join(pair.folder, 'store', pair.vm);
+  await mkdir(place, { recursive: true });
+  const copy = await sparse(place, 'disk0.raw', 6 << 20);
+  await refused(pair.primary, start,
+    { code: 'SIZE_MISMATCH', exit: 3, says: /disk0\.raw has 8388608 bytes on the primary, its replica .*6291456/,
+      advises: /understudy disk resize .*disk0\.raw 8388608\), then start again/ },
+    [pair.replica]);
+  assert.deepEqual(await readdir(place), ['disk0.raw'], 'something was left behind');
+  await truncate(copy, 8 << 20);
+  await pair.primary.json(...start);
+  await pair.untilState('Replicating');
 });
 
 for (const format of formatsFor('dear'))
@@ -330,7 +356,12 @@ test(`${format}: a replica volume that is full: the cause is shown, the guest go
 async function fillsUpAndHeals(pair: Pair, small: string): Promise<void> {
   await pair.primary.json('vm', 'attach', pair.vm);
   await writeSomething(pair, 32);
-  await pair.primary.json('start', pair.vm);
+  await refused(pair.primary, ['start', pair.vm],
+    { code: 'REPLICA_STORAGE_FULL', exit: 5, says: /has 4194304 bytes free, the disks of VM 'vm1' hold 33554432/,
+      advises: /Free space there/ }, [pair.replica]);
+  assert.deepEqual(await readdir(small), [], 'something was left behind');
+  // Nobody asks beforehand what the volume will have room for then.
+  await pair.primary.json('start', pair.vm, '--at', new Date(Date.now() + 1500).toISOString());
   const status = await pair.primary.until<{ healthDetails: string[]; state: string }>(['status', pair.vm],
     ({ healthDetails }) => /no space/i.test(healthDetails.join('\n')));
   assert.equal(status.state, 'InitialReplicationInProgress', JSON.stringify(status));

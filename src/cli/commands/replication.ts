@@ -67,7 +67,8 @@ export const replicationCommands: CommandDefinition[] = [
     arguments: '<name>',
     argumentHelp: nameHelp,
     summary: 'Start the initial replication, now or at a time.',
-    details: `The guest goes on meanwhile. A run that was stopped goes on where it was.\n${TIME_HELP}`,
+    details: `The guest goes on meanwhile. A run that was stopped goes on where it was. A start at once is refused where the replica host lacks
+the space, or its copy has another size; then nothing has been begun.\n${TIME_HELP}`,
     options: [
       option('--at <time>', 'start then instead of now'),
       option(

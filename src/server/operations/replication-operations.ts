@@ -17,6 +17,7 @@ import type { Host } from '../host.ts';
 import { sendingEnd, vmOfEnd, type SendingEnd } from '../sending-end.ts';
 import { statusShape } from '../status.ts';
 import { setHypervisor } from './guest-operations.ts';
+import { checkStart } from './start-check.ts';
 import { primaryOnly } from './vm-operations.ts';
 
 type Operations = Pick<HostOperations,
@@ -34,8 +35,8 @@ export function replicationOperations(host: Host): Operations {
       await extendVm(host, params);
       return status(params.name, true);
     },
-    'start': async (params) => {
-      await start(host, params);
+    'start': async (params, { signal }) => {
+      await start(host, params, signal);
       return status(params.name, params.extended);
     },
     'stop-initial': async ({ name, extended }) => {
@@ -145,7 +146,7 @@ function refuseAfterExport(end: SendingEnd, { vmId, name }: VmRecord): void {
     `Import it on the replica (understudy import '${name}' --from DIR), or end replication: understudy remove '${name}'`);
 }
 
-async function start(host: Host, { name, extended, at, exportTo, useExisting }: Params<'start'>): Promise<void> {
+async function start(host: Host, { name, extended, at, exportTo, useExisting }: Params<'start'>, signal: AbortSignal): Promise<void> {
   const [vm, end] = [vmOfEnd(host, { name, extended }), sendingEnd(host, extended)];
   if (exportTo !== undefined) {
     end.relationships.check(vm.vmId, 'start-initial', at === undefined ? {} : { startAt: at });
@@ -153,6 +154,10 @@ async function start(host: Host, { name, extended, at, exportTo, useExisting }: 
   }
   const startAt = at === undefined ? null : Date.parse(at);
   const method = exportTo !== undefined ? 'export' : useExisting === true ? 'existing' : 'network';
+  if (at === undefined && method !== 'export') {
+    end.relationships.check(vm.vmId, 'start-initial');
+    await checkStart(host, end.sender(vm.vmId), method, signal);
+  }
   end.relationships.perform(vm.vmId, 'start-initial', {
     error: null,
     initial: { method, startAt, token: '', folder: exportTo ?? null, firstEpoch: 0, cursors: {}, copied: false },

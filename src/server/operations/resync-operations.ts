@@ -8,6 +8,7 @@ import type { HostOperations, Params, ResyncQueueEntry, ResyncStatus, Status } f
 import type { Host } from '../host.ts';
 import { sendingEnd, vmOfEnd } from '../sending-end.ts';
 import { statusShape } from '../status.ts';
+import { checkResume } from './start-check.ts';
 
 type Operations = Pick<HostOperations, 'suspend' | 'resume' | 'cancel-resync' | 'resync.status' | 'resync.plan' | 'resync.queue' | 'resync.history'>;
 
@@ -27,7 +28,11 @@ export function resyncOperations(host: Host): Operations {
       sender(vmId).interrupt('replication was paused');
       return status(name, extended);
     },
-    'resume': async (params) => {
+    'resume': async (params, { signal }) => {
+      const [{ vmId }, { relationships, sender }] = [vmOfEnd(host, params), sendingEnd(host, params.extended)];
+      const { state, side } = relationships.get(vmId);
+      const startsNow = state === 'WaitingForStartResynchronize' && params.at === undefined && params.offPeak !== true;
+      if (side === 'primary' && startsNow) await checkResume(sender(vmId), signal);
       resume(host, params);
       return status(params.name, params.extended);
     },

@@ -1,0 +1,62 @@
+/** Before a copy or a compare starts: what can be known of its end is said now, while nothing has been changed on either host. */
+import { messageOf, UnderstudyError } from '../../model/errors.ts';
+import { replicatedDisks, type DiskRecord } from '../../model/records.ts';
+import { initialCheckMessage } from '../../replication/messages.ts';
+import type { AnySendingVm } from '../../replication/sending-vm.ts';
+import { checkCharacteristics } from '../../resync/ladder.ts';
+import { characteristicsMessage } from '../../resync/messages.ts';
+import type { Host } from '../host.ts';
+
+/** A resynchronization need not wait for this answer: it asks again itself. */
+const ASK_MS = 5000;
+
+/**
+ * Asks the replica whether an initial replication that starts now can succeed.
+ * @throws what the link rejects with, REPLICA_HAS_OTHER_PRIMARY, REPLICA_STORAGE_FULL, SIZE_MISMATCH and the like
+ */
+export async function checkStart(host: Host, sender: AnySendingVm, method: 'network' | 'existing', signal: AbortSignal): Promise<void> {
+  const { vm, relationship: { remote } } = sender;
+  // The disks may have grown since; and from here on it is certain that the replica is ours.
+  await sender.announce(signal);
+  const { result } = await sender.link().call(initialCheckMessage, { vmId: vm.vmId, method }, undefined, { signal });
+  if (method === 'existing') return checkCharacteristics(vm.name, replicatedDisks(vm), result.disks, 'start again');
+  const needed = await allocatedBytes(host, sender);
+  if (needed <= result.freeBytes) return;
+  throw new UnderstudyError('io', 'REPLICA_STORAGE_FULL',
+    `the storage location on host ${remote.name || remote.host} has ${result.freeBytes} bytes free, the disks of VM '${vm.name}' hold ${needed}`,
+    'Free space there, or authorise this host there with another storage location, then start again.');
+}
+
+/** As `checkStart`, for a resynchronization. A replica that cannot be asked now is no obstacle: it is tried again by itself. */
+export async function checkResume(sender: AnySendingVm, signal: AbortSignal): Promise<void> {
+  const { ports, vm } = sender;
+  let disks;
+  try {
+    ({ result: { disks } } = await sender.link().call(characteristicsMessage, { vmId: vm.vmId }, undefined, { signal, timeoutMs: ASK_MS }));
+  } catch (error) {
+    ports.log.debug({ vm: vm.name, error: messageOf(error) }, 'the replica could not be asked for its disks');
+    return;
+  }
+  checkCharacteristics(vm.name, replicatedDisks(vm), disks);
+}
+
+/** Bytes that a copy has to send, as far as the disks tell. */
+async function allocatedBytes(host: Host, sender: AnySendingVm): Promise<number> {
+  let bytes = 0;
+  for (const record of replicatedDisks(sender.vm)) bytes += await allocatedOn(host, sender, record);
+  return bytes;
+}
+
+async function allocatedOn(host: Host, sender: AnySendingVm, record: DiskRecord): Promise<number> {
+  const open = sender.tracked?.disk(record.diskId).disk ?? null;
+  const disk = open ?? await host.parts.openDiskForReading(record);
+  try {
+    let bytes = 0;
+    for await (const { kind, length } of disk.extents(0, disk.virtualSize)) if (kind === 'data') bytes += length;
+    // A block device does not tell, and then says that it holds data everywhere: zeroes are found only by reading them.
+    const tells = record.format !== 'nbd' && !record.path.startsWith('/dev/');
+    return tells || bytes < disk.virtualSize ? bytes : 0;
+  } finally {
+    if (open === null) await disk.close();
+  }
+}
