@@ -13,6 +13,7 @@ import type { DiskFormat } from './disk/virtual-disk.ts';
 import { hostPrograms } from './failover/adapters/host-programs.ts';
 import type { DiskRecord } from './model/records.ts';
 import { hostCompute } from './resync/compare/host-compute.ts';
+import { hostSockets } from './failover/guest-agent/host-sockets.ts';
 import type { HostParts } from './server/host-parts.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string };
@@ -31,8 +32,7 @@ function hostParts(): HostParts {
   const format = (record: DiskRecord) => (record.format === 'nbd' ? {} : { format: record.format as DiskFormat });
   return {
     clock: hostClock, random: hostRandom, files: sharedFiles(hostFiles), compute: hostCompute(),
-    programs: hostPrograms(hostClock, homeOf(process.env)), zone, bootIdFile,
-    pointIntervalMs,
+    programs: hostPrograms(hostClock, homeOf(process.env)), sockets: hostSockets, zone, bootIdFile, pointIntervalMs,
     log: pino(
       { level: process.env.UNDERSTUDY_LOG_LEVEL ?? 'info', base: null, serializers: { error: pino.stdSerializers.err } },
       pino.destination({ fd: 2, sync: false }),

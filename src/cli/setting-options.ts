@@ -1,7 +1,7 @@
 /** The settings of a relationship as options, shared by `enable` and `set`. */
 
 import type { Option } from 'commander';
-import { FREQUENCIES_SEC, RECOVERY_HISTORY_MAX } from '../model/limits.ts';
+import { APPLICATION_CONSISTENT_HOURS_MAX, FREQUENCIES_SEC, RECOVERY_HISTORY_MAX } from '../model/limits.ts';
 import { parseInterval } from '../model/schedule.ts';
 import type { Params } from '../server/api/contract.ts';
 import { integer, option, positive, size } from './command.ts';
@@ -11,6 +11,7 @@ const PRIORITY_MAX = 100;
 export interface SettingOptions {
   frequency?: string;
   recoveryHistory?: number;
+  appConsistentHours?: number;
   autoResync?: string;
   logLimit?: number;
   resyncPriority?: number;
@@ -28,6 +29,8 @@ export function settingOptions(): Option[] {
     option('--recovery-history <count>', 'hourly recovery points to keep beside the latest').argParser(
       integer(0, RECOVERY_HISTORY_MAX),
     ),
+    option('--app-consistent-hours <hours>', 'application-consistent points so often, through the guest agent (--guest-agent of `set`); 0 = none')
+      .argParser(integer(0, APPLICATION_CONSISTENT_HOURS_MAX)),
     option('--auto-resync <when>', 'off, on (at any time), or HH:MM-HH:MM of local time in which it may start'),
     option(
       '--log-limit <percent>',
@@ -55,6 +58,7 @@ export function settingsFrom(given: SettingOptions): Settings {
   if (given.frequency !== undefined)
     settings.frequencySec = Number(given.frequency) as (typeof FREQUENCIES_SEC)[number];
   if (given.recoveryHistory !== undefined) settings.recoveryHistory = given.recoveryHistory;
+  if (given.appConsistentHours !== undefined) settings.applicationConsistentHours = given.appConsistentHours;
   if (given.autoResync !== undefined) settings.autoResync = parseInterval(given.autoResync);
   if (given.logLimit !== undefined) settings.logLimitPercent = given.logLimit;
   if (given.resyncPriority !== undefined) settings.resyncPriority = given.resyncPriority;

@@ -415,6 +415,24 @@ export const ACTIVITY_EVENTS = {
     'A test failover ended',
     (vm) => `The test failover of VM '${vm}' ended; its disks are deleted.`,
   ),
+  applicationConsistentFailed: define<{ reason: string }>(
+    'ApplicationConsistentPointFailed',
+    'Warning',
+    'An application-consistent point could not be made; standard points are',
+    (vm, { reason }) => `An application-consistent recovery point of VM '${vm}' could not be made: ${reason}. It is tried again within the hour.`,
+  ),
+  guestMayBeFrozen: define<{ reason: string }>(
+    'GuestMayBeFrozen',
+    'Error',
+    'The guest agent does not confirm that the guest goes on; it is asked until it does',
+    (vm, { reason }) => `The guest of VM '${vm}' may be frozen: ${reason}. Its agent is asked to thaw it until it confirms that.`,
+  ),
+  guestThawed: define<{ reason: string }>(
+    'GuestThawed',
+    'Information',
+    'A guest that may have been frozen goes on',
+    (vm, { reason }) => `The guest of VM '${vm}' is not frozen any more: ${reason}.`,
+  ),
   guestStarted: define<{ guest: string; adapter: string }>(
     'GuestStarted',
     'Information',

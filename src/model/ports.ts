@@ -4,6 +4,8 @@
  * arms a timer (test/house enforces it).
  */
 
+import type { Duplex } from 'node:stream';
+
 export interface Clock {
   /** Milliseconds since 1970 UTC. May jump when an administrator sets the clock: for people and logs only. */
   now(): number;
@@ -110,4 +112,9 @@ export interface Programs {
    * started (`ENOENT`, `EACCES`, …), and with the signal's reason.
    */
   run(path: string, args: readonly string[], options: { env: Record<string, string>; timeoutMs: number; signal?: AbortSignal }): Promise<ProgramResult>;
+}
+
+/** Connects to Unix sockets of this host. Rejects with an errno in `code` (`ENOENT`, `ECONNREFUSED`, …). */
+export interface LocalSockets {
+  connect(path: string): Promise<Duplex>;
 }

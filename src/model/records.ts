@@ -268,6 +268,8 @@ export interface RelationshipRecord {
   /** Primary: token of a run that is void and whose diff disks the replica still has to drop. */
   abandoned?: string | null;
   error: { code: string; message: string; remedy: string; since: number; retryAt: number | null; failures: number } | null;
+  /** Primary: when an application-consistent point was tried last, and why it was none. */
+  atRest?: { triedAt: number; failure: string | null };
   /** Primary: when the last epoch was acknowledged. Replica: when it was received. */
   /** Primary: when the last verify ended, whatever it found; absent before the first one. */
   lastVerifiedAt?: number;

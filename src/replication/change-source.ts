@@ -34,8 +34,8 @@ export interface ChangeSource {
    * Resolves with the number of the first one. `keepMap`: what differs already stays suspect.
    */
   begin(options: { keepMap: boolean }): Promise<number>;
-  /** Ends the open set and opens the next; resolves when the ended one is durable. */
-  switchLog(): Promise<EpochRecord>;
+  /** Ends the open set and opens the next; resolves when the ended one is durable. `atInstant` is called at the instant between the two. */
+  switchLog(atInstant?: () => void): Promise<EpochRecord>;
   /** The replica has applied everything up to this set (R8). */
   release(epoch: number): Promise<void>;
   /** By disk id; null where what is remembered is not to be trusted. */

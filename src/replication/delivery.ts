@@ -9,6 +9,7 @@
 import { UnderstudyError } from '../model/errors.ts';
 import type { RelationshipRecord } from '../model/records.ts';
 import { removeEpochFiles } from '../tracking/epoch-logs.ts';
+import { endSet } from './consistent-set.ts';
 import { waitAppliedMessage } from './messages.ts';
 import { reportOf, takeAnswer, type ReplicaNews } from './report.ts';
 import type { AnySendingVm } from './sending-vm.ts';
@@ -103,7 +104,7 @@ export class Delivery {
       const tracked = this.#sender.tracked;
       const unchangedUntil = this.#sender.presentInstant();
       if (tracked !== null && tracked.logging && tracked.hasWrites) {
-        await tracked.switchLog();
+        await endSet(this.#sender, tracked);
         sent += await this.ship(signal);
         await this.report(signal);
       } else {

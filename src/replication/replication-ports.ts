@@ -1,6 +1,6 @@
 /** What replication needs of its host. */
 import type { VirtualDisk } from '../disk/virtual-disk.ts';
-import type { DiskRecord, RemoteHost } from '../model/records.ts';
+import type { DiskRecord, RemoteHost, VmRecord } from '../model/records.ts';
 import type { HostSettings } from '../model/settings.ts';
 import type { PeerLink } from '../peer/link.ts';
 import type { TrackingPorts } from '../tracking/tracking-ports.ts';
@@ -20,6 +20,11 @@ export interface ReplicationPorts extends TrackingPorts {
   createDisk(record: DiskRecord): Promise<void>;
   /** Between standard recovery points; an hour unless a test says otherwise. */
   pointIntervalMs?: number;
+  /**
+   * Runs `cut` so that its argument is called while the guest is frozen, for at most `windowMs`; `failure`: why the instant was not at
+   * rest. Absent: nobody can ask guests here.
+   */
+  atRest?<T>(vm: VmRecord, windowMs: number, cut: (atInstant: () => void) => Promise<T>): Promise<{ result: T; failure: string | null }>;
   /** Limits how many VMs transfer at once. */
   transferSlot(signal: AbortSignal): Promise<() => void>;
 }

@@ -4,6 +4,9 @@ import type { GuestDisk, HypervisorAdapter } from '../failover/adapters/adapter.
 import { LibvirtAdapter, type DomainDefinition } from '../failover/adapters/libvirt.ts';
 import { noAdapter } from '../failover/adapters/none.ts';
 import { DomainDefinitions } from '../failover/domain-definitions.ts';
+import { openAgentSocket, type AgentChannel } from '../failover/guest-agent/agent-channel.ts';
+import { openAgentOfDomain } from '../failover/guest-agent/agent-of-domain.ts';
+import { GuestRest } from '../failover/guest-agent/guest-rest.ts';
 import { GuestControl } from '../failover/guest-control.ts';
 import { guestName, NO_HYPERVISOR, type HypervisorSettings } from '../model/hypervisor.ts';
 import type { VmRecord } from '../model/records.ts';
@@ -20,6 +23,20 @@ export function guestControlOf(host: Host): GuestControl {
 
 export function domainDefinitionsOf(host: Host): DomainDefinitions {
   return new DomainDefinitions({ ports: host.ports, replicas: host.replicas, read: (vm, signal) => definitionOf(host, vm, signal) });
+}
+
+export function guestRestOf(host: Host): GuestRest {
+  return new GuestRest({ relationships: host.relationships, clock: host.parts.clock, log: host.parts.log, agentOf: (vm) => agentOf(host, vm, false) });
+}
+
+/** Begins a conversation with the agent of the guest, or of the test guest; null when none is set. */
+function agentOf({ parts }: Host, vm: VmRecord, test: boolean): ((timeoutMs: number) => Promise<AgentChannel>) | null {
+  const settings = vm.hypervisor ?? NO_HYPERVISOR;
+  const { guestAgent, libvirtDomain } = settings;
+  if (guestAgent === null) return null;
+  if (guestAgent !== 'libvirt') return (timeoutMs) => openAgentSocket(parts, guestAgent, timeoutMs);
+  const domain = guestName(libvirtDomain ?? vm.name, test);
+  return (timeoutMs) => openAgentOfDomain(parts.programs, settings, domain, timeoutMs);
 }
 
 function adapterFor(host: Host, settings: HypervisorSettings): HypervisorAdapter {

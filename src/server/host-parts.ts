@@ -1,7 +1,7 @@
 /** What a real host is made of besides its own code, and what it learns from its machine. */
 import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import type { Clock, Compute, Files, Logger, Programs, Random } from '../model/ports.ts';
+import type { Clock, Compute, Files, LocalSockets, Logger, Programs, Random } from '../model/ports.ts';
 import type { DiskRecord } from '../model/records.ts';
 import type { ReplicationPorts } from '../replication/replication-ports.ts';
 import { UnderstudyError } from '../model/errors.ts';
@@ -13,6 +13,7 @@ export interface HostParts extends Pick<ReplicationPorts, 'openDisk' | 'openDisk
   compute: Compute;
   log: Logger;
   programs: Programs;
+  sockets: LocalSockets;
   /** What a disk is, opened once as a guest would: fails like `openDisk` when it is missing, in use, or of an unknown format. */
   describeDisk(path: string): Promise<Omit<DiskRecord, 'diskId' | 'path'>>;
   /** IANA name of the local time zone. */

@@ -36,7 +36,8 @@ import { readMachine, type HostParts, type Machine } from './host-parts.ts';
 import type { DomainDefinitions } from '../failover/domain-definitions.ts';
 import type { GuestControl } from '../failover/guest-control.ts';
 import { GuestLatency } from './guest-latency.ts';
-import { domainDefinitionsOf, guestControlOf } from './guests.ts';
+import type { GuestRest } from '../failover/guest-agent/guest-rest.ts';
+import { domainDefinitionsOf, guestControlOf, guestRestOf } from './guests.ts';
 import { LinkPool } from './link-pool.ts';
 import { checkNbdOverTcp, nbdTls, reachableAs, type NbdOverTcp } from './nbd-over-tcp.ts';
 import { Slots } from './slots.ts';
@@ -74,6 +75,7 @@ export class Host {
   readonly guestLatency: GuestLatency;
   readonly guestControl: GuestControl;
   readonly definitions: DomainDefinitions;
+  readonly #guestRest: GuestRest;
   #lease: DataLease;
   #links: LinkPool;
   #exports = new Map<string, NbdExport & { size: number }>();
@@ -102,6 +104,7 @@ export class Host {
       ...parts, ...machine, catalog, relationships: this.relationships, hostName: this.name, dataFolder: options.dataFolder,
       hostSettings: () => this.settings(), peerPort: () => this.peer.address.port,
       link: (remote) => this.#links.get(remote), transferSlot: (signal) => transfers.take(signal),
+      atRest: (vm, windowMs, cut) => this.#guestRest.cut(vm, windowMs, cut),
     };
     this.replicas = new ReplicaHost(this.ports, parts.zone);
     this.replicaResync = new ReplicaResync(this.ports, this.replicas);
@@ -120,6 +123,7 @@ export class Host {
     });
     this.guestControl = guestControlOf(this);
     this.definitions = domainDefinitionsOf(this);
+    this.#guestRest = guestRestOf(this);
     this.resync = new PrimaryResync(new ResyncQueue(() => this.settings().resyncConcurrency), parts.zone);
     this.extended = new ExtendedLegs(this.ports, this.replicas, parts.zone, this.resync);
     const dispatcher = new PeerDispatcher({
@@ -182,6 +186,7 @@ export class Host {
     await this.nbd.close();
     await Promise.all([...this.primaries.values()].map((primary) => primary.close()));
     await this.extended.close();
+    this.#guestRest.close();
     await this.peer.close();
     await this.failover.close();
     await this.replicaResync.close();
@@ -306,6 +311,7 @@ export class Host {
 
   async #begin(options: HostOptions): Promise<void> {
     this.guestControl.recover();
+    this.#guestRest.start();
     await this.replicas.start();
     await this.replicaResync.start();
     await this.failover.start();

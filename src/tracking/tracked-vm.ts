@@ -248,10 +248,10 @@ export class TrackedVm implements TrackingHost {
 
   /**
    * Ends the open epoch at this instant for all disks and opens the next (R5). Resolves when the ended one is closed and
-   * durable. One switch at a time.
+   * durable. One switch at a time. `atInstant`: called at the instant.
    */
-  switchLog(): Promise<EpochRecord> {
-    return this.#inTurn(() => this.#switchNow());
+  switchLog(atInstant?: () => void): Promise<EpochRecord> {
+    return this.#inTurn(() => this.#switchNow(null, atInstant));
   }
 
   /**
@@ -389,7 +389,7 @@ export class TrackedVm implements TrackingHost {
     };
   }
 
-  async #switchNow(resized: { diskId: string; virtualSize: number } | null = null): Promise<EpochRecord> {
+  async #switchNow(resized: { diskId: string; virtualSize: number } | null = null, atInstant?: () => void): Promise<EpochRecord> {
     await this.#closing;
     if (!this.logging || this.#closed) {
       throw new UnderstudyError('state', 'NOT_TRACKING', `VM '${this.#vm.name}' keeps no tracking log now`, 'See its status.');
@@ -418,6 +418,7 @@ export class TrackedVm implements TrackingHost {
     }
     const old = new Map<string, LogWriter>();
     for (const [diskId, log] of logs) old.set(diskId, this.disk(diskId).setLog(log)!);
+    atInstant?.();
     this.#closing = closeEpoch(this.#ports, ended, old).finally(() => (this.#closing = null));
     try {
       return await this.#closing;

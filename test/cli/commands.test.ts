@@ -200,12 +200,15 @@ const ROWS: Row[] = [
       '0',
       '--verify-every',
       '7',
+      '--app-consistent-hours',
+      '4',
       '--keep-recovery-points',
     ],
     asks: 'set',
     params: {
       name: 'web1',
       settings: {
+        applicationConsistentHours: 4,
         logLimitPercent: 0.5,
         resyncPriority: 10,
         keepRecoveryPoints: true,

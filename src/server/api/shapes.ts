@@ -206,6 +206,8 @@ export const status = z.looseObject({
   healthDetails: z.array(z.string()),
   initialReplicationStartTime: time.nullable().optional(),
   recoveryHistory: z.int().optional(),
+  applicationConsistentHours: z.int().optional().describe('between application-consistent points; 0 = none'),
+  applicationConsistentAttempt: z.looseObject({ time, failure: z.string().nullable() }).nullable().optional(),
   replicaPort: z.int().nullable().optional(),
   lagSeconds: seconds.nullable().optional().describe('age of what the replica could serve now'),
   logBytes: bytes.optional().describe('tracking logs that count against the limit'),
