@@ -16,6 +16,7 @@ import type { PeerCaller, PeerReply } from '../peer/message.ts';
 import { noteTookOver } from '../replication/peer-direction.ts';
 import { removeTrackingFiles } from '../tracking/epoch-logs.ts';
 import type { DirectionHost } from './direction-host.ts';
+import { ExtendedDirection } from './extended-direction.ts';
 import { handOverMessage, lookMessage, takeBackMessage, takeOverMessage, turnMessage, yieldMessage } from './direction-messages.ts';
 import { Lanes } from './lanes.ts';
 import { encodeRanges, type RangesByDisk } from './suspect-ranges.ts';
@@ -26,26 +27,38 @@ type TurnParams = typeof turnMessage.params._zod.output;
 
 export class PrimaryDirection {
   #host: DirectionHost;
+  #extended: ExtendedDirection;
   #lanes = new Lanes();
 
   constructor(host: DirectionHost) {
     this.#host = host;
+    this.#extended = new ExtendedDirection(host);
   }
 
   serve(dispatcher: PeerDispatcher): void {
+    this.#extended.tellPrimaries();
     const inLane = <P extends { vmId: string }, R>(work: (params: P) => Promise<PeerReply<R>>) =>
       (caller: PeerCaller, params: P): Promise<PeerReply<R>> => this.#lanes.run(params.vmId, () => {
         this.#checkPartner(caller, params.vmId);
         return work(params);
       });
     dispatcher.handle(handOverMessage, inLane(async ({ vmId }) => ({ result: this.#handOver(vmId) })));
-    dispatcher.handle(takeOverMessage, inLane(async ({ vmId }) => {
+    const takeOver = inLane(async ({ vmId }: { vmId: string }) => {
       this.#giveWay(vmId, 'the other host takes over');
       return { result: {} };
-    }));
+    });
+    dispatcher.handle(takeOverMessage, async (caller, params) => {
+      if (!this.#extended.isPartner(caller, params.vmId)) return takeOver(caller, params);
+      await this.#lanes.run(params.vmId, () => this.#extended.takeOver(params.vmId));
+      return { result: {} };
+    });
     dispatcher.handle(yieldMessage, inLane((params) => this.#yield(params)));
     dispatcher.handle(turnMessage, inLane(async (params) => ({ result: { equal: await this.#turn(params) } })));
     dispatcher.handle(lookMessage, async (caller, { vmId }) => {
+      if (this.#extended.isPartner(caller, vmId)) {
+        this.#extended.look(vmId);
+        return { result: {} };
+      }
       this.#checkPartner(caller, vmId);
       if (this.#relationship(vmId).side === 'primary') this.#host.primary(vmId).interrupt('the other host has news');
       return { result: {} };

@@ -15,6 +15,7 @@ import type { ReplicaVm } from '../replication/replica-vm.ts';
 import { ChangeMap } from '../tracking/change-map.ts';
 import { mapPath, vmFolder } from '../tracking/tracking-ports.ts';
 import type { DirectionHost } from './direction-host.ts';
+import { ExtendedDirection } from './extended-direction.ts';
 import { handOverMessage, lookMessage, takeBackMessage, takeOverMessage, yieldMessage } from './direction-messages.ts';
 import { Lanes } from './lanes.ts';
 import type { ReplicaFailover } from './replica-failover.ts';
@@ -35,6 +36,7 @@ interface Yielded {
 export class ReplicaDirection {
   #host: DirectionHost;
   #failover: ReplicaFailover;
+  #extended: ExtendedDirection;
   #lanes = new Lanes();
   /** Planned failovers that wait for the primary's yes or its effect, by VM. */
   #attempts = new Map<string, { takenBack: boolean }>();
@@ -42,6 +44,7 @@ export class ReplicaDirection {
   constructor(host: DirectionHost, failover: ReplicaFailover) {
     this.#host = host;
     this.#failover = failover;
+    this.#extended = new ExtendedDirection(host);
   }
 
   serve(dispatcher: PeerDispatcher): void {
@@ -65,12 +68,14 @@ export class ReplicaDirection {
       ports.relationships.check(vmId, 'planned-failover', { primaryPrepared: true });
       const vm = this.#replica(vmId);
       refuseOnExtended(vm, 'planned failover');
+      this.#extended.refuseTakenOver(vmId);
       const attempt = { takenBack: false };
       this.#attempts.set(vmId, attempt);
       try {
         const { result } = await ports.link(vm.relationship.remote).call(handOverMessage, { vmId }, undefined, { signal });
         await this.#failover.planned(vmId, (throughEpoch) => {
           if (attempt.takenBack) throw takenBack(vm.vm.name);
+          this.#extended.refuseTakenOver(vmId);
           if (throughEpoch === result.epoch) return;
           throw new UnderstudyError('state', 'NOT_APPLIED_YET', `epoch ${throughEpoch} is here, the primary handed over at ${result.epoch}`,
             'Wait until the replica has applied everything, then try again.');
@@ -90,6 +95,7 @@ export class ReplicaDirection {
     const { ports } = this.#host;
     return this.#lanes.run(vmId, async () => {
       ports.relationships.check(vmId, 'failover');
+      this.#extended.refuseTakenOver(vmId);
       const vm = this.#replica(vmId);
       vm.takingOver = true;
       try {

@@ -150,6 +150,8 @@ const answered = z.strictObject({
   generation: position.exactOptional(),
   /** A failover is being carried out at this moment: `state` does not show it yet. */
   takingOver: z.literal(true).exactOptional(),
+  /** The extended replica that this host feeds has taken the VM over. */
+  extendedTookOver: z.literal(true).exactOptional(),
 });
 export type AnsweredVm = z.infer<typeof answered>;
 

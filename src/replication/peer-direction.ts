@@ -37,6 +37,10 @@ export function noticeDirection(ports: Ports, vmId: string, asked: RelationshipR
     if (relationship.state !== 'PreparedForFailover') noteTookOver(ports, vmId, 'the replica took over');
     return;
   }
+  if (answer.extendedTookOver === true) {
+    if (relationship.state !== 'PreparedForFailover') noteTookOver(ports, vmId, 'the extended replica took over');
+    return;
+  }
   if (answer.side === 'primary') {
     // Out of date, and yet to be told by us.
     if (relationship.state === 'PreparedForFailover' || (answer.generation ?? 0) < generationOf(relationship)) return;

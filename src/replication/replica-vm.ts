@@ -180,9 +180,11 @@ export class ReplicaVm {
 
   answer(): AnsweredVm {
     const { relationship } = this;
+    const extendedTookOver = this.watch?.tookOver() === true;
     const { state, baselineId, lastReceivedEpoch, lastAppliedEpoch, lastAppliedTime, wantedAgain, lost, error } = relationship;
     return {
-      side: 'replica', generation: generationOf(relationship), ...(this.takingOver ? { takingOver: true as const } : {}),
+      side: 'replica', generation: generationOf(relationship), ...(this.takingOver || extendedTookOver ? { takingOver: true as const } : {}),
+      ...(extendedTookOver ? { extendedTookOver } : {}),
       vmId: this.vmId, known: true, baselineId: baselineId === '' ? null : baselineId, state,
       receivedEpoch: lastReceivedEpoch, appliedEpoch: lastAppliedEpoch, appliedTime: lastAppliedTime, inboxBytes: this.inbox.bytes(),
       wantedAgain, lost,

@@ -280,7 +280,7 @@ export class Host {
 
   #directionHost(): DirectionHost {
     return {
-      ports: this.ports, replicas: this.replicas, primary: (vmId) => this.primary(vmId), guests: (vmId) => this.guests(vmId),
+      ports: this.ports, replicas: this.replicas, legs: () => this.extended, primary: (vmId) => this.primary(vmId), guests: (vmId) => this.guests(vmId),
       keepOut: (vmId) => {
         this.#keptOut.add(vmId);
         return () => void this.#keptOut.delete(vmId);

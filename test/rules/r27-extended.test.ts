@@ -137,3 +137,43 @@ test('a leg follows a primary that becomes slower, and what a leg cannot be is r
   await refused('SAME_HOST', extend(legs, world.replicaRecord, primary, { ...world.replicaRecord.settings, frequencySec: 900 }, 'UTC'));
   assert.deepEqual(await world.during(world.replica.ports.files.list(`/replica/extended/vms/${VM_ID}`)), []);
 });
+
+test('R22: the third host takes over only when nobody runs the VM, and then nobody else may; cancelling gives it back', async () => {
+  const world = await replicating(7);
+  world.stopGuest();
+  const { signal } = new AbortController();
+  const { third, replica, primary } = world;
+  const takeOver = (host: typeof third) => world.during(host.replicaDirection.unplanned(VM_ID, signal, () => host.failover!.unplanned(VM_ID)));
+  primary.guestCount = 1;
+  await assert.rejects(takeOver(third), { code: 'PRIMARY_IS_RUNNING' });
+  assert.equal(world.legRecord.tookOver ?? null, null);
+  assert.equal(world.thirdRecord.state, 'Replicating');
+  primary.guestCount = 0;
+
+  await takeOver(third);
+  assert.deepEqual([third.letsIn(VM_ID), primary.letsIn(VM_ID), replica.letsIn(VM_ID)], [true, false, false]);
+  assert.equal(world.legRecord.state, 'Error');
+  await assert.rejects(takeOver(replica), { code: 'PEER_FAILED_OVER' });
+  await world.scheduler.pass(120_000);
+  assert.equal(primary.letsIn(VM_ID), false, 'a report of the replica has let guests in again');
+  await world.during(third.replicaDirection.cancel(VM_ID));
+  await until(world, () => primary.letsIn(VM_ID));
+  await until(world, () => world.legRecord.state === 'Replicating');
+
+  // Failed over on the replica: the third host hears so.
+  await takeOver(replica);
+  await assert.rejects(takeOver(third), { code: 'REPLICA_FAILED_OVER' });
+  await world.during(replica.replicaDirection.cancel(VM_ID));
+  await until(world, () => primary.letsIn(VM_ID));
+
+  // Forced, as nobody can be asked: found out when they meet.
+  world.network.cut = true;
+  await takeOver(third);
+  assert.equal(primary.letsIn(VM_ID), true);
+  world.network.cut = false;
+  await until(world, () => !primary.letsIn(VM_ID));
+  await assert.rejects(world.during(third.replicaDirection.reverse(VM_ID, false, signal)), { code: 'EXTENDED_REPLICA' });
+  await assert.rejects(world.during(third.replicaDirection.planned(VM_ID, signal)), { code: /EXTENDED_REPLICA|INVALID_STATE/ });
+  await world.during(third.replicaDirection.cancel(VM_ID));
+  await world.catchUpExtended();
+});

@@ -132,12 +132,12 @@ export class SimHost {
     this.replicaResync.serve(this.dispatcher);
     this.failover = this.#makeFailover(this.replicas, this.replicaResync);
     this.resync = new PrimaryResync(new ResyncQueue(() => 1), 'UTC', { checkpointBytes: CHECKPOINT_BYTES });
+    this.extended = new ExtendedLegs(this.ports, this.replicas, 'UTC', this.resync);
     const direction = this.#directionHost(this.replicas);
     this.primaryDirection = new PrimaryDirection(direction);
     this.primaryDirection.serve(this.dispatcher);
     this.replicaDirection = new ReplicaDirection(direction, this.failover);
     this.replicaDirection.serve(this.dispatcher);
-    this.extended = new ExtendedLegs(this.ports, this.replicas, 'UTC', this.resync);
     await this.replicas.start();
     await this.replicaResync.start();
     if (life.alive) this.extended.start();
@@ -164,7 +164,7 @@ export class SimHost {
 
   #directionHost(replicas: ReplicaHost): DirectionHost {
     return {
-      ports: this.ports, replicas, guests: () => this.guestCount,
+      ports: this.ports, replicas, legs: () => this.extended!, guests: () => this.guestCount,
       primary: (vmId) => this.primaries.get(vmId)!,
       keepOut: (vmId) => {
         this.#keptOut.add(vmId);

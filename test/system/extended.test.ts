@@ -96,3 +96,67 @@ test('the third host has the first copy and every change; a killed replica takes
   assert.deepEqual([there.mode, there.relationship, there.state, there.health], ['ExtendedReplica', 'Extended', 'Replicating', 'Normal']);
   assert.ok((await three.third.json<unknown[]>('points', 'vm1')).length > 1);
 });
+
+test('the leg is steered with --extended and by the cmdlets; what it cannot be is refused; the third host fails over', async (t) => {
+  const three = await Three.make(t, { history: 2 });
+  const { pair: { replica, primary }, third } = three;
+  await three.write(1, 0);
+  await three.sync();
+
+  const refused = async (server: TestServer, code: string, exit: number, ...words: string[]) => {
+    const { status, stdout } = await server.cli(...words, '--json');
+    assert.deepEqual([status, (JSON.parse(stdout) as { error: { code: string } }).error.code], [exit, code], words.join(' '));
+  };
+  await refused(replica, 'BAD_SETTING', 2, 'set', 'vm1', '--extended', '--frequency', '30');
+  await refused(replica, 'VM_IS_EXTENDED', 3, 'remove', 'vm1');
+  await refused(replica, 'WRONG_SIDE', 3, 'suspend', 'vm1');
+  await refused(primary, 'NOT_EXTENDED', 3, 'suspend', 'vm1', '--extended');
+  await refused(third, 'NOT_EXTENDED', 3, 'status', 'vm1', '--extended');
+
+  await replica.cli('Suspend-VMReplication', 'vm1', '-ReplicationRelationshipType', 'Extended');
+  assert.equal((await three.leg()).state, 'Suspended');
+  const { stdout } = await replica.cli('Get-VMReplication', '-ReplicationRelationshipType', 'Extended', '|', 'select', 'VMName,ReplicationState,ReplicationMode');
+  assert.match(stdout, /vm1\s+Suspended\s+Replica/);
+  await three.write(2, 1 << 20);
+  await primary.json('sync-now', 'vm1');
+  await replica.json('resume', 'vm1', '--extended', '--resynchronize');
+  await three.untilLeg('Replicating');
+  await three.sync();
+  await three.equal();
+  const events = await replica.json<{ id: string | number; data: { relationship?: string } }[]>('events', 'vm1');
+  assert.ok(events.some(({ id, data }) => id === 29244 && data.relationship === 'Extended'));
+
+  const point = (await third.json<{ id: string }[]>('points', 'vm1'))[0]!.id;
+  await primary.json('vm', 'stop', 'vm1');
+  const tested = await third.json<{ disks: { uri: string }[] }>('failover', 'vm1', '--test', '--point', point);
+  await mustRun('qemu-io', ['-f', 'raw', '-r', '-c', 'read -P 1 0 64k', tested.disks[0]!.uri]);
+  await third.json('failover', 'cancel', 'vm1');
+  const served = await third.json<{ state: string; disks: { uri: string }[] }>('failover', 'vm1');
+  await mustRun('qemu-io', ['-f', 'raw', '-c', 'read -P 2 1M 64k', '-c', 'write -P 9 0 4k', served.disks[0]!.uri]);
+  await refused(third, 'EXTENDED_REPLICA', 3, 'reverse', 'vm1');
+  await refused(primary, 'PEER_FAILED_OVER', 3, 'vm', 'attach', 'vm1');
+  await third.json('failover', 'cancel', 'vm1');
+  await three.untilLeg('Replicating');
+  await three.pair.untilState('Replicating');
+  await primary.json('vm', 'attach', 'vm1');
+
+  await replica.json('remove', 'vm1', '--extended');
+  await third.json('remove', 'vm1');
+  await three.extend();
+  await replica.json('start', 'vm1', '--extended', '--use-existing');
+  await three.untilLeg('Replicating');
+  await three.sync();
+  await three.equal();
+});
+
+for (const format of ['vhdx', 'vhd'] as const) {
+  test(`a ${format} replica is read in windows while sets are applied to it, and its extended replica is equal`, async (t) => {
+    const three = await Three.make(t, { format });
+    await three.write(1, 0);
+    await three.write(2, 5 << 20, '3M');
+    await three.sync();
+    await three.equal();
+    const { equal } = await three.pair.replica.json<{ equal: boolean }>('verify', 'vm1', '--extended');
+    assert.equal(equal, true);
+  });
+}

@@ -108,6 +108,7 @@ export class ExtendedLegs {
     const source = () => this.#legs.get(vmId)?.tracked ?? null;
     return {
       beforeSet: async (set) => source()?.beforeSet(set),
+      tookOver: () => (this.relationships.find(vmId)?.tookOver ?? null) !== null,
       beforeChange: async (ranges) => source()?.beforeChange(ranges),
       applied: (set) => {
         if (source() === null) this.#mustRemember(vmId);
