@@ -149,7 +149,8 @@ test('the leg is steered with --extended and by the cmdlets; what it cannot be i
   await three.equal();
 });
 
-for (const format of ['vhdx', 'vhd'] as const) {
+/** Both are opened whole, or not at all; one of them is enough for every day. */
+for (const format of process.env['UNDERSTUDY_TEST_LONG'] === '1' ? (['vhdx', 'vhd'] as const) : (['vhdx'] as const)) {
   test(`a ${format} replica is read in windows while sets are applied to it, and its extended replica is equal`, async (t) => {
     const three = await Three.make(t, { format });
     await three.write(1, 0);
