@@ -55,6 +55,11 @@ for (const [code, change, message] of mismatches) {
   });
 }
 
-test('a disk that the replica does not have is DISK_SET_MISMATCH', () => {
-  assert.throws(() => checkCharacteristics('web', [disk], [{ ...theirs, diskId: 'd1' }]), { code: 'DISK_SET_MISMATCH' });
+test('another set of disks is DISK_SET_MISMATCH, whichever side has more, and says how many each has', () => {
+  const other = { ...theirs, diskId: 'd1', path: '/store/data.raw' };
+  for (const [replica, message] of [
+    [[], /has 1 replicated disk on the primary, its replica has 0 .*: the replica has none for .*os\.raw$/],
+    [[theirs, other], /has 1 .* replica has 2 replicated disks: the primary has none for \/store\/data\.raw$/],
+    [[other], /the replica has none for .*os\.raw, and the primary has none for \/store\/data\.raw$/],
+  ] as const) assert.throws(() => checkCharacteristics('web', [disk], [...replica]), { code: 'DISK_SET_MISMATCH', message });
 });

@@ -46,12 +46,9 @@ export function readBytesOf(plan: Plan): number {
 
 /** Step 1: size, sector size, geometry and the set of disks must be the same; a missing file is none of these. */
 export function checkCharacteristics(vmName: string, disks: DiskRecord[], theirs: ReplicaCharacteristics[], then = 'resume'): void {
+  checkSet(vmName, disks, theirs);
   for (const disk of disks) {
-    const other = theirs.find(({ diskId }) => diskId === disk.diskId);
-    if (other === undefined) {
-      throw mismatch('DISK_SET_MISMATCH', `the replica of VM '${vmName}' has no disk for ${disk.path}`,
-        'Remove replication on both sides and enable it again with this set of disks.');
-    }
+    const other = theirs.find(({ diskId }) => diskId === disk.diskId)!;
     if (other.missing) continue;
     compareOne('SIZE_MISMATCH', 'bytes', disk.virtualSize, other.virtualSize, { disk, other, then });
     compareOne('SECTOR_SIZE_MISMATCH', 'bytes in a logical sector', disk.logicalSectorSize, other.logicalSectorSize, { disk, other, then });
@@ -61,6 +58,20 @@ export function checkCharacteristics(vmName: string, disks: DiskRecord[], theirs
     }
   }
 }
+
+function checkSet(vmName: string, disks: DiskRecord[], theirs: ReplicaCharacteristics[]): void {
+  const ours = disks.find(({ diskId }) => !theirs.some((other) => other.diskId === diskId));
+  const other = theirs.find(({ diskId }) => !disks.some((disk) => disk.diskId === diskId));
+  if (ours === undefined && other === undefined) return;
+  const which = [
+    ...(ours === undefined ? [] : [`the replica has none for ${ours.path}`]), ...(other === undefined ? [] : [`the primary has none for ${other.path}`]),
+  ];
+  throw mismatch('DISK_SET_MISMATCH',
+    `VM '${vmName}' has ${count(disks.length)} on the primary, its replica has ${count(theirs.length)}: ${which.join(', and ')}`,
+    'Remove replication on both sides and enable it again with this set of disks.');
+}
+
+const count = (disks: number): string => `${disks} replicated disk${disks === 1 ? '' : 's'}`;
 
 function compareOne<T>(
   code: string, what: string, ours: T, theirs: T, { disk, other, then }: { disk: DiskRecord; other: ReplicaCharacteristics; then: string },
