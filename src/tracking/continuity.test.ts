@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { SealRecord, TrackingRecord } from '../model/records.ts';
 import { decideContinuity, type Continuity, type ContinuityFacts } from './continuity.ts';
+import { DURABLE_MS } from './write-lease.ts';
 
 const NOW = Date.UTC(2026, 4, 1, 12);
 const ns = (time: number): string => `${BigInt(time) * 1_000_000n}`;
@@ -26,14 +27,18 @@ interface Situation {
   lease?: 'none' | 'quiet' | { until: number } | { mapHolds: boolean };
   now?: SealRecord;
   trustDisk?: boolean;
+  aliveAt?: number | null;
 }
 
-function decide({ running = true, bootId = 'boot-1', hostId = 'host-1', before, lease = 'none', now = file(), trustDisk = false }: Situation): Continuity {
+function decide(
+  { running = true, bootId = 'boot-1', hostId = 'host-1', before, lease = 'none', now = file(), trustDisk = false, aliveAt = null }: Situation,
+): Continuity {
   const seals: Record<string, SealRecord> = before === undefined ? {} : { d0: before };
   const record: ContinuityFacts['lease'] = lease === 'none' ? null : lease === 'quiet' ? { kind: 'quiet', seals }
     : 'mapHolds' in lease ? { kind: 'lost', trigger: 3, reason: 'the log volume is full', ...lease } : { kind: 'active', until: lease.until };
   return decideContinuity({
-    tracking: { ...tracking, running, seals: running ? {} : seals }, bootId, hostId, lease: record, seals: { d0: now }, names: { d0: '/vm/a.raw' }, trustDisk,
+    tracking: { ...tracking, running, seals: running ? {} : seals }, bootId, hostId, lease: record, aliveAt,
+    seals: { d0: now }, names: { d0: '/vm/a.raw' }, trustDisk,
   });
 }
 
@@ -73,6 +78,16 @@ const table: [string, Situation, Verdict][] = [
   ['another boot', { bootId: 'boot-2', lease: 'quiet', before: file() }, { trigger: 4, mapHolds: true, reason: /machine went down/ }],
   ['another host', { hostId: 'host-2', lease: 'quiet', before: file() }, { trigger: 4, mapHolds: true, reason: /another host/ }],
   ['another boot, vouched for', { bootId: 'boot-2', now: none, trustDisk: true }, { trigger: 4, mapHolds: true }],
+  ['another boot, nothing modified since this host was surely there', { bootId: 'boot-2', aliveAt: NOW - DURABLE_MS }, { trigger: 4, mapHolds: true }],
+  ['another boot, modified when this host was gone', { bootId: 'boot-2', aliveAt: NOW - DURABLE_MS - 1 },
+    { trigger: 4, mapHolds: false, reason: /machine went down.*\/vm\/a\.raw was not modified since: it was modified at 2026-05-01T12:00:00/ }],
+  ['another host, and the file modified when this host was gone', { hostId: 'host-2', aliveAt: NOW - DURABLE_MS - 1 },
+    { trigger: 4, mapHolds: false, reason: /another host.*it was modified at/ }],
+  ['another boot, only the ctime is later', { bootId: 'boot-2', aliveAt: NOW - DURABLE_MS, now: file({ ctimeNs: ns(NOW + 2) }) }, { trigger: 4, mapHolds: false }],
+  ['another boot, and no record', { bootId: 'boot-2' }, { trigger: 4, mapHolds: false, reason: /no record of the last writes/ }],
+  ['another boot, a block device', { bootId: 'boot-2', aliveAt: NOW, now: block() }, { trigger: 4, mapHolds: false, reason: /does not tell/ }],
+  ['another boot, a block device vouched for', { bootId: 'boot-2', now: block(), trustDisk: true }, { trigger: 4, mapHolds: true }],
+  ['another boot, an NBD disk', { bootId: 'boot-2', aliveAt: NOW, now: none }, { trigger: 4, mapHolds: false }],
   ['no lease', {}, unproven(/no record of the last writes/)],
   ['quiet, and the file as recorded', { lease: 'quiet', before: file() }, 'recover'],
   ['quiet, and the file modified', { lease: 'quiet', before: file(), now: file({ mtimeNs: ns(NOW + 1) }) }, unproven(/mtimeNs/)],
@@ -112,7 +127,7 @@ for (const [name, situation, expected] of table) {
 
 test('one disk that cannot be proven is enough', () => {
   const found = decideContinuity({
-    tracking: { ...tracking, running: false, seals: { d0: file(), d1: file() } }, bootId: 'boot-1', hostId: 'host-1', lease: null,
+    tracking: { ...tracking, running: false, seals: { d0: file(), d1: file() } }, bootId: 'boot-1', hostId: 'host-1', lease: null, aliveAt: null,
     seals: { d0: file(), d1: file({ size: 7 }) }, names: { d0: '/vm/a.raw', d1: '/vm/b.raw' }, trustDisk: false,
   });
   assert.equal(found.kind, 'lost');

@@ -7,7 +7,7 @@
 import { changedMarks, marksOf } from '../disk/seal.ts';
 import type { SealRecord, TrackingRecord } from '../model/records.ts';
 import type { TriggerNumber } from '../model/resync-trigger.ts';
-import type { LeaseRecord } from './write-lease.ts';
+import { DURABLE_MS, type LeaseRecord } from './write-lease.ts';
 
 export type Continuity =
   /** Cleanly stopped and untouched since. */
@@ -22,6 +22,8 @@ export interface ContinuityFacts {
   bootId: string;
   hostId: string;
   lease: LeaseRecord | null;
+  /** The newest instant at which the host that wrote the lease was surely there. */
+  aliveAt: number | null;
   /** By disk id, taken now. */
   seals: Record<string, SealRecord>;
   /** Disk id to what people call it. */
@@ -34,13 +36,8 @@ export function decideContinuity(facts: ContinuityFacts): Continuity {
   if (!tracking.running) return afterCleanStop(facts);
   // What the catalog could not be told before the crash (promise 1).
   const owed = facts.lease?.kind === 'lost' ? facts.lease : null;
-  const mapHolds = owed?.mapHolds ?? true;
-  if (tracking.hostId !== facts.hostId) {
-    return { kind: 'lost', trigger: 4, mapHolds, reason: 'the tracking log was left open by another host' };
-  }
-  if (tracking.bootId !== facts.bootId) {
-    return { kind: 'lost', trigger: 4, mapHolds, reason: 'the machine went down while the tracking log was open' };
-  }
+  if (tracking.hostId !== facts.hostId) return afterMachineCrash(facts, 'the tracking log was left open by another host');
+  if (tracking.bootId !== facts.bootId) return afterMachineCrash(facts, 'the machine went down while the tracking log was open');
   return owed ?? afterProcessCrash(facts);
 }
 
@@ -50,6 +47,34 @@ function afterCleanStop(facts: ContinuityFacts): Continuity {
     if (lost !== null) return lost;
   }
   return { kind: 'clean' };
+}
+
+/**
+ * Trigger 4. The map knows of this host's own writes: it is enough only where nobody else has written since (another host of shared
+ * storage, a rescue system).
+ */
+function afterMachineCrash(facts: ContinuityFacts, reason: string): Continuity {
+  if (facts.lease?.kind === 'lost' && !facts.lease.mapHolds) return { kind: 'lost', trigger: 4, mapHolds: false, reason };
+  for (const [diskId, name] of Object.entries(facts.names)) {
+    const now = facts.seals[diskId];
+    if (facts.trustDisk && (now === undefined || !isInFile(now))) continue;
+    const why = writtenByOthers(diskId, now, facts);
+    if (why === null) continue;
+    return { kind: 'lost', trigger: 4, mapHolds: false, reason: `${reason}, and nobody can prove that disk ${name} was not modified since: ${why}` };
+  }
+  return { kind: 'lost', trigger: 4, mapHolds: true, reason };
+}
+
+/** Null when nobody else can have written after this host, but for the few seconds that a record reaches ahead. */
+function writtenByOthers(diskId: string, now: SealRecord | undefined, { lease, aliveAt }: ContinuityFacts): string | null {
+  if (now === undefined || !isInFile(now)) return 'such a disk does not tell who wrote to it last';
+  const before = lease?.kind === 'quiet' ? lease.seals[diskId] : undefined;
+  if (before !== undefined && before.kind === now.kind && changedMarks(before, now).length === 0) return null;
+  if (aliveAt === null) return 'there is no record of the last writes';
+  const { mtimeNs, ctimeNs } = marksOf(now);
+  const latest = Math.max(milliseconds(mtimeNs), milliseconds(ctimeNs));
+  if (latest <= aliveAt + DURABLE_MS) return null;
+  return `it was modified at ${iso(latest)}, this host's last write was before ${iso(aliveAt + DURABLE_MS)}`;
 }
 
 function afterProcessCrash(facts: ContinuityFacts): Continuity {

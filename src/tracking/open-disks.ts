@@ -47,8 +47,12 @@ export function freshMap(ports: TrackingPorts, vm: VmRecord, disk: DiskRecord, e
 }
 
 export async function openOrCreate(ports: TrackingPorts, path: string): Promise<OpenFile> {
-  await ports.files.makeFolder(path.slice(0, path.lastIndexOf('/')));
-  return (await ports.files.stat(path)) === null ? ports.files.open(path, 'create') : ports.files.open(path, 'write');
+  const folder = path.slice(0, path.lastIndexOf('/'));
+  await ports.files.makeFolder(folder);
+  if ((await ports.files.stat(path)) !== null) return ports.files.open(path, 'write');
+  const file = await ports.files.open(path, 'create');
+  await ports.files.syncFolder(folder);
+  return file;
 }
 
 /** The records with one disk that is about to get another size, or has it. */

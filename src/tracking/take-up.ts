@@ -36,9 +36,10 @@ export async function takeUp(host: TakeUpHost): Promise<TrackingLoss | null> {
   // Opening a VHDX replays the log that a crash has left: what counts is how the file was found.
   const seals = await host.seals(async (disk) => disk.foundSeal ?? disk.seal());
   const file = await openOrCreate(ports, leasePath(ports, vm.vmId));
-  const { record, sequence } = await readLease(file);
+  const { record, sequence, aliveAt } = await readLease(file);
   const names = Object.fromEntries(replicatedDisks(vm).map((disk) => [disk.diskId, disk.path]));
-  const continuity = decideContinuity({ tracking: vm.tracking!, bootId, hostId, lease: record, seals, names, trustDisk: vm.trustDisk });
+  const continuity = decideContinuity(
+    { tracking: vm.tracking!, bootId, hostId, lease: record, aliveAt, seals, names, trustDisk: vm.trustDisk });
   const lease = new WriteLease(file, clock, sequence, () => host.boundedWaitMs());
   host.leased(lease);
   const loss = await adopt(host, continuity);

@@ -5,7 +5,7 @@ import { MemoryFiles } from '../hrl/memory-files.ts';
 import { DISKS_PER_VM_MAX } from '../model/limits.ts';
 import type { Clock, OpenFile } from '../model/ports.ts';
 import type { SealRecord } from '../model/records.ts';
-import { LEASE_MS, readLease, WriteLease } from './write-lease.ts';
+import { DURABLE_MS, LEASE_MS, readLease, WriteLease } from './write-lease.ts';
 
 const PATH = '/data/lease';
 const WAIT_MS = 2000;
@@ -146,7 +146,7 @@ test('an empty, short or strange file holds no record', async () => {
   for (const bytes of [new Uint8Array(0), new Uint8Array(100), new Uint8Array(8192), new Uint8Array(8192).fill(0xff)]) {
     const files = new MemoryFiles();
     files.put(PATH, bytes);
-    assert.deepEqual(await readLease(await files.open(PATH, 'read')), { record: null, sequence: 0 });
+    assert.deepEqual(await readLease(await files.open(PATH, 'read')), { record: null, sequence: 0, aliveAt: null });
   }
 });
 
@@ -194,15 +194,48 @@ test('a file of version 1 is read, and stays readable until a whole newer record
     const [files, clock] = [new MemoryFiles(), new HandClock()];
     files.put(PATH, ofVersion1());
     const { lease, file } = await leaseOf(files, clock);
-    assert.deepEqual(await readLease(file), { record: { kind: 'quiet', seals }, sequence: 7 });
+    assert.deepEqual(await readLease(file), { record: { kind: 'quiet', seals }, sequence: 7, aliveAt: null });
     files.fate = () => ({ bytes, then: 'EIO' });
     await lease.cover();
     files.fate = () => undefined;
     assert.deepEqual((await readLease(file)).record, { kind: 'quiet', seals }, `cut after ${bytes} bytes`);
     const { lease: next } = await leaseOf(files, clock);
     await next.cover();
-    assert.deepEqual(await readLease(file), { record: { kind: 'active', until: clock.time + LEASE_MS }, sequence: 8 });
+    assert.deepEqual(await readLease(file), { record: { kind: 'active', until: clock.time + LEASE_MS }, sequence: 8, aliveAt: clock.time });
   }
+});
+
+test('while disks may be written an instant is durable that is at most 10 s old; the sync goes on beside the writes until it must be waited for', async () => {
+  const [files, clock] = [new MemoryFiles(), new HandClock()];
+  const { lease, file } = await leaseOf(files, clock);
+  let syncs = 0;
+  const datasync = file.datasync.bind(file);
+  file.datasync = async () => {
+    await datasync();
+    syncs++;
+  };
+  const first = clock.time;
+  await lease.cover();
+  assert.deepEqual([syncs, (await readLease(file)).aliveAt! >= first], [1, true]);
+  for (let waited = 0; waited < 60_000; waited += 250) {
+    await clock.pass(250);
+    void lease.cover();
+    await new Promise((resolve) => setImmediate(resolve));
+    // What a power loss leaves: the other records may be anything.
+    const alone = new MemoryFiles();
+    const durable = Buffer.alloc(139_264 + 512);
+    await file.read(durable, 0);
+    alone.put(PATH, durable.fill(0, 0, 139_264));
+    const { aliveAt } = await readLease(await alone.open(PATH, 'read'));
+    assert.ok(aliveAt! > clock.time - DURABLE_MS, `${clock.time - aliveAt!} ms old`);
+  }
+  assert.ok(syncs <= 20, `${syncs} syncs in a minute`);
+  await lease.quiet(seals);
+  await clock.pass(60_000);
+  const covered = lease.cover();
+  assert.notEqual(covered, null);
+  await covered;
+  assert.ok((await readLease(file)).aliveAt! >= clock.time);
 });
 
 test('a loss is durable, and no other record follows before the catalog knows of it', async () => {

@@ -8,7 +8,9 @@
  *
  * The third thing is `lost`: the catalog could not be told of a loss; it is durable.
  *
- * Else the file need not be durable: it speaks of one boot only. Two slots in turn, each with a checksum, so that a record cut by
+ * After a machine crash the file must say how long this host may have written at most: else a disk that another host, or a rescue system,
+ * has written meanwhile would look like ours. So no disk write is issued but within `DURABLE_MS` of an instant at which the newest record
+ * was synced; the sync goes on beside the writes. Else the file need not be durable: two slots in turn, each with a checksum, so that a record cut by
  * the crash leaves the one before it.
  */
 import { crc32 } from 'node:zlib';
@@ -18,6 +20,9 @@ import type { TriggerNumber } from '../model/resync-trigger.ts';
 
 /** How far ahead an active record reaches: the longest time that somebody else's write after our crash could go unseen. */
 export const LEASE_MS = 500;
+/** After a machine crash: so much later than the newest instant on record this host may still have written. */
+export const DURABLE_MS = 10_000;
+const SYNC_AFTER_MS = 4000;
 /** Renewed when less is left, so that a busy thread pool does not let it run out under a write. */
 const RENEW_BELOW_MS = 300;
 /** Characters of a reason that are kept: what a full volume has room for, in a page that is there already. */
@@ -31,6 +36,9 @@ const HEADER_BYTES = 16;
 const SLOT_BYTES = 65_536;
 const SLOTS_AT = 8192;
 const SLOTS_V1 = [{ at: 0, size: 4096 }, { at: 4096, size: 4096 }];
+/** One sector, so that no crash can tear it: the newest `alive`. */
+const ALIVE_AT = SLOTS_AT + 2 * SLOT_BYTES;
+const ALIVE_BYTES = 512;
 const SLOTS = [...SLOTS_V1, { at: SLOTS_AT, size: SLOT_BYTES }, { at: SLOTS_AT + SLOT_BYTES, size: SLOT_BYTES }];
 
 export type LeaseRecord =
@@ -54,6 +62,9 @@ export class WriteLease {
   #sequence: number;
   #until = 0;
   #renewing: Promise<void> | null = null;
+  /** When what is durable was current. */
+  #durableAt = -Infinity;
+  #syncing: Promise<void> | null = null;
   #writes: Promise<void> = Promise.resolve();
   #broken = false;
   #generation = 0;
@@ -72,6 +83,29 @@ export class WriteLease {
    * written the guest goes on, and a crash now would end in a full compare, because nothing could be proven.
    */
   cover(): Promise<void> | null {
+    const covered = this.#coverNow();
+    const durable = this.#keepDurable();
+    return durable === null ? covered : covered === null ? durable : covered.then(() => durable);
+  }
+
+  /** Null while what is durable covers now; syncs beside the writes before that ends. */
+  #keepDurable(): Promise<void> | null {
+    const age = this.#clock.now() - this.#durableAt;
+    const aged = age < 0 || age >= SYNC_AFTER_MS;
+    if (!aged || this.#broken || this.#isLost) return null;
+    this.#syncing ??= this.#sync();
+    return age < 0 || age >= DURABLE_MS - LEASE_MS ? this.#syncing : null;
+  }
+
+  async #sync(): Promise<void> {
+    const at = this.#clock.now();
+    const alive = encodeText(Buffer.from(JSON.stringify({ kind: 'alive', at })), 1);
+    await this.#bounded(this.#file.write([alive], ALIVE_AT).then(() => this.#file.datasync()));
+    this.#syncing = null;
+    if (!this.#broken) this.#durableAt = at;
+  }
+
+  #coverNow(): Promise<void> | null {
     const left = this.#until - this.#clock.now();
     // More than the whole lease left: the clock was set back; the record would reach too far.
     if ((left > RENEW_BELOW_MS && left <= LEASE_MS) || this.#broken || this.#isLost) return null;
@@ -138,16 +172,27 @@ export class WriteLease {
   }
 }
 
-/** The newest whole record and its sequence number; null when there is none. */
-export async function readLease(file: OpenFile): Promise<{ record: LeaseRecord | null; sequence: number }> {
-  const buffer = Buffer.alloc(SLOTS_AT + 2 * SLOT_BYTES);
+export interface FoundLease {
+  /** The newest whole record; null when there is none. */
+  record: LeaseRecord | null;
+  sequence: number;
+  /** The newest instant at which this host was surely there; null when none is on record. */
+  aliveAt: number | null;
+}
+
+export async function readLease(file: OpenFile): Promise<FoundLease> {
+  const buffer = Buffer.alloc(ALIVE_AT + ALIVE_BYTES);
   const bytes = buffer.subarray(0, await file.read(buffer, 0));
   let newest: { record: LeaseRecord | null; sequence: number } = { record: null, sequence: 0 };
   for (const { at, size } of SLOTS) {
-    const found = decodeLease(bytes.subarray(at, at + size));
+    const found = decodeLease<LeaseRecord>(bytes.subarray(at, at + size));
     if (found !== null && found.sequence > newest.sequence) newest = found;
   }
-  return newest;
+  const alive = decodeLease<{ kind: 'alive'; at: number }>(bytes.subarray(ALIVE_AT))?.record.at;
+  const { record } = newest;
+  const told = record?.kind === 'active' ? record.until - LEASE_MS : undefined;
+  const known = [alive, told].filter((instant) => instant !== undefined);
+  return { ...newest, aliveAt: known.length === 0 ? null : Math.max(...known) };
 }
 
 /*
@@ -160,6 +205,10 @@ export async function readLease(file: OpenFile): Promise<{ record: LeaseRecord |
 function encodeLease(record: LeaseRecord, sequence: number): Uint8Array {
   const text = Buffer.from(JSON.stringify(record));
   if (text.length > SLOT_BYTES - HEADER_BYTES) return encodeLease({ kind: 'quiet', seals: {} }, sequence);
+  return encodeText(text, sequence);
+}
+
+function encodeText(text: Buffer, sequence: number): Uint8Array {
   const slot = Buffer.alloc(HEADER_BYTES + text.length);
   slot.writeBigUInt64LE(BigInt(sequence), 0);
   slot.writeUInt32LE(text.length, 8);
@@ -169,11 +218,11 @@ function encodeLease(record: LeaseRecord, sequence: number): Uint8Array {
 }
 
 /** `slot` may be cut short by the end of the file. */
-function decodeLease(slot: Buffer): { record: LeaseRecord; sequence: number } | null {
+function decodeLease<T>(slot: Buffer): { record: T; sequence: number } | null {
   if (slot.length <= HEADER_BYTES) return null;
   const length = slot.readUInt32LE(8);
   if (length === 0 || length > slot.length - HEADER_BYTES || slot.readUInt32LE(12) !== checksum(slot, length)) return null;
-  const record = JSON.parse(slot.toString('utf8', HEADER_BYTES, HEADER_BYTES + length)) as LeaseRecord;
+  const record = JSON.parse(slot.toString('utf8', HEADER_BYTES, HEADER_BYTES + length)) as T;
   return { record, sequence: Number(slot.readBigUInt64LE(0)) };
 }
 

@@ -84,7 +84,8 @@ describe('characteristics that differ are refused with both values, and nothing 
 
   for (const [more, change, message] of [
     ['primary', (disks: object[]) => disks.slice(0, 1), /has 2 replicated disks on the primary, its replica has 1 .*the replica has none for .*disk1\.vhdx/],
-    ['replica', (disks: object[]) => [...disks, { ...disks[1]!, diskId: 'd9' }], /has 2 replicated disks on the primary, its replica has 3 .*the primary has none for/],
+    ['replica', (disks: object[]) => [...disks, { ...disks[1]!, diskId: 'd9' }],
+      /has 2 replicated disks on the primary, its replica has 3 .*the primary has none for/],
   ] as const) {
     test(`another set of disks: one more on the ${more}`, async () => {
       // What a catalog of another day says.

@@ -4,16 +4,18 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, before, describe, test, type TestContext } from 'node:test';
 import { formatsFor } from '../rig/disk-formats.ts';
-import type { Pair } from '../rig/pair.ts';
-import { temporaryFolder } from '../rig/program.ts';
+import { DURABLE_MS } from '../../src/tracking/write-lease.ts';
+import type { Pair, VmShape } from '../rig/pair.ts';
+import { mustRun, temporaryFolder } from '../rig/program.ts';
+import { TestServer } from '../rig/server.ts';
 import {
-  assertEqual, assertRequired, crash, editFile, events, guestWrites, repair, replicatingPair, resyncStatus,
+  answerInside, assertEqual, assertRequired, crash, editFile, events, guestWrites, repair, replicatingPair, resyncStatus,
 } from './resync-rig.ts';
 
 for (const format of formatsFor('dear')) describe(`${format}: triggers of the primary, each by its real cause`, () => {
   const cleanups: (() => unknown)[] = [];
   const t = { after: (cleanup: () => unknown) => void cleanups.push(cleanup) } as Pick<TestContext, 'after'>;
-  const bootIds = ['11111111-1111-4111-8111-111111111111', '22222222-2222-4222-8222-222222222222'];
+  const bootIds = ['11111111-1111-4111-8111-111111111111', '22222222-2222-4222-8222-222222222222', '44444444-4444-4444-8444-444444444444'];
   let pair: Pair;
   let bootIdFile: string;
 
@@ -90,7 +92,7 @@ for (const format of formatsFor('dear')) describe(`${format}: triggers of the pr
     await repair(pair);
   });
 
-  test('4: the VM was started by another host that found the log open', async () => {
+  test('4: another host took over the data folder and found the log open', async () => {
     await guestWrites(pair, 0, [{ at: '31M', length: '64k', byte: 7 }]);
     await pair.primary.kill9();
     // Stands for a data folder on shared storage: the record says which host wrote last.
@@ -99,6 +101,29 @@ for (const format of formatsFor('dear')) describe(`${format}: triggers of the pr
     catalog.close();
     await pair.primary.start();
     await assertRequired(pair, { trigger: 4, rung: 'suspect-regions', reason: /the tracking log was left open by another host/ });
+    await repair(pair);
+  });
+
+  test('4: another host started the VM from the same disk after this one went down: its writes are in no map, so all is compared', async () => {
+    await guestWrites(pair, 0, [{ at: '32M', length: '64k', byte: 8 }]);
+    await pair.primary.kill9();
+    const down = Date.now();
+    const folder = await temporaryFolder(t);
+    await writeFile(join(folder, 'boot-id'), '33333333-3333-4333-8333-333333333333\n');
+    const other = new TestServer('other', join(folder, 'other'), { UNDERSTUDY_BOOT_ID_FILE: join(folder, 'boot-id') });
+    t.after(() => other.kill9());
+    await other.start();
+    answerInside(other);
+    const { disks } = await other.json<VmShape>('vm', 'add', 'standby', '--disk', pair.disks[0]!);
+    await other.json('vm', 'attach', 'standby');
+    // A host that comes within the reach of the last durable instant cannot be told from this one by its first writes; by its last ones.
+    while (Date.now() <= down + DURABLE_MS) await new Promise((resolve) => setTimeout(resolve, 100));
+    await mustRun('qemu-io', ['-f', 'raw', disks[0]!.uri, '-c', 'write -P 9 50M 64k', '-c', 'flush']);
+    await other.kill9();
+    await writeFile(bootIdFile, `${bootIds[2]}\n`);
+    await pair.primary.start();
+    await assertRequired(pair, { trigger: 4, rung: 'full-compare',
+      reason: /the machine went down while the tracking log was open, and nobody can prove that disk .*disk0\.\w+ was not modified since: it was modified at/ });
     await repair(pair);
   });
 
