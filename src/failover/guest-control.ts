@@ -28,8 +28,8 @@ export interface GuestControlParts {
   disks(vm: VmRecord, test: boolean): GuestDisk[];
   /** Open connections to the disks of the VM; a test's are not among them. */
   connections(vmId: string): number;
-  /** A guest runs on its disks now; whatever is to be done in it is done behind. */
-  started?(guest: Guest): void;
+  /** Gives a guest that has been started its addresses; null when none are set. Takes as long as its boot. */
+  giveAddresses?(guest: Guest, signal: AbortSignal): Promise<void> | null;
 }
 
 /** Between the end of a guest and the last of its connections. */
@@ -41,6 +41,8 @@ export class GuestControl {
   #lanes = new Lanes();
   /** What is being done, by guest. */
   #acting = new Map<string, AbortController>();
+  /** Whose addresses are being set, behind the command that has started them. */
+  #addressing = new Map<string, AbortController>();
 
   constructor(parts: GuestControlParts) {
     this.#parts = parts;
@@ -60,7 +62,7 @@ export class GuestControl {
   }
 
   close(): void {
-    for (const acting of this.#acting.values()) acting.abort(new Error('the server stops'));
+    for (const stop of [...this.#acting.values(), ...this.#addressing.values()]) stop.abort(new Error('the server stops'));
   }
 
   settings(vmId: string): HypervisorSettings {
@@ -80,7 +82,7 @@ export class GuestControl {
     if (guest.disks.length === 0) throw notServed(guest);
     const action = test ? 'start-test' : 'start';
     const done = await this.#act(guest, action, (adapter, signal) => adapter.start(guest, signal)).then(() => true, () => false);
-    if (done) this.#parts.started?.(guest);
+    if (done) this.#giveAddresses(guest);
   }
 
   /** Shuts the guest down and waits until its last connection has ended. Rejects, with nothing changed, when it goes on. */
@@ -116,6 +118,7 @@ export class GuestControl {
     const { relationships, clock, adapterFor } = this.#parts;
     const { vmId, test, vmName, name } = guest;
     const lane = laneOf(vmId, test);
+    this.#addressing.get(lane)?.abort(new Error('it is started or stopped anew'));
     await this.#lanes.run(lane, async () => {
       const acting = new AbortController();
       this.#acting.set(lane, acting);
@@ -133,6 +136,25 @@ export class GuestControl {
         this.#acting.delete(lane);
       }
     });
+  }
+
+  /** A failure is told and stays on record; the guest runs all the same. */
+  #giveAddresses(guest: Guest): void {
+    const { vmId, vmName, name, test } = guest;
+    const stop = new AbortController();
+    const giving = this.#parts.giveAddresses?.(guest, stop.signal) ?? null;
+    if (giving === null) return;
+    this.#addressing.set(laneOf(vmId, test), stop);
+    const outcome = giving.then(() => null, (error: unknown) => messageOf(error));
+    void outcome.then((failure) => {
+      if (stop.signal.aborted) return;
+      this.#addressing.delete(laneOf(vmId, test));
+      const run = runOf(this.#parts.relationships.vm(vmId), test);
+      if (run === undefined) return;
+      this.#record(vmId, test, { ...run, addresses: { failure } });
+      this.#parts.relationships.note(vmId, failure === null ? makeEvent(ACTIVITY_EVENTS.guestAddressSet, vmName, { guest: name })
+        : makeEvent(ACTIVITY_EVENTS.guestAddressFailed, vmName, { guest: name, reason: failure }));
+    }).catch((error: unknown) => this.#parts.log.warn({ vm: vmName, error: messageOf(error) }, 'what became of the addresses of a guest is not on record'));
   }
 
   #failed({ vmId, vmName, name, test }: Guest, run: GuestRun, error: unknown): UnderstudyError {

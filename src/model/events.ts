@@ -7,35 +7,10 @@
 import type { ReplicationState } from './replication-state.ts';
 import type { Rung, TriggerNumber } from './resync-trigger.ts';
 import { RESYNC_TRIGGERS } from './resync-trigger.ts';
+import { define, type EventDefinition, type EventLevel, type Failure, type ReplicationEvent } from './event-definition.ts';
+import { GUEST_EVENTS } from './guest-events.ts';
 
-export type EventLevel = 'Information' | 'Warning' | 'Error';
-export type EventId = number | string;
-
-/** An event without its time, which the catalog adds when it records it. `data` is JSON: bytes, blocks, seconds, ISO times. */
-export type ReplicationEvent = {
-  id: EventId;
-  level: EventLevel;
-  vmName: string | null;
-  message: string;
-  data: Record<string, unknown>;
-};
-
-export type EventDefinition<Data extends object> = {
-  id: EventId;
-  level: EventLevel;
-  /** One line for the list of events. */
-  summary: string;
-  message(vmName: string, data: Data): string;
-};
-
-function define<Data extends object>(
-  id: EventId,
-  level: EventLevel,
-  summary: string,
-  message: (vmName: string, data: Data) => string,
-): EventDefinition<Data> {
-  return { id, level, summary, message };
-}
+export type { EventDefinition, EventId, EventLevel, Failure, ReplicationEvent } from './event-definition.ts';
 
 /** Makes an event of the catalogue. `vmName` is null for an event of the host. */
 export function makeEvent<Data extends object>(
@@ -54,7 +29,6 @@ export function makeEvent<Data extends object>(
 
 /** In every event of a state change. */
 export type StateChange = { from: ReplicationState; to: ReplicationState; reason: string };
-export type Failure = { reason: string; code: string };
 /** Blocks of 4096 bytes, both ends inside; at rung 1 the first and the last, with the count of ranges between them. */
 export type CompareRange = { path: string; startBlock: number; endBlock: number; ranges: number };
 export type ResyncCause = StateChange & { trigger: TriggerNumber };
@@ -415,42 +389,7 @@ export const ACTIVITY_EVENTS = {
     'A test failover ended',
     (vm) => `The test failover of VM '${vm}' ended; its disks are deleted.`,
   ),
-  applicationConsistentFailed: define<{ reason: string }>(
-    'ApplicationConsistentPointFailed',
-    'Warning',
-    'An application-consistent point could not be made; standard points are',
-    (vm, { reason }) => `An application-consistent recovery point of VM '${vm}' could not be made: ${reason}. It is tried again within the hour.`,
-  ),
-  guestMayBeFrozen: define<{ reason: string }>(
-    'GuestMayBeFrozen',
-    'Error',
-    'The guest agent does not confirm that the guest goes on; it is asked until it does',
-    (vm, { reason }) => `The guest of VM '${vm}' may be frozen: ${reason}. Its agent is asked to thaw it until it confirms that.`,
-  ),
-  guestThawed: define<{ reason: string }>(
-    'GuestThawed',
-    'Information',
-    'A guest that may have been frozen goes on',
-    (vm, { reason }) => `The guest of VM '${vm}' is not frozen any more: ${reason}.`,
-  ),
-  guestStarted: define<{ guest: string; adapter: string }>(
-    'GuestStarted',
-    'Information',
-    'The adapter has started a guest',
-    (vm, { guest, adapter }) => `Guest '${guest}' of VM '${vm}' was started (adapter ${adapter}).`,
-  ),
-  guestStopped: define<{ guest: string; adapter: string }>(
-    'GuestStopped',
-    'Information',
-    'The adapter has turned a guest off',
-    (vm, { guest, adapter }) => `Guest '${guest}' of VM '${vm}' was turned off (adapter ${adapter}).`,
-  ),
-  adapterFailed: define<Failure & { guest: string; action: string }>(
-    'AdapterFailed',
-    'Warning',
-    'The adapter could not start or stop a guest; what is served stays served',
-    (vm, { guest, action, reason }) => `Action '${action}' for guest '${guest}' of VM '${vm}' failed: ${reason}.`,
-  ),
+  ...GUEST_EVENTS,
   failoverSettled: define<{ disks: string[] }>(
     'FailoverDisksReady',
     'Information',

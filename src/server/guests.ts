@@ -1,13 +1,16 @@
 /** The guests of a host: which adapter stands for which setting, and where their disks are served. */
 import { commandAdapter } from '../failover/adapters/command.ts';
-import type { GuestDisk, HypervisorAdapter } from '../failover/adapters/adapter.ts';
+import type { Guest, GuestDisk, HypervisorAdapter } from '../failover/adapters/adapter.ts';
+import { testMac } from '../failover/adapters/domain-xml.ts';
 import { LibvirtAdapter, type DomainDefinition } from '../failover/adapters/libvirt.ts';
 import { noAdapter } from '../failover/adapters/none.ts';
 import { DomainDefinitions } from '../failover/domain-definitions.ts';
 import { openAgentSocket, type AgentChannel } from '../failover/guest-agent/agent-channel.ts';
 import { openAgentOfDomain } from '../failover/guest-agent/agent-of-domain.ts';
+import { giveAddresses } from '../failover/guest-agent/guest-addresses.ts';
 import { GuestRest } from '../failover/guest-agent/guest-rest.ts';
 import { GuestControl } from '../failover/guest-control.ts';
+import { UnderstudyError } from '../model/errors.ts';
 import { guestName, NO_HYPERVISOR, type HypervisorSettings } from '../model/hypervisor.ts';
 import type { VmRecord } from '../model/records.ts';
 import type { Host } from './host.ts';
@@ -17,9 +20,24 @@ export function guestControlOf(host: Host): GuestControl {
   return new GuestControl({
     relationships: host.relationships, clock: host.parts.clock, log: host.parts.log, hostName: host.name,
     adapterFor: (settings) => adapterFor(host, settings), disks: (vm, test) => disksOf(host, vm, test),
-    connections: (vmId) => host.guests(vmId),
+    connections: (vmId) => host.guests(vmId), giveAddresses: (guest, signal) => addressesFor(host, guest, signal),
   });
 }
+
+function addressesFor(host: Host, guest: Guest, signal: AbortSignal): Promise<void> | null {
+  const vm = host.relationships.vm(guest.vmId);
+  const { addresses, adapter } = vm.hypervisor ?? NO_HYPERVISOR;
+  if (addresses.length === 0) return null;
+  const open = agentOf(host, vm, guest.test);
+  if (open === null) return Promise.reject(noAgent(vm.name));
+  // Test guests of libvirt have MACs of their own; what a program of the user's gives them is not known.
+  const macOf = (mac: string): string => (guest.test && adapter === 'libvirt' ? testMac(guest.vmId, mac) : mac);
+  return giveAddresses({ clock: host.parts.clock, open, signal, macOf }, addresses);
+}
+
+const noAgent = (name: string): UnderstudyError =>
+  new UnderstudyError('state', 'NO_GUEST_AGENT', `VM '${name}' has addresses to be set in its guest, and no guest agent on this host`,
+    `Name its socket: understudy set '${name}' --guest-agent SOCKET, or --guest-agent libvirt`);
 
 export function domainDefinitionsOf(host: Host): DomainDefinitions {
   return new DomainDefinitions({ ports: host.ports, replicas: host.replicas, read: (vm, signal) => definitionOf(host, vm, signal) });

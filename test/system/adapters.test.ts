@@ -5,6 +5,7 @@ import { chmod, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { DOMAIN } from '../../src/failover/adapters/domain-xml.suite.ts';
+import { FakeAgent } from '../../src/failover/guest-agent/fake-agent.suite.ts';
 import { startLibvirtd } from '../rig/libvirtd.ts';
 import type { Pair, Status } from '../rig/pair.ts';
 import type { TestServer } from '../rig/server.ts';
@@ -104,17 +105,28 @@ test('a planned failover moves the guest, and home again, without a hand laid on
     assert.equal((await primary.cli('set', vm, ...words, '--json')).status, 2, words.join(' '));
   }
 
+  const agent = await FakeAgent.start(t);
+  agent.interfaces.push({ 'name': 'ens3', 'hardware-address': '52:54:00:00:00:01' });
+  await replica.json('set', vm, '--guest-agent', agent.path, '--guest-address', 'eth7=10.1.0.5/24');
   await primary.json('failover', vm, '--prepare');
   assert.deepEqual([await berlin.said(), await berlin.runs()], [['stop primary vm1'], false]);
   assert.equal((await primary.cli('guest', 'start', vm, '--json')).status, 3, 'a guest on a side that keeps guests out');
   await replica.json('failover', vm, '--planned');
   assert.deepEqual([await munich.said(), await munich.runs()], [['start replica vm1'], true]);
+  const events = () => replica.json<EventLine[]>('events', vm, '--limit', '100');
+  // The address is set behind the failover; its failure is told, and undoes nothing.
+  const gone = await replica.until<EventLine[]>(['events', vm, '--limit', '100'], (list) => list.some(({ id }) => id === 'GuestAddressFailed'));
+  assert.match(gone.find(({ id }) => id === 'GuestAddressFailed')!.message, /no network card eth7, but ens3/);
+  assert.match((await munich.shown()).healthDetails.join(' '), /The guest did not get its new address: the guest has no network card eth7/);
+  await replica.json('set', vm, '--guest-address', '52:54:00:00:00:01=10.1.0.5/24,gateway=10.1.0.1');
   const reversed = await replica.json<Shown>('reverse', vm);
   assert.deepEqual([reversed.state, reversed.mode], ['Replicating', 'Primary']);
   assert.deepEqual([await munich.said(), await munich.runs()], [['stop replica vm1', 'start primary vm1'], true]);
   assert.deepEqual([reversed.hypervisor.guest?.action, failed(reversed.hypervisor.guest)], ['start', undefined]);
-  const events = await replica.json<EventLine[]>('events', vm, '--limit', '100');
-  assert.deepEqual(events.map(({ id }) => id).filter((id) => String(id).startsWith('Guest')), ['GuestStarted', 'GuestStopped', 'GuestStarted']);
+  await replica.until<EventLine[]>(['events', vm, '--limit', '100'], (list) => list.some(({ id }) => id === 'GuestAddressSet'));
+  assert.deepEqual(agent.ran.map(({ args }) => args.slice(3)), [['ens3', '10.1.0.5/24', '10.1.0.1']]);
+  assert.deepEqual((await events()).map(({ id }) => id)
+    .filter((id) => ['GuestStarted', 'GuestStopped'].includes(String(id))), ['GuestStarted', 'GuestStopped', 'GuestStarted']);
   await replica.json('failover', vm, '--prepare');
   await primary.json('failover', vm, '--planned');
   assert.deepEqual([await munich.runs(), await berlin.runs()], [false, true]);

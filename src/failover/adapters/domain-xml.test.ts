@@ -68,12 +68,12 @@ test('cards are unplugged unless a setting plugs them in', () => {
 });
 
 test('a test guest is somebody else', () => {
-  const { xml } = editDomain(DOMAIN, edit({ name: 'web1 - Test', test: { uuid: TEST_UUID } }));
+  const { xml } = editDomain(DOMAIN, edit({ name: 'web1 - Test', test: { uuid: TEST_UUID, macSeed: 'web1' } }));
   assertValid(xml);
   assert.match(xml, /<name>web1 - Test<\/name>/);
   assert.doesNotMatch(xml, new RegExp(`${UUID}|52:54:00:AA:bb:cc|52:54:00:00:00:02`));
   assert.equal(xml.split(TEST_UUID).length, 3);
-  assert.match(xml, new RegExp(`<mac address="${testMac(TEST_UUID, '52:54:00:aa:BB:cc')}"/>`));
+  assert.match(xml, new RegExp(`<mac address="${testMac('web1', '52:54:00:aa:BB:cc')}"/>`));
   assert.notEqual(testMac(TEST_UUID, '52:54:00:aa:bb:cc'), testMac(TEST_UUID, '52:54:00:00:00:02'));
 });
 

@@ -17,7 +17,7 @@ export const DOMAIN_XML_BYTES_MAX = 256 * 1024;
 export interface DomainEdit {
   name: string;
   /** For a test guest: other identities than the guest's. Else they stay. */
-  test: { uuid: string } | null;
+  test: { uuid: string; macSeed: string } | null;
   disks: DomainDisk[];
   /** What a card is plugged into here, by network, bridge or device of the primary, or `*`: NETWORK, or bridge:NAME. */
   networks: Readonly<Record<string, string>>;
@@ -126,7 +126,7 @@ function editInterface(device: Element, { networks, test }: DomainEdit): void {
   const plug = networks[before] ?? networks['*'] ?? null;
   const mac = childOf(device, 'mac');
   const address = mac?.getAttribute('address') ?? '';
-  if (test !== null && mac !== null) mac.setAttribute('address', testMac(test.uuid, address));
+  if (test !== null && mac !== null) mac.setAttribute('address', testMac(test.macSeed, address));
   keepOnly(device, KEPT_OF_INTERFACE);
   for (const name of ['managed', 'trustGuestRxFilters']) device.removeAttribute(name);
   if (plug === null) {
@@ -140,7 +140,7 @@ function editInterface(device: Element, { networks, test }: DomainEdit): void {
   append(device, 'source', bridge === undefined ? { network: plug } : { bridge });
 }
 
-/** The same card of the same test guest gets the same address; QEMU's own range. */
+/** The same card gets the same address in every test of the same VM; QEMU's own range. */
 export function testMac(seed: string, mac: string): string {
   const digest = createHash('sha256').update(`${seed} ${mac.toLowerCase()}`).digest('hex');
   return `52:54:00:${digest.slice(0, 2)}:${digest.slice(2, 4)}:${digest.slice(4, 6)}`;

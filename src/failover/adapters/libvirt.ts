@@ -85,7 +85,7 @@ export class LibvirtAdapter implements HypervisorAdapter {
     const { networks, testNetwork } = this.#settings;
     const exportedAs = new Map(Object.entries(exports).map(([name, diskId]) => [diskId, name]));
     const edited = editDomain(xml, {
-      name: virsh.domain, test: guest.test ? { uuid: random.uuid() } : null,
+      name: virsh.domain, test: guest.test ? { uuid: random.uuid(), macSeed: guest.vmId } : null,
       disks: guest.disks.map(({ diskId, uri, logicalSectorSize }) => ({ uri, logicalSectorSize, exportedAs: exportedAs.get(diskId) ?? null })),
       networks: guest.test ? (testNetwork === null ? {} : { '*': testNetwork }) : networks,
     });
