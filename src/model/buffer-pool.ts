@@ -18,7 +18,7 @@ export class BufferPool {
 
   /** Holds anything. What is longer than a buffer of the pool, or much shorter, is a new one. */
   take(length: number): Buffer {
-    if (length > this.#bytes || length < this.#bytes / 4) return Buffer.allocUnsafeSlow(length);
+    if (length > this.#bytes || length < this.#bytes / 16) return Buffer.allocUnsafeSlow(length);
     return (this.#free.pop() ?? Buffer.allocUnsafeSlow(this.#bytes)).subarray(0, length);
   }
 

@@ -77,10 +77,10 @@ export interface Files {
 
 /** What costs processor time and is done off the main thread in a real host. All results are independent of timing. */
 export interface Compute {
-  /** zstd level 1; null when it would not shrink by at least 5 %. */
-  compress(data: Uint8Array): Promise<Uint8Array | null>;
-  /** Rejects when the data is malformed or would exceed `maxBytes`. */
-  decompress(data: Uint8Array, maxBytes: number): Promise<Uint8Array>;
+  /** zstd level 1; null when it would not shrink by at least 5 %. The result may lie in `into`, from its start on. */
+  compress(data: Uint8Array, into?: Uint8Array): Promise<Uint8Array | null>;
+  /** Rejects when the data is malformed or would exceed `maxBytes`. The result may lie in `into`, from its start on. */
+  decompress(data: Uint8Array, maxBytes: number, into?: Uint8Array): Promise<Uint8Array>;
   /** BLAKE3, 32 bytes. */
   digest(data: Uint8Array): Uint8Array;
   /** BLAKE3 over a stream. */

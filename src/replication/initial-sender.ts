@@ -60,11 +60,13 @@ async function sendDisk(
     const data = buffers.take(length);
     await disk.read(data, offset);
     const digest = Buffer.from(ports.compute.digest(data)).toString('hex');
-    const packed = options.compression ? await ports.compute.compress(data) : null;
+    const room = buffers.take(length);
+    const packed = options.compression ? await ports.compute.compress(data, room) : null;
     const payload = packed ?? data;
     const encoding = packed === null ? ('raw' as const) : ('zstd' as const);
     await link.call(initialDataMessage, { ...name, offset, length, encoding, digest }, payload, { signal });
     buffers.give(data);
+    buffers.give(room);
     progress.sentBytes += length;
     progress.wireBytes += payload.length;
     progress.doneBytes += length;

@@ -16,6 +16,7 @@ import {
 } from './messages.ts';
 import { toldToPrimary } from './replica-failures.ts';
 import { hasBaseline } from './relationships.ts';
+import { buffers } from './shipping.ts';
 import { ReplicaVm } from './replica-vm.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
 
@@ -80,7 +81,7 @@ export class ReplicaHost {
       ({ result: { cursors: await this.of(caller, vmId).beginInitial(token, method, firstEpoch) } }));
     handle(initialDataMessage, async (caller, params, payload) => {
       const vm = this.of(caller, params.vmId);
-      await vm.initial.write(params.token, params.diskId, params.offset, await this.#decode(params, payload), params.digest);
+      await this.#withPiece(params, payload, (data) => vm.initial.write(params.token, params.diskId, params.offset, data, params.digest));
       return { result: {} };
     });
     handle(initialCheckpointMessage, async (caller, { vmId, token, diskId, offset }) => {
@@ -95,7 +96,7 @@ export class ReplicaHost {
       ({ result: await this.of(caller, vmId).offer(baselineId, epoch, closedAt, disks, applicationConsistent) }));
     handle(logDataMessage, async (caller, params, payload) => {
       const vm = this.of(caller, params.vmId);
-      await vm.inbox.write(params.epoch, params.diskId, params.offset, await this.#decode(params, payload));
+      await this.#withPiece(params, payload, (data) => vm.inbox.write(params.epoch, params.diskId, params.offset, data));
       return { result: {} };
     });
     handle(logCommitMessage, async (caller, { vmId, epoch }) => {
@@ -130,11 +131,18 @@ export class ReplicaHost {
     return vm;
   }
 
-  async #decode(params: { encoding: 'raw' | 'zstd'; length: number }, payload: Uint8Array): Promise<Uint8Array> {
-    const data = params.encoding === 'raw' ? payload : await this.#ports.compute.decompress(payload, CHUNK_BYTES);
-    if (data.length === params.length) return data;
-    throw new UnderstudyError('usage', 'PIECE_LENGTH_MISMATCH', `a piece of ${data.length} bytes, announced were ${params.length}`,
-      'Bring both hosts to the same version of understudy.');
+  /** `use` has the piece until its promise settles. */
+  async #withPiece(
+    params: { encoding: 'raw' | 'zstd'; length: number }, payload: Uint8Array, use: (data: Uint8Array) => Promise<void>,
+  ): Promise<void> {
+    const room = params.encoding === 'zstd' ? buffers.take(params.length) : null;
+    const data = room === null ? payload : await this.#ports.compute.decompress(payload, CHUNK_BYTES, room);
+    if (data.length !== params.length) {
+      throw new UnderstudyError('usage', 'PIECE_LENGTH_MISMATCH', `a piece of ${data.length} bytes, announced were ${params.length}`,
+        'Bring both hosts to the same version of understudy.');
+    }
+    await use(data);
+    if (room !== null) buffers.give(room);
   }
 
   #entries(): PeerEntry[] {

@@ -15,7 +15,7 @@ const IN_FLIGHT_MAX = 8;
 const commitTimeoutMs = (bytes: number): number => 120_000 + Math.ceil(bytes / 4096);
 
 /** For pieces on their way. */
-export const buffers = new BufferPool(CHUNK_BYTES, 2 * IN_FLIGHT_MAX);
+export const buffers = new BufferPool(CHUNK_BYTES, 3 * IN_FLIGHT_MAX);
 
 export interface Shipped {
   /** Bytes of the files. */
@@ -70,12 +70,14 @@ async function sendFile(
   const file = await ports.files.open(path, 'read');
   let wireBytes = 0;
   const send = async (offset: number, data: Uint8Array) => {
-    const packed = options.compression ? await ports.compute.compress(data) : null;
+    const room = buffers.take(data.length);
+    const packed = options.compression ? await ports.compute.compress(data, room) : null;
     const encoding = packed === null ? ('raw' as const) : ('zstd' as const);
     const payload = packed ?? data;
     await link.call(logDataMessage, { ...name, offset, length: data.length, encoding }, payload, { signal: options.signal });
     wireBytes += payload.length;
     buffers.give(data);
+    buffers.give(room);
     options.progress?.(data.length);
   };
   try {

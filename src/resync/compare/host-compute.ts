@@ -1,28 +1,30 @@
-/** The real Compute: zstd on libuv's threads, BLAKE3 in native code. */
+/** The real Compute: zstd on threads of its own, BLAKE3 in native code. */
 import { promisify } from 'node:util';
 import { constants, zstdCompress, zstdDecompress } from 'node:zlib';
 import { Blake3Hasher, blake3 } from '@napi-rs/blake-hash';
 import type { Compute } from '../../model/ports.ts';
+import { ZSTD_SLOT_BYTES, ZstdThreads } from './zstd-threads.ts';
 
 const compressAsync = promisify(zstdCompress);
 const decompressAsync = promisify(zstdDecompress);
-
-/** Chunks of the output: the default of 16 KiB makes a turn of the loop for each. The longest has room for a piece of 1 MiB that grew. */
-const CHUNK_BYTES = { min: 1024, max: (1 << 20) + (64 << 10) };
 
 /** Shrinking by less than this costs the receiver more than it saves. */
 const WORTHWHILE = 0.95;
 
 /** `level` is zstd's; note that zstd reads levels below 1 as something else than "faster still". */
 export function hostCompute({ level = 1 }: { level?: number } = {}): Compute {
+  const threads = new ZstdThreads(level);
   const params = { [constants.ZSTD_c_compressionLevel]: level };
   return {
-    async compress(data) {
-      const shrunk = await compressAsync(data, { params, chunkSize: chunkSize(data.length) });
-      return shrunk.length <= data.length * WORTHWHILE ? shrunk : null;
+    async compress(data, into) {
+      const most = Math.floor(data.length * WORTHWHILE);
+      if (data.length <= ZSTD_SLOT_BYTES) return threads.compress(data, most, into);
+      const shrunk = await compressAsync(data, { params });
+      return shrunk.length <= most ? shrunk : null;
     },
-    decompress: (data, maxBytes) =>
-      decompressAsync(data, { maxOutputLength: Math.max(1, maxBytes), chunkSize: chunkSize(Math.min(maxBytes, 8 * data.length)) }),
+    decompress: (data, maxBytes, into) => (Math.max(data.length, maxBytes) <= ZSTD_SLOT_BYTES
+      ? threads.decompress(data, maxBytes, into)
+      : decompressAsync(data, { maxOutputLength: Math.max(1, maxBytes) })),
     digest: (data) => blake3(data),
     digester() {
       const hasher = new Blake3Hasher();
@@ -30,5 +32,3 @@ export function hostCompute({ level = 1 }: { level?: number } = {}): Compute {
     },
   };
 }
-
-const chunkSize = (expected: number): number => Math.min(CHUNK_BYTES.max, Math.max(CHUNK_BYTES.min, expected + (expected >> 7) + 1024));
