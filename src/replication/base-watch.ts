@@ -10,6 +10,8 @@ export interface BaseWatch {
    * away; null: nothing is wanted of them.
    */
   applied(set: InboxRecord): (() => Promise<void>) | null;
+  /** The replica lacks space: what waits for the extended replica goes, when there is anything; its regions stay known. */
+  makeRoom(reason: string): Promise<boolean>;
   /** The extended replica has taken the VM over: nobody else may run it (R22). */
   tookOver(): boolean;
   /** Something else than a set is about to be written to these ranges. */

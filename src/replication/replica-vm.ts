@@ -100,7 +100,12 @@ export class ReplicaVm {
       throw new UnderstudyError('usage', 'LOG_SET_INCOMPLETE',
         `a set of ${disks.length} logs for ${known.size} disks`, 'Remove and enable replication again if the disk set has changed.');
     }
-    return this.inbox.offer(relationship, epoch, closedAt, disks, applicationConsistent);
+    const offer = () => this.inbox.offer(this.relationship, epoch, closedAt, disks, applicationConsistent);
+    return offer().catch(async (error: unknown) => {
+      const full = error instanceof UnderstudyError && error.code === 'REPLICA_STORAGE_FULL';
+      if (full && (await this.watch?.makeRoom(error.message)) === true) return offer();
+      throw error;
+    });
   }
 
   async commit(epoch: number): Promise<void> {
@@ -367,8 +372,8 @@ export class ReplicaVm {
     const { relationships } = this.#ports;
     const known = error instanceof UnderstudyError ? error
       : new UnderstudyError('io', errnoOf(error) ?? 'APPLY_FAILED', messageOf(error), 'Check the replica disk and its volume.');
-    // The points go, not the replica.
-    if (known.code === 'ENOSPC' && (await this.points.makeRoom(known.message))) return;
+    // What waits for the extended replica goes, then the points; not the replica.
+    if (known.code === 'ENOSPC' && (await this.#makeRoom(known.message))) return;
     const passing = isRecoverable(error);
     const before = this.relationship.error;
     const change = {
@@ -389,6 +394,10 @@ export class ReplicaVm {
   async #notRecorded(cause: unknown, signal: AbortSignal): Promise<void> {
     this.#ports.log.error({ vm: this.vmId, error: messageOf(cause) }, 'a failure of applying cannot be put on record');
     await this.#clock.sleep(RETRY_MS, signal).catch(() => undefined);
+  }
+
+  async #makeRoom(reason: string): Promise<boolean> {
+    return (await this.watch?.makeRoom(reason)) === true || this.points.makeRoom(reason);
   }
 
   /** The replica is not what it was: from here the primary must resynchronize. */

@@ -185,12 +185,13 @@ export class Host {
     await this.definitions.close();
     await this.nbd.close();
     await Promise.all([...this.primaries.values()].map((primary) => primary.close()));
-    await this.extended.close();
     this.#guestRest.close();
     await this.peer.close();
     await this.failover.close();
     await this.replicaResync.close();
     await this.replicas.close();
+    // After the last set was applied: every one must be in its queue.
+    await this.extended.close();
     await this.#links.close();
     this.catalog.close();
     await this.#lease.release();

@@ -100,6 +100,36 @@ test('R27: the server dies between the record of a set and the move of its files
   await world.catchUpExtended();
 });
 
+test('R27: a copy ends with an epoch of its own, as it may have read half of a set; none is applied unseen', async () => {
+  const world = new ExtendedWorld(8);
+  await world.beginExtended();
+  await until(world, () => world.legRecord.initial !== null && world.leg.tracked?.logging === true);
+  world.stopGuest();
+  const { epoch } = world.replica.catalog.extended.tracking.get(VM_ID)!.tracking;
+  assert.deepEqual(world.replica.catalog.extended.sets.list(VM_ID), []);
+  await world.untilLegReplicates();
+  assert.ok(world.legRecord.consistentFrom >= epoch, 'nothing says up to which set the copy is one instant');
+
+  // Space for the replica itself comes first: the queue goes, its regions stay known.
+  world.guestWrite();
+  await until(world, () => world.replica.catalog.extended.sets.list(VM_ID).length > 0);
+  assert.equal(await world.during(world.replicaVm.watch!.makeRoom('a test')), true);
+  assert.deepEqual([world.replica.catalog.extended.sets.list(VM_ID), world.legRecord.required?.rung], [[], 'suspect-regions']);
+  world.autoStart();
+  await world.untilLegReplicates();
+
+  // A set that is applied while the leg is closed is not passed over.
+  await world.during(world.replica.extended!.close());
+  world.guestWrite();
+  await until(world, () => world.legRecord.required !== null);
+  assert.equal(world.legRecord.required?.rung, 'full-compare');
+  world.replica.crash('process');
+  await world.restart(world.replica);
+  world.autoStart();
+  await world.untilLegReplicates();
+  await world.catchUpExtended();
+});
+
 test('R27: what somebody else has written to the replica disk, or a completed failover, costs the leg a full compare', async () => {
   const world = await replicating(5);
   const [disk] = world.replica.relationships.vm(VM_ID).disks;

@@ -63,6 +63,8 @@ export class AppliedSets implements ChangeSource {
   }
 
   get hasWrites(): boolean {
+    // A copy may have read what a set that is not applied yet has written: it always ends with an epoch of its own.
+    if (this.#copying) return true;
     return this.#sets().some(({ disks }) => disks.some(({ entries }) => entries > 0)) || this.#ending() !== undefined;
   }
 
@@ -114,12 +116,15 @@ export class AppliedSets implements ChangeSource {
   switchLog(): Promise<EpochRecord> {
     return this.#inTurn(async () => {
       const interrupted = this.#ending();
-      if (interrupted !== undefined) return this.#close(interrupted);
+      if (interrupted !== undefined) {
+        const closed = await this.#close(interrupted);
+        // One that was ended before a copy went on is not the one that ends the copy.
+        if (!this.#copying) return closed;
+      }
       const unpin = await this.#replica.pin('the extended replica');
       let ended: EpochRecord;
       try {
-        const { initial, resync } = this.#ports.relationships.get(this.#vmId);
-        if (initial !== null || resync !== null) this.#requireRest();
+        if (this.#copying) this.#requireRest();
         ended = this.#end();
       } finally {
         unpin();
@@ -158,6 +163,11 @@ export class AppliedSets implements ChangeSource {
 
   goMapOnly(): void {
     if (this.logging) this.#ports.catalog.transaction(() => this.#mapOnly());
+  }
+
+  /** Resolves when the files of what was given up are removed. */
+  async removed(): Promise<void> {
+    await this.#inTurn(async () => {});
   }
 
   async forget(alsoRecord: () => void): Promise<void> {
@@ -374,6 +384,12 @@ export class AppliedSets implements ChangeSource {
     const why = unrest(this.#replica.relationship);
     if (why === null) return;
     throw new UnderstudyError('io', 'REPLICA_BUSY', `the replica on this host is no instant of the VM now: ${why}`, 'It is tried again by itself.');
+  }
+
+  /** The disks themselves are being copied or compared. */
+  get #copying(): boolean {
+    const { initial = null, resync = null } = this.#ports.relationships.find(this.#vmId) ?? {};
+    return initial !== null || resync !== null;
   }
 
   #putOpen(epoch: number): void {

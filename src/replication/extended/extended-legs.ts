@@ -7,6 +7,7 @@ import { messageOf, UnderstudyError } from '../../model/errors.ts';
 import { makeEvent, ACTIVITY_EVENTS } from '../../model/events.ts';
 import type { BaseWatch } from '../base-watch.ts';
 import { Relationships } from '../relationships.ts';
+import { requiredAfter } from '../required-resync.ts';
 import type { ReplicaHost } from '../replica-host.ts';
 import type { ReplicaVm } from '../replica-vm.ts';
 import type { ReplicationPorts } from '../replication-ports.ts';
@@ -100,7 +101,10 @@ export class ExtendedLegs {
     const vm = this.relationships.vm(vmId);
     catalog.transaction(() => {
       if (vm.tracking !== null) catalog.vms.put({ ...vm, tracking: { ...vm.tracking, mode: 'map-only', mapTrusted: false } });
-      this.#legs.get(vmId)?.require({ trigger: 1, reason });
+      const leg = this.#legs.get(vmId);
+      if (leg !== undefined) return leg.require({ trigger: 1, reason });
+      const required = requiredAfter(this.relationships.get(vmId).required, { trigger: 1, reason }, false, this.ports.clock.now());
+      this.relationships.happened(vmId, { kind: 'resync-required', trigger: 1, reason }, { required, mapTrusted: false });
     });
   }
 
@@ -116,6 +120,13 @@ export class ExtendedLegs {
         if (move === null) return null;
         return () => move().catch((error: unknown) => this.#legs.get(vmId)?.require({ trigger: 3, reason: `a log could not be queued: ${messageOf(error)}` }));
       },
+      makeRoom: async (reason) => {
+        const open = source();
+        if (open === null || !open.logging || !open.hasWrites) return false;
+        this.#legs.get(vmId)?.require({ trigger: 2, reason: `the replica needs the space that its queue takes: ${reason}` });
+        await open.removed();
+        return true;
+      },
       changed: (reason, { known }) => {
         const leg = this.#legs.get(vmId);
         // Before its first baseline there is nothing that could differ from it.
@@ -127,7 +138,7 @@ export class ExtendedLegs {
 
   /** A set is applied that nobody has queued or marked. */
   #mustRemember(vmId: string): void {
-    if (!this.#legs.has(vmId) || this.relationships.vm(vmId).tracking?.mapTrusted !== true) return;
+    if (this.relationships.find(vmId) === undefined || this.relationships.vm(vmId).tracking?.mapTrusted !== true) return;
     this.#broken(vmId, 'a set of logs was applied while its queue was closed');
   }
 
