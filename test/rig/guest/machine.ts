@@ -48,13 +48,15 @@ export class Machine {
     });
   }
 
-  /** Boots the job with these disks as /dev/vda, vdb … in this order. */
-  static async boot(job: 'writer' | 'verify', disks: Disk[], guestDisks = disks.length): Promise<Machine> {
-    const { kernel, initramfs } = await prepareGuest();
+  /** Boots the job with these disks as /dev/vda, vdb … in this order. `agent`: the socket at which its guest agent is to answer. */
+  static async boot(job: 'writer' | 'verify', disks: Disk[], guestDisks = disks.length, agent: string | null = null): Promise<Machine> {
+    const { kernel, initramfs } = await prepareGuest({ agent: agent !== null });
     const parameters = { JOB: job, DISKS: guestDisks, LANES, SLOTS, SEED_KIB };
     const args = ['-M', 'pc', '-accel', 'tcg', '-cpu', 'max', '-m', String(MEMORY_MIB), '-smp', '1', '-nodefaults', '-no-user-config',
       '-display', 'none', '-no-reboot', '-serial', 'stdio', '-kernel', kernel, '-initrd', initramfs,
       '-append', [KERNEL_PARAMETERS, ...Object.entries(parameters).map(([name, value]) => `${name}=${value}`)].join(' '),
+      ...(agent === null ? [] : ['-device', 'virtio-serial-pci', '-chardev', `socket,path=${quoted(agent)},server=on,wait=off,id=qga`,
+        '-device', 'virtserialport,chardev=qga,name=org.qemu.guest_agent.0']),
       ...disks.flatMap((disk, index) => ['-drive', drive(disk, index), '-device', `virtio-blk-pci,drive=d${index}`])];
     // The machine dies with the test, however the test ends.
     const child = spawn('setpriv', ['--pdeathsig', 'KILL', 'qemu-system-x86_64', ...args], { stdio: ['pipe', 'pipe', 'pipe'] });

@@ -6,7 +6,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync, globSync } from 'node:fs';
 import { chmod, copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { basename, delimiter, join } from 'node:path';
+import { basename, delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync, zstdDecompressSync } from 'node:zlib';
 import { mustRun, run } from '../program.ts';
@@ -17,8 +17,11 @@ const STATE = fileURLToPath(new URL('../../../.state/guest/', import.meta.url));
 const KERNEL_PACKAGES = ['linux-image-cloud-amd64', 'linux-image-virtual'];
 /** Whichever of these a kernel has as modules and not built in. */
 const MODULES = ['virtio', 'virtio_ring', 'virtio_pci_legacy_dev', 'virtio_pci_modern_dev', 'virtio_pci', 'virtio_blk', 'crc16',
-  'crc32c_generic', 'crc32c-intel', 'libcrc32c', 'mbcache', 'jbd2', 'ext4'];
+  'crc32c_generic', 'crc32c-intel', 'libcrc32c', 'mbcache', 'jbd2', 'ext4', 'virtio_console'];
+/** A kernel that was kept with other modules is fetched anew. */
+const KERNEL = `kernel-${createHash('sha256').update(MODULES.join(' ')).digest('hex').slice(0, 6)}-`;
 const BUSYBOX = ['/bin/busybox', '/usr/bin/busybox'];
+const QEMU_GA = ['/usr/sbin/qemu-ga', '/usr/bin/qemu-ga'];
 const E2FSCK = ['/sbin/e2fsck.static', '/usr/sbin/e2fsck.static'];
 
 export interface Guest {
@@ -49,16 +52,21 @@ export function guestSkip(): string | false {
   return reason ?? false;
 }
 
+/** For `skip` of tests whose guest runs QEMU's guest agent, which is copied from this machine. */
+export function agentSkip(): string | false {
+  return guestSkip() || (QEMU_GA.some(existsSync) ? false : 'not installed: qemu-guest-agent');
+}
+
 /** The guest's files, made when they are not there. Several processes may do so at once: each file appears whole. */
-export async function prepareGuest(): Promise<Guest> {
+export async function prepareGuest({ agent = false } = {}): Promise<Guest> {
   const reason = guestMissing();
   if (reason !== null) throw new Error(`no guest can run here: ${reason}`);
   await mkdir(STATE, { recursive: true });
   const kernel = keptKernel() ?? (await fetchKernel());
-  return { kernel: join(kernel, 'vmlinuz'), initramfs: await makeInitramfs(kernel) };
+  return { kernel: join(kernel, 'vmlinuz'), initramfs: await makeInitramfs(kernel, agent ? await agentFiles() : []) };
 }
 
-const keptKernel = (): string | null => globSync(join(STATE, 'kernel-*')).sort().at(-1) ?? null;
+const keptKernel = (): string | null => globSync(join(STATE, `${KERNEL}*`)).sort().at(-1) ?? null;
 
 /**
  * Downloads the kernel package and those it needs, and keeps the kernel and the few modules; the folder's name is its
@@ -76,7 +84,7 @@ async function fetchKernel(): Promise<string> {
     await mkdir(join(made, 'modules'), { recursive: true });
     await copyFile(image, join(made, 'vmlinuz'));
     for (const module of globSync(join(work, 'tree/{lib,usr/lib}/modules/**/*.ko*'))) await keepModule(module, join(made, 'modules'));
-    const kept = join(STATE, `kernel-${basename(image).slice('vmlinuz-'.length)}`);
+    const kept = join(STATE, `${KERNEL}${basename(image).slice('vmlinuz-'.length)}`);
     // Another process may have been faster; its folder is as good.
     await rename(made, kept).catch((error: NodeJS.ErrnoException) => {
       if (!['ENOTEMPTY', 'EEXIST'].includes(error.code ?? '')) throw error;
@@ -112,14 +120,22 @@ async function keepModule(path: string, into: string): Promise<void> {
   else await mustRun('sh', ['-c', 'xz -dc "$1" > "$2"', 'sh', path, to]);
 }
 
+/** The agent and the libraries that it names, each at its own place. */
+async function agentFiles(): Promise<{ from: string; to: string }[]> {
+  const program = QEMU_GA.find(existsSync)!;
+  const libraries = [...(await mustRun('ldd', [program])).matchAll(/(\/\S+) \(0x/g)].map(([, path]) => path!);
+  return [{ from: program, to: 'bin/qemu-ga' }, ...libraries.map((from) => ({ from, to: from.slice(1) }))];
+}
+
 /** Its name holds the digest of all that goes in, so that a changed script is never run in an old form. */
-async function makeInitramfs(kernel: string): Promise<string> {
+async function makeInitramfs(kernel: string, more: { from: string; to: string }[]): Promise<string> {
   const files: { from: string; to: string }[] = [
     { from: BUSYBOX.find(existsSync)!, to: 'bin/busybox' },
     { from: E2FSCK.find(existsSync)!, to: 'bin/e2fsck' },
     { from: join(INSIDE, 'init'), to: 'init' },
     ...globSync(join(INSIDE, '*.sh')).map((from) => ({ from, to: join('jobs', basename(from)) })),
     ...globSync(join(kernel, 'modules/*.ko')).map((from) => ({ from, to: join('modules', basename(from)) })),
+    ...more,
   ];
   const digest = createHash('sha256').update(basename(kernel));
   for (const { from, to } of files) digest.update(`${to}\0`).update(await readFile(from));
@@ -128,11 +144,11 @@ async function makeInitramfs(kernel: string): Promise<string> {
   const work = await mkdtemp(join(STATE, 'initramfs-'));
   try {
     const root = join(work, 'root');
-    for (const folder of ['bin', 'sbin', 'jobs', 'modules', 'proc', 'sys', 'dev', 'mnt', 'tmp']) {
+    for (const folder of ['bin', 'sbin', 'jobs', 'modules', 'proc', 'sys', 'dev', 'mnt', 'tmp', 'run', ...more.map(({ to }) => dirname(to))]) {
       await mkdir(join(root, folder), { recursive: true });
     }
     for (const { from, to } of files) await copyFile(from, join(root, to));
-    for (const program of ['init', 'bin/busybox', 'bin/e2fsck']) await chmod(join(root, program), 0o755);
+    for (const program of ['init', 'bin/busybox', 'bin/e2fsck', ...more.map(({ to }) => to)]) await chmod(join(root, program), 0o755);
     await mustRun('sh', ['-c', 'cd "$1" && find . | cpio -o -H newc --quiet -R 0:0 > ../archive', 'sh', root]);
     await writeFile(join(work, 'archive.gz'), gzipSync(await readFile(join(work, 'archive')), { level: 1 }));
     await rename(join(work, 'archive.gz'), kept);

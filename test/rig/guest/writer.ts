@@ -45,8 +45,8 @@ export class Writer {
 }
 
 /** Boots a guest whose disks are these NBD URIs or raw files, and resolves when its first new record is durable. */
-export async function startWriter(disks: string[]): Promise<Writer> {
-  const machine = await Machine.boot('writer', disks.map((at) => ({ at })));
+export async function startWriter(disks: string[], { agent = null }: { agent?: string | null } = {}): Promise<Writer> {
+  const machine = await Machine.boot('writer', disks.map((at) => ({ at })), disks.length, agent);
   const writer = new Writer(machine);
   try {
     const start = await machine.until(() => /^GUEST-START (\d+)$/m.exec(machine.said), 'start of the writer');

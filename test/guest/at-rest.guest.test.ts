@@ -1,0 +1,83 @@
+/** A real Linux guest with the real qemu-ga: a point that is application-consistent needs no journal, a standard one does. */
+import assert from 'node:assert/strict';
+import { open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { makeExt4 } from '../rig/guest/disk-image.ts';
+import { agentSkip } from '../rig/guest/prepare.ts';
+import { verifyGuest } from '../rig/guest/verify.ts';
+import { startWriter } from '../rig/guest/writer.ts';
+import { Pair, type Status } from '../rig/pair.ts';
+import { mustRun } from '../rig/program.ts';
+
+const DISK_BYTES = 64 << 20;
+/** Attempts at a freeze, on a machine that may be very busy. */
+const TRIES = 10;
+/** Of ext4's superblock, and what it says when a journal has yet to be replayed. */
+const INCOMPATIBLE_AT = 1024 + 0x60;
+const NEEDS_RECOVERY = 0x4;
+
+interface Point { id: string; kind: string }
+type Served = Status & { disks: { uri: string }[] };
+
+async function needsRecovery(path: string): Promise<boolean> {
+  const file = await open(path);
+  const bytes = Buffer.alloc(4);
+  await file.read(bytes, 0, 4, INCOMPATIBLE_AT);
+  await file.close();
+  return (bytes.readUInt32LE() & NEEDS_RECOVERY) !== 0;
+}
+
+test('the guest writes records while its file systems are frozen for a point: at that point they are whole without their journals', {
+  skip: agentSkip(),
+}, async (t) => {
+  const pair = await Pair.make(t, {
+    sizes: [DISK_BYTES, DISK_BYTES], frequencySec: 900, env: { UNDERSTUDY_POINT_INTERVAL_SEC: '0' }, enable: ['--recovery-history', '24'] });
+  const { primary, replica, vm, folder } = pair;
+  await primary.json('vm', 'attach', vm);
+  const uris = await pair.uris();
+  const image = join(folder, 'ext4.raw');
+  await makeExt4(image, DISK_BYTES);
+  for (const uri of uris) await mustRun('nbdcopy', ['--flush', image, uri]);
+  const agent = join(folder, 'qga.sock');
+  const writer = await startWriter(uris, { agent });
+  t.after(() => writer.kill());
+  await primary.json('start', vm);
+  await pair.untilState('Replicating');
+
+  const points = () => replica.json<Point[]>('points', vm);
+  const cycle = async (): Promise<{ point: Point; least: number; most: number }> => {
+    await writer.untilAcked(writer.acked() + 10);
+    const least = writer.acked();
+    await primary.json('sync-now', vm);
+    return { point: (await points()).findLast(({ kind }) => kind !== 'latest')!, least, most: writer.acked() + 1 };
+  };
+  /** The disks at the point, copied out of a test failover. */
+  const at = async (id: string): Promise<string[]> => {
+    const served = await replica.json<Served>('failover', vm, '--test', '--point', id);
+    const copies = served.disks.map((_, index) => join(folder, `copy${index}.raw`));
+    for (const [index, { uri }] of served.disks.entries()) await mustRun('nbdcopy', [uri, copies[index]!]);
+    await replica.json('failover', 'cancel', vm);
+    return copies;
+  };
+
+  const standard = await cycle();
+  assert.equal(standard.point.kind, 'standard');
+  assert.deepEqual(await Promise.all((await at(standard.point.id)).map(needsRecovery)), [true, true], 'as after a power cut');
+
+  await primary.json('set', vm, '--app-consistent-hours', '1', '--guest-agent', agent);
+  let rested = await cycle();
+  for (let tries = 1; rested.point.kind !== 'application-consistent' && tries < TRIES; tries++) rested = await cycle();
+  const why = (await primary.json<{ applicationConsistentAttempt: unknown }>('status', vm)).applicationConsistentAttempt;
+  assert.equal(rested.point.kind, 'application-consistent', JSON.stringify(why));
+  const copies = await at(rested.point.id);
+  assert.deepEqual(await Promise.all(copies.map(needsRecovery)), [false, false]);
+  // Read only, so that no journal could be replayed: every finding is one of the disk as it lies.
+  for (const copy of copies) await mustRun('e2fsck', ['-fn', copy]);
+  const verdict = await verifyGuest(copies, { min: rested.least, max: rested.most });
+  assert.deepEqual(verdict.problems, []);
+  // The guest goes on: what it wrote after the instant is nowhere in the point.
+  await writer.untilAcked(writer.acked() + 10);
+  assert.ok(writer.acked() > verdict.records);
+  await writer.stop();
+});
