@@ -217,6 +217,8 @@ export interface RequiredResync {
   since: number;
   /** A start that a user has asked for; the automatic one is computed from the settings. */
   startAt: number | null;
+  /** The primary's disk may be an older state than the replica: nothing tells (R21). */
+  mayBeOlder?: true;
   /** Nothing starts by itself: the user cancelled, or the last run failed in a way that does not heal. */
   held?: boolean;
 }

@@ -31,6 +31,13 @@ export const RESYNC_TRIGGERS = {
 
 export type TriggerNumber = keyof typeof RESYNC_TRIGGERS;
 
+/**
+ * R21: the replica may know something later than the primary, which a resynchronization would overwrite. So it is after a revert, and where
+ * nobody can tell whether there was one: a disk without marks (`mayBeOlder`).
+ */
+export const mayOverwriteNewer = ({ trigger, mayBeOlder }: { trigger: TriggerNumber; mayBeOlder?: boolean }): boolean =>
+  RESYNC_TRIGGERS[trigger].needsExplicitStart || mayBeOlder === true;
+
 /** How much is repaired, smallest first (design §7 "the ladder"). */
 export const RUNGS = ['logs', 'suspect-regions', 'full-compare', 'full-copy'] as const;
 export type Rung = (typeof RUNGS)[number];

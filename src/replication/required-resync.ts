@@ -1,11 +1,12 @@
 /** What is on record as required after another loss: the repair never gets smaller than the first loss asks for. Pure. */
 import type { RequiredResync } from '../model/records.ts';
-import { RESYNC_TRIGGERS, type TriggerNumber } from '../model/resync-trigger.ts';
+import { mayOverwriteNewer, type TriggerNumber } from '../model/resync-trigger.ts';
 
 export interface Loss {
   trigger: TriggerNumber;
   reason: string;
   mapKnows?: true;
+  mayBeOlder?: true;
 }
 
 /**
@@ -13,17 +14,20 @@ export interface Loss {
  * limit or a crash in the middle of that repair must neither shrink it to the map's regions nor let it start by itself (R21).
  */
 export function requiredAfter(before: RequiredResync | null, loss: Loss, mapTrusted: boolean, now: number): RequiredResync {
-  const grave = loss.mapKnows === true ? 0 : gravity(loss.trigger);
-  if (before !== null && before.mapKnows !== true && gravity(before.trigger) > grave) {
+  const grave = loss.mapKnows === true ? 0 : gravity(loss);
+  if (before !== null && before.mapKnows !== true && gravity(before) > grave) {
     return { ...before, rung: 'full-compare', startAt: null, held: false };
   }
   const byMap = grave === 0 && mapTrusted;
   // After a change of direction the map knows of both sides, and the start was asked for: a crash in between alters neither.
   const startAt = byMap && before?.mapKnows === true ? before.startAt : null;
-  return { ...loss, rung: byMap ? 'suspect-regions' : 'full-compare', since: now, startAt };
+  const { trigger, reason, mapKnows, mayBeOlder } = loss;
+  return { trigger, reason, ...(mapKnows === true && { mapKnows }), ...(mayBeOlder === true && { mayBeOlder }),
+    rung: byMap ? 'suspect-regions' : 'full-compare', since: now, startAt };
 }
 
-function gravity(trigger: TriggerNumber): number {
-  if (RESYNC_TRIGGERS[trigger].needsExplicitStart) return 2;
+function gravity(loss: Pick<Loss, 'trigger' | 'mayBeOlder'>): number {
+  const { trigger } = loss;
+  if (mayOverwriteNewer(loss)) return 2;
   return trigger === 2 || trigger === 3 || trigger === 4 ? 0 : 1;
 }

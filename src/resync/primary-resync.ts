@@ -13,7 +13,7 @@ import { messageOf, UnderstudyError } from '../model/errors.ts';
 import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
 import { BLOCK_BYTES } from '../model/limits.ts';
 import { replicatedDisks, type InitialReplication, type RelationshipRecord, type ResyncDisk, type ResyncRecord } from '../model/records.ts';
-import { RESYNC_TRIGGERS } from '../model/resync-trigger.ts';
+import { mayOverwriteNewer } from '../model/resync-trigger.ts';
 import { nextAutomaticStart } from '../model/schedule.ts';
 import type { CopyOptions, CopyProgress } from '../replication/initial-sender.ts';
 import { initialBeginMessage } from '../replication/messages.ts';
@@ -74,7 +74,7 @@ export class PrimaryResync implements ResyncDriver {
     const { required, settings } = relationship;
     if (required === null) return null;
     if (required.startAt !== null) return required.startAt;
-    if (required.held === true || RESYNC_TRIGGERS[required.trigger].needsExplicitStart) return null;
+    if (required.held === true || mayOverwriteNewer(required)) return null;
     return nextAutomaticStart(settings.autoResync, now, this.#zone);
   }
 

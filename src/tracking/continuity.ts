@@ -15,7 +15,7 @@ export type Continuity =
   /** This machine's page cache still holds everything: take the open logs up again. */
   | { kind: 'recover' }
   /** The disks may differ from what the logs say. `mapHolds`: the change map still names every region that may differ. */
-  | { kind: 'lost'; trigger: TriggerNumber; reason: string; mapHolds: boolean };
+  | { kind: 'lost'; trigger: TriggerNumber; reason: string; mapHolds: boolean; mayBeOlder?: true };
 
 export interface ContinuityFacts {
   tracking: TrackingRecord;
@@ -60,7 +60,9 @@ function afterMachineCrash(facts: ContinuityFacts, reason: string): Continuity {
     if (facts.trustDisk && (now === undefined || !isInFile(now))) continue;
     const why = writtenByOthers(diskId, now, facts);
     if (why === null) continue;
-    return { kind: 'lost', trigger: 4, mapHolds: false, reason: `${reason}, and nobody can prove that disk ${name} was not modified since: ${why}` };
+    const unknown = now === undefined || !isInFile(now);
+    return { kind: 'lost', trigger: 4, mapHolds: false, ...(unknown && { mayBeOlder: true }),
+      reason: `${reason}, and nobody can prove that disk ${name} was not modified since: ${why}` };
   }
   return { kind: 'lost', trigger: 4, mapHolds: true, reason };
 }
@@ -93,7 +95,7 @@ function afterProcessCrash(facts: ContinuityFacts): Continuity {
         return unproven(name, `it was modified at ${iso(latest)}, this host's last write was before ${iso(lease.until)}`);
       }
     } else {
-      return unproven(name, 'such a disk does not tell who wrote to it last');
+      return unmarked(name, 'such a disk does not tell who wrote to it last');
     }
   }
   return { kind: 'recover' };
@@ -104,11 +106,11 @@ function compareSeals(
   name: string, before: SealRecord | undefined, now: SealRecord | undefined, facts: ContinuityFacts,
 ): Extract<Continuity, { kind: 'lost' }> | null {
   if (now === undefined || now.kind === 'none') {
-    return facts.trustDisk ? null : unproven(name, 'such a disk does not tell whether somebody wrote to it');
+    return facts.trustDisk ? null : unmarked(name, 'such a disk does not tell whether somebody wrote to it, or which of its states it is in');
   }
   if (before === undefined || before.kind !== now.kind) return unproven(name, 'it was not sealed at the last stop');
   if (now.kind === 'block' && !facts.trustDisk && before.bootId !== now.bootId) {
-    return unproven(name, 'the machine was restarted, and a block device keeps no mark of writes over that');
+    return unmarked(name, 'the machine was restarted, and a block device keeps no mark of writes over that');
   }
   const [old, found] = [marksOf(before), marksOf(now)];
   const changed = changedMarks(before, now);
@@ -136,6 +138,9 @@ const isInFile = ({ kind }: SealRecord): boolean => kind === 'file' || kind === 
 
 const unproven = (name: string, why: string): Extract<Continuity, { kind: 'lost' }> =>
   ({ kind: 'lost', trigger: 1, mapHolds: false, reason: `nobody can prove that disk ${name} was not modified: ${why}` });
+
+/** Not even whether it is older than the replica can be told. */
+const unmarked = (name: string, why: string): Extract<Continuity, { kind: 'lost' }> => ({ ...unproven(name, why), mayBeOlder: true });
 
 const milliseconds = (nanoseconds: unknown): number => Number(BigInt(String(nanoseconds)) / 1_000_000n);
 const iso = (time: number): string => new Date(time).toISOString();

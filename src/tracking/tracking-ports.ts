@@ -29,6 +29,8 @@ export interface TrackingLoss {
   reason: string;
   /** The change map names every region that may differ, whatever the trigger says. */
   mapKnows?: true;
+  /** The disk may be an older state than the replica has: it bears no mark that would tell (R21). */
+  mayBeOlder?: true;
 }
 
 export interface TrackedVmHooks {

@@ -9,7 +9,7 @@ import type { Pair, VmShape } from '../rig/pair.ts';
 import { mustRun, temporaryFolder } from '../rig/program.ts';
 import { TestServer } from '../rig/server.ts';
 import {
-  answerInside, assertEqual, assertRequired, crash, editFile, events, guestWrites, repair, replicatingPair, resyncStatus,
+  answerInside, assertEqual, assertRequired, crash, editFile, events, guestWrites, refusesToOverwrite, repair, replicatingPair, resyncStatus,
 } from './resync-rig.ts';
 
 for (const format of formatsFor('dear')) describe(`${format}: triggers of the primary, each by its real cause`, () => {
@@ -141,7 +141,8 @@ for (const format of formatsFor('dear')) describe(`${format}: triggers of the pr
     await pair.primary.json('vm', 'attach', pair.vm);
     await assertRequired(pair, { trigger: 5, rung: 'full-compare', reason: /disk0\.\w+ was replaced or reverted/ });
     await pair.primary.json('set', pair.vm, '--auto-resync', 'off');
-    await repair(pair, '--resynchronize');
+    await refusesToOverwrite(pair);
+    await repair(pair, '--resynchronize', '--overwrite-replica');
   });
 
   test('8: the user asks for it', async () => {

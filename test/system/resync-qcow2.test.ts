@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { kill9, mustRun, temporaryFolder } from '../rig/program.ts';
-import { assertRequired, guestWrites, replicatingPair } from './resync-rig.ts';
+import { assertRequired, guestWrites, refusesToOverwrite, replicatingPair } from './resync-rig.ts';
 
 const SIZE = 16 << 20;
 
@@ -40,7 +40,7 @@ test('5: a qcow2 snapshot applied behind qemu-nbd is compared whole, and the rep
   await pair.primary.json('vm', 'attach', pair.vm);
   // The snapshot alone changed nothing, but nobody can know that.
   await assertRequired(pair, { trigger: 1, rung: 'full-compare', reason: /nobody can prove that disk nbd\+unix/ });
-  await pair.primary.json('resume', pair.vm);
+  await pair.primary.json('resume', pair.vm, '--overwrite-replica');
   await pair.untilState('Replicating');
   await guestWrites(pair, 0, [{ at: '0', length: '2M', byte: 2 }, { at: '8M', length: '64k', byte: 3 }]);
   await pair.primary.json('sync-now', pair.vm);
@@ -48,9 +48,12 @@ test('5: a qcow2 snapshot applied behind qemu-nbd is compared whole, and the rep
   await stopped(server);
   await mustRun('qemu-img', ['snapshot', '-a', 'before', image]);
   server = await nbdOf(t, image, socket);
+  await pair.primary.json('set', pair.vm, '--auto-resync', 'on');
   await pair.primary.json('vm', 'attach', pair.vm);
-  await assertRequired(pair, { trigger: 1, rung: 'full-compare', reason: /does not tell whether somebody wrote to it/ });
-  await pair.primary.json('resume', pair.vm);
+  // R21: at any hour, and still nothing starts: the replica knows what the snapshot does not.
+  await assertRequired(pair, { trigger: 1, rung: 'full-compare', reason: /does not tell whether somebody wrote to it, or which of its states/ });
+  await refusesToOverwrite(pair);
+  await pair.primary.json('resume', pair.vm, '--overwrite-replica');
   await pair.untilState('Replicating');
   await pair.primary.json('vm', 'stop', pair.vm);
   await stopped(server);

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { after, before, describe, test, type TestContext } from 'node:test';
 import { formatsFor } from '../rig/disk-formats.ts';
 import type { Pair } from '../rig/pair.ts';
-import { assertEqual, assertRequired, diffFiles, events, guestWrites, holdImage, repair, replicatingPair, resyncStatus } from './resync-rig.ts';
+import { assertEqual, assertRequired, diffFiles, events, guestWrites, holdImage, refusesToOverwrite, repair, replicatingPair, resyncStatus } from './resync-rig.ts';
 
 for (const format of formatsFor('dear')) describe(`${format}: triggers of the replica, each by its real cause`, () => {
   const cleanups: (() => unknown)[] = [];
@@ -107,7 +107,8 @@ for (const format of formatsFor('dear')) describe(`${format}: triggers of the re
       reason: /disk0\.\w+ was changed, replaced or restored behind our back/ });
     assert.equal((await pair.replica.json<{ state: string }>('status', pair.vm)).state, 'WaitingForStartResynchronize');
     await pair.primary.json('set', pair.vm, '--auto-resync', 'off');
-    await repair(pair, '--resynchronize');
+    await refusesToOverwrite(pair);
+    await repair(pair, '--resynchronize', '--overwrite-replica');
   });
 
   test('7: the whole data folder of the replica was restored: it is behind what it had reported', async () => {
@@ -123,7 +124,8 @@ for (const format of formatsFor('dear')) describe(`${format}: triggers of the re
     await pair.replica.start();
     await pair.primary.cli('sync-now', pair.vm);
     await assertRequired(pair, { trigger: 7, rung: 'full-compare', reason: /./ });
-    await repair(pair, '--resynchronize');
+    await refusesToOverwrite(pair);
+    await repair(pair, '--resynchronize', '--overwrite-replica');
   });
 
   test('a loss of the primary on top of one of the replica does not make the repair smaller', async () => {
@@ -137,7 +139,7 @@ for (const format of formatsFor('dear')) describe(`${format}: triggers of the re
     await pair.primary.cli('sync-now', pair.vm);
     await pair.untilState('WaitingForStartResynchronize');
     await pair.primary.json('set', pair.vm, '--disk-rate', '3M');
-    await pair.primary.json('resume', pair.vm);
+    await pair.primary.json('resume', pair.vm, '--overwrite-replica');
     await pair.untilState('Resynchronizing');
     await pair.primary.until<{ phase: string }>(['resync', 'status', pair.vm], ({ phase }) => phase === 'comparing');
     let diffs = await diffFiles(pair);
@@ -151,7 +153,7 @@ for (const format of formatsFor('dear')) describe(`${format}: triggers of the re
     assert.equal((await resyncStatus(pair)).trigger, 7);
     assert.equal((await pair.primary.json<{ rung: string }>('resync', 'plan', pair.vm)).rung, 'full-compare');
     await pair.primary.json('set', pair.vm, '--log-limit', '50');
-    await repair(pair);
+    await repair(pair, '--overwrite-replica');
   });
 
   async function syncUntilDone(): Promise<void> {

@@ -124,6 +124,21 @@ export async function repair(pair: Pair, ...words: string[]): Promise<void> {
   assert.deepEqual(await diffFiles(pair), []);
 }
 
+/** R21: not even a person overwrites what the replica may have without being told what it is, and saying so. */
+export async function refusesToOverwrite(pair: Pair): Promise<void> {
+  for (const words of [[], ['--resynchronize'], ['--at', new Date(Date.now() + 3_600_000).toISOString()]]) {
+    const { status, stdout } = await pair.primary.cli('resume', pair.vm, ...words, '--json');
+    assert.equal(status, 3, stdout);
+    const { error } = JSON.parse(stdout) as { error: { code: string; message: string; remedy: string } };
+    assert.equal(error.code, 'REPLICA_MAY_BE_NEWER');
+    assert.match(error.message, /would overwrite the state of \d{4}-\S+Z \(log \d+\) that the replica on replica has, which may be later than the primary's/);
+    assert.match(error.remedy, /failover vm1\. To give it up: understudy resume vm1 --overwrite-replica/);
+  }
+  const plan = await pair.primary.json<{ overwrites: string }>('resync', 'plan', pair.vm);
+  assert.match(plan.overwrites, /which may be later/);
+  assert.equal((await pair.status()).state, 'WaitingForStartResynchronize');
+}
+
 /** The disks must be equal once everything is shipped; no guest may be writing. */
 export async function assertEqual(pair: Pair): Promise<void> {
   await pair.primary.json('sync-now', pair.vm);

@@ -193,6 +193,7 @@ const RESUME: Cmdlet = {
     { name: 'Resynchronize', type: 'switch', aliases: ['Resync'] },
     { name: 'ResynchronizeStartTime', type: 'start-time', aliases: ['ResyncStart'] },
     { name: 'Continue', type: 'switch' },
+    { name: 'OverwriteReplica', type: 'switch' },
     PASSTHRU,
     AS_JOB,
   ],
@@ -201,6 +202,7 @@ const RESUME: Cmdlet = {
       ...maybe('resynchronize', truthOf(bound, 'Resynchronize') === true ? true : undefined),
       ...maybe('at', textOf(bound, 'ResynchronizeStartTime')),
       ...maybe('continue', truthOf(bound, 'Continue') === true ? true : undefined),
+      ...maybe('overwriteReplica', truthOf(bound, 'OverwriteReplica') === true ? true : undefined),
     };
     if (how.continue === true && (how.resynchronize === true || how.at !== undefined)) {
       throw new UnderstudyError(

@@ -130,7 +130,7 @@ the space, or its copy has another size; then nothing has been begun.\n${TIME_HE
     details: 'Writes are still tracked. Beyond the log limit a resynchronization will be required.',
     examples: ['suspend web1'],
   }),
-  define<{ resynchronize?: true; at?: string; offPeak?: true; continue?: true } & ExtendedOption>({
+  define<{ resynchronize?: true; at?: string; offPeak?: true; continue?: true; overwriteReplica?: true } & ExtendedOption>({
     path: 'resume',
     arguments: '<name>',
     argumentHelp: nameHelp,
@@ -138,22 +138,25 @@ the space, or its copy has another size; then nothing has been begun.\n${TIME_HE
     details:
       'After a pause or an error: goes on shipping. A paused resynchronization goes on where it ' +
       'stopped. A required one starts ' +
-      `at once, or at --at.\n${TIME_HELP}`,
+      `at once, or at --at. After a revert (triggers 5 and 7), and where a disk does not tell whether it was reverted, the replica may know a ` +
+      `later state than the primary: what would be lost is named, and only --overwrite-replica goes on.\n${TIME_HELP}`,
     options: [
       option('--resynchronize', 'compare from the start, whatever was compared before').conflicts('continue'),
       option('--at <time>', 'start the resynchronization then'),
       option('--off-peak', 'start it in the hours of its settings').conflicts(['at', 'continue']),
       option('--continue', 'go on with a compare where it stopped').conflicts('resynchronize'),
+      option('--overwrite-replica', 'although the replica may have a later state, which is lost'),
       extendedOption(),
     ],
     examples: ['resume web1', 'resume web1 --resynchronize --at 22:00'],
-    async run(context, [name], { resynchronize, at, offPeak, continue: goOn, ...which }) {
+    async run(context, [name], { resynchronize, at, offPeak, continue: goOn, overwriteReplica, ...which }) {
       const status = await context.call('resume', {
         ...endOf(name!, which),
         ...(resynchronize === true ? { resynchronize } : {}),
         ...(at === undefined ? {} : { at: context.startTime(at) }),
         ...(offPeak === true ? { offPeak } : {}),
         ...(goOn === true ? { continue: goOn } : {}),
+        ...(overwriteReplica === true ? { overwriteReplica } : {}),
       });
       printStatus(context, status);
     },

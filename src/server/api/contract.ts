@@ -203,6 +203,7 @@ export const OPERATIONS = {
         at: instant.exactOptional().describe('start of the resynchronization'),
         continue: z.boolean().exactOptional().describe('go on with a compare where it stopped'),
         offPeak: z.boolean().exactOptional().describe('start of the resynchronization in the hours of its settings'),
+        overwriteReplica: z.boolean().exactOptional().describe('although the replica may have a later state'),
       })
       .refine((given) => given.offPeak !== true || (given.at === undefined && given.continue !== true), 'offPeak excludes at and continue')
       .refine(

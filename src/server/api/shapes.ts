@@ -269,6 +269,7 @@ export const resyncPlan = z.looseObject({
   estimatedSeconds: seconds.nullable(),
   disks: z.array(z.looseObject({ path: z.string(), totalBytes: bytes, readBytes: bytes })),
   refusals: z.array(z.string()).optional().describe('why it could not start now'),
+  overwrites: z.string().optional().describe('what only the replica may still have: asks for overwriteReplica'),
 });
 
 export const resyncQueueEntry = z.looseObject({

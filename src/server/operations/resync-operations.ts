@@ -3,6 +3,7 @@ import { UnderstudyError } from '../../model/errors.ts';
 import { replicatedDisks, type RelationshipRecord, type VmRecord } from '../../model/records.ts';
 import { nextAutomaticStart } from '../../model/schedule.ts';
 import { readBytesOf } from '../../resync/ladder.ts';
+import { mayOverwriteNewer } from '../../model/resync-trigger.ts';
 import { resyncHistory, type PastResync } from '../../resync/resync-history.ts';
 import type { HostOperations, Params, ResyncQueueEntry, ResyncStatus, Status } from '../api/contract.ts';
 import type { Host } from '../host.ts';
@@ -55,8 +56,10 @@ export function resyncOperations(host: Host): Operations {
       if (extended !== true) onPrimary(host, vm, 'resync plan');
       const plan = await host.resync.plan(sender(vm.vmId), signal);
       const readBytes = readBytesOf(plan);
+      const overwrites = overwrittenBy(relationships.get(vm.vmId));
       return {
-        vmName: name, rung: plan.rung, reason: plan.reason, readBytes, estimatedSeconds: readBytes / COMPARE_BYTES_PER_SEC,
+        vmName: name, ...(overwrites !== null && { overwrites }),
+        rung: plan.rung, reason: plan.reason, readBytes, estimatedSeconds: readBytes / COMPARE_BYTES_PER_SEC,
         disks: replicatedDisks(vm).map(({ diskId, path, virtualSize }) => ({
           path, totalBytes: virtualSize, readBytes: (plan.ranges.get(diskId) ?? []).reduce((sum, { length }) => sum + length, 0),
           ranges: plan.ranges.get(diskId)?.length ?? 0 })),
@@ -70,7 +73,7 @@ export function resyncOperations(host: Host): Operations {
   };
 }
 
-function resume(host: Host, { name, extended, resynchronize, at: given, continue: goOn, offPeak }: Params<'resume'>): void {
+function resume(host: Host, { name, extended, resynchronize, at: given, continue: goOn, offPeak, overwriteReplica }: Params<'resume'>): void {
   const { relationships, sender } = sendingEnd(host, extended);
   const { vmId } = vmOfEnd(host, { name, extended });
   if (extended !== true) host.primaries.get(vmId)?.tracked?.recordOwed();
@@ -94,6 +97,11 @@ function resume(host: Host, { name, extended, resynchronize, at: given, continue
     throw new UnderstudyError('state', 'INVALID_STATE', `VM '${name}' is in state ${state}: there is no paused resynchronization to continue`,
       'See its status.');
   }
+  const overwrites = starts ? overwrittenBy(relationships.get(vmId)) : null;
+  if (overwrites !== null && overwriteReplica !== true) {
+    throw new UnderstudyError('state', 'REPLICA_MAY_BE_NEWER', `a resynchronization of VM '${name}' would overwrite ${overwrites}`,
+      `If the replica has what you want, run on its host: understudy failover ${name}. To give it up: understudy resume ${name} --overwrite-replica.`);
+  }
   const asked = { trigger: 8 as const, reason: 'the user asked for it', rung: 'full-compare' as const, since: now };
   const change = starts ? {
     error: null, required: { ...(resynchronize === true && required === null ? asked : (required ?? asked)), startAt, held: false },
@@ -102,6 +110,13 @@ function resume(host: Host, { name, extended, resynchronize, at: given, continue
   relationships.perform(vmId, resynchronize === true ? 'resynchronize' : 'resume', change, circumstances);
   if (resynchronize === true) sender(vmId).tracked?.goMapOnly();
   sender(vmId).interrupt('replication was resumed');
+}
+
+/** What only the replica may still have, and why that can be (R21); null when the replica knows nothing that the primary does not. */
+function overwrittenBy({ required, lastAppliedTime, lastAppliedEpoch, remote }: RelationshipRecord): string | null {
+  if (required === null || !mayOverwriteNewer(required)) return null;
+  const of = lastAppliedTime === null ? '' : ` of ${new Date(lastAppliedTime).toISOString()} (log ${lastAppliedEpoch})`;
+  return `the state${of} that the replica on ${remote.name || remote.host} has, which may be later than the primary's: ${required.reason}`;
 }
 
 function onPrimary(host: Host, vm: VmRecord, operation: string): void {

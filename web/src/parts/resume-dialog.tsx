@@ -28,6 +28,8 @@ export function ResumeDialog({ name, state, onClose }: Props) {
   const [choice, setChoice] = useState<Choice>(state === 'ResynchronizeSuspended' ? 'continue' : 'now');
   const [at, setAt] = useState(() => inputTime(new Date(Date.now() + 3_600_000)));
   const action = useAction();
+  /** Said in the dialog: who resumes accepts it. */
+  const [overwrites, setOverwrites] = useState(false);
   const paused = state === 'ResynchronizeSuspended';
   const carryOut = async () => {
     const done = await action.run(async () => {
@@ -39,19 +41,13 @@ export function ResumeDialog({ name, state, onClose }: Props) {
           ...(state === 'WaitingForStartResynchronize' ? {} : { resynchronize: true }),
           ...(choice === 'at' ? { at: new Date(at).toISOString() } : {}),
           ...(choice === 'window' ? { offPeak: true } : {}),
+          ...(overwrites ? { overwriteReplica: true } : {}),
         });
       }
     });
     if (done) onClose();
   };
-  const choices: [Choice, string, string][] = [
-    ...(paused
-      ? [['continue', 'Continue where it stopped', 'Nothing that was compared is compared again.'] as [Choice, string, string]]
-      : []),
-    ['now', paused ? 'Start over now' : 'Now', paused ? 'Everything is compared anew.' : 'As soon as the queue of this host admits it.'],
-    ['window', 'In the off-peak window', 'When the hours of this VM’s settings begin.'],
-    ['at', 'At a time', 'Within the next 7 days.'],
-  ];
+  const choices = choicesOf(paused);
   return (
     <Dialog
       title={`Resume replication of ${name}`}
@@ -67,7 +63,7 @@ export function ResumeDialog({ name, state, onClose }: Props) {
         </>
       }
     >
-      <Plan name={name} />
+      <Plan name={name} onOverwrites={setOverwrites} />
       <fieldset>
         <legend>When</legend>
         {choices.map(([value, label, hint]) => (
@@ -94,16 +90,30 @@ export function ResumeDialog({ name, state, onClose }: Props) {
   );
 }
 
+function choicesOf(paused: boolean): [Choice, string, string][] {
+  return [
+    ...(paused
+      ? [['continue', 'Continue where it stopped', 'Nothing that was compared is compared again.'] as [Choice, string, string]]
+      : []),
+    ['now', paused ? 'Start over now' : 'Now', paused ? 'Everything is compared anew.' : 'As soon as the queue of this host admits it.'],
+    ['window', 'In the off-peak window', 'When the hours of this VM’s settings begin.'],
+    ['at', 'At a time', 'Within the next 7 days.'],
+  ];
+}
+
 /** What would be done now, before anybody decides. */
-function Plan({ name }: { name: string }) {
+function Plan({ name, onOverwrites }: { name: string; onOverwrites: (overwrites: boolean) => void }) {
   const [plan, setPlan] = useState<ResyncPlan | Refusal | null>(null);
   useEffect(() => {
     const stop = new AbortController();
-    call('resync.plan', { name }, stop.signal).then(setPlan, (error: unknown) => {
+    call('resync.plan', { name }, stop.signal).then((found) => {
+      setPlan(found);
+      onOverwrites(found.overwrites !== undefined);
+    }, (error: unknown) => {
       if (error instanceof Refusal) setPlan(error);
     });
     return () => stop.abort();
-  }, [name]);
+  }, [name, onOverwrites]);
   if (plan === null) return <p role="status">Asking what it would cost…</p>;
   if (plan instanceof Refusal) return <Refused refusal={plan} />;
   return (
@@ -118,6 +128,12 @@ function Plan({ name }: { name: string }) {
       <dd>{bytes(plan.readBytes)}</dd>
       <dt>Time, at least</dt>
       <dd>{duration(plan.estimatedSeconds)}</dd>
+      {plan.overwrites === undefined ? null : (
+        <>
+          <dt>Overwritten</dt>
+          <dd>{localTimes(plan.overwrites)}</dd>
+        </>
+      )}
       {(plan.refusals ?? []).map((refusal) => (
         <span key={refusal}>
           <dt>Refused now</dt>
