@@ -7,7 +7,7 @@
  * - What the replica has acknowledged is on record here, so that it is told again after a change, a new replica or a reversal.
  */
 import { z } from 'zod';
-import { errnoOf, messageOf, UnderstudyError } from '../model/errors.ts';
+import { messageOf } from '../model/errors.ts';
 import type { VmRecord } from '../model/records.ts';
 import type { PeerDispatcher } from '../peer/dispatcher.ts';
 import type { PeerMessage } from '../peer/message.ts';
@@ -67,6 +67,16 @@ export class DomainDefinitions {
     const { catalog } = this.#parts.ports;
     catalog.setValue(keyOf(vmId), null);
     catalog.setValue(toldKeyOf(vmId), null);
+    catalog.setValue(madeKeyOf(vmId), null);
+  }
+
+  /** Whether the domain of that name is one that this host has made of a definition, and no user's own. */
+  isMade(vmId: string, domain: string): boolean {
+    return this.#parts.ports.catalog.value(madeKeyOf(vmId)) === domain;
+  }
+
+  made(vmId: string, domain: string | null): void {
+    this.#parts.ports.catalog.setValue(madeKeyOf(vmId), domain);
   }
 
   start(): void {
@@ -116,13 +126,12 @@ export class DomainDefinitions {
     try {
       await this.tell(vmId, signal);
     } catch (error) {
-      if (signal.aborted) return;
-      if (!(error instanceof UnderstudyError) && errnoOf(error) === undefined) throw error;
-      this.#parts.ports.log.info({ vm: vmId, error: messageOf(error) }, 'the definition of the domain could not be told to the replica yet');
+      if (!signal.aborted) this.#parts.ports.log.info({ vm: vmId, error: messageOf(error) }, 'the definition of the domain could not be told to the replica yet');
     }
   }
 }
 
 const storedSchema = z.object({ xml: z.string(), exports: z.record(z.string(), z.string()) });
 const keyOf = (vmId: string): string => `domain:${vmId}`;
+const madeKeyOf = (vmId: string): string => `domain-made:${vmId}`;
 const toldKeyOf = (vmId: string): string => `domain-told:${vmId}`;

@@ -11,7 +11,7 @@
 import { keptOut } from '../model/direction.ts';
 import { messageOf, UnderstudyError } from '../model/errors.ts';
 import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
-import { guestName, NO_HYPERVISOR, type GuestAction, type GuestRun, type HypervisorSettings } from '../model/hypervisor.ts';
+import { guestName, hypervisorOf, type GuestAction, type GuestRun, type HypervisorSettings } from '../model/hypervisor.ts';
 import type { Clock, Logger } from '../model/ports.ts';
 import type { VmRecord } from '../model/records.ts';
 import type { Relationships } from '../replication/relationships.ts';
@@ -66,7 +66,7 @@ export class GuestControl {
   }
 
   settings(vmId: string): HypervisorSettings {
-    return this.#parts.relationships.vm(vmId).hypervisor ?? NO_HYPERVISOR;
+    return hypervisorOf(this.#parts.relationships.vm(vmId));
   }
 
   /** False: a person starts and stops the guest. */

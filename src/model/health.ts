@@ -211,10 +211,13 @@ function logFindings({ log, state }: HealthFacts): Finding[] {
   ];
 }
 
+/** Actions whose failure has refused a command: its user was told, and nothing has changed. */
+const REFUSING: ReadonlySet<GuestRun['action']> = new Set(['stop', 'power-off']);
+
 /** A failover is not undone by an adapter that fails, so the guest may be missing where its disks are served. */
 function guestFindings({ guests = [] }: HealthFacts): Finding[] {
   return guests.flatMap(({ action, failure, addresses }) => [
-    ...(failure === null ? [] : [warning(action.startsWith('start')
+    ...(failure === null || REFUSING.has(action) ? [] : [warning(action.startsWith('start')
       ? `The disks are served, but the guest was not started: ${failure.message}. ${failure.remedy}`
       : `The guest could not be turned off (${action}): ${failure.message}. ${failure.remedy}`)]),
     ...((addresses?.failure ?? null) === null ? [] : [warning(`The guest did not get its new address: ${addresses!.failure}.`)]),

@@ -51,8 +51,8 @@ export const hypervisorSchema = z.strictObject({
 export type HypervisorSettings = z.output<typeof hypervisorSchema>;
 export type HypervisorChange = Partial<z.input<typeof hypervisorSchema>>;
 
-/** What stands for a VM that nothing was set for. */
-export const NO_HYPERVISOR: HypervisorSettings = hypervisorSchema.parse({});
+/** The settings of a VM, as they are on record or by default. */
+export const hypervisorOf = ({ hypervisor }: { hypervisor?: HypervisorSettings }): HypervisorSettings => hypervisorSchema.parse(hypervisor ?? {});
 
 /** What is not named stays. Throws UnderstudyError usage BAD_SETTING. */
 export function changeHypervisor(before: HypervisorSettings, change: HypervisorChange): HypervisorSettings {

@@ -11,7 +11,7 @@ import { giveAddresses } from '../failover/guest-agent/guest-addresses.ts';
 import { GuestRest } from '../failover/guest-agent/guest-rest.ts';
 import { GuestControl } from '../failover/guest-control.ts';
 import { UnderstudyError } from '../model/errors.ts';
-import { guestName, NO_HYPERVISOR, type HypervisorSettings } from '../model/hypervisor.ts';
+import { guestName, hypervisorOf, type HypervisorSettings } from '../model/hypervisor.ts';
 import type { VmRecord } from '../model/records.ts';
 import type { Host } from './host.ts';
 import { exportName } from './tracked-export.ts';
@@ -26,7 +26,7 @@ export function guestControlOf(host: Host): GuestControl {
 
 function addressesFor(host: Host, guest: Guest, signal: AbortSignal): Promise<void> | null {
   const vm = host.relationships.vm(guest.vmId);
-  const { addresses, adapter } = vm.hypervisor ?? NO_HYPERVISOR;
+  const { addresses, adapter } = hypervisorOf(vm);
   if (addresses.length === 0) return null;
   const open = agentOf(host, vm, guest.test);
   if (open === null) return Promise.reject(noAgent(vm.name));
@@ -49,7 +49,7 @@ export function guestRestOf(host: Host): GuestRest {
 
 /** Begins a conversation with the agent of the guest, or of the test guest; null when none is set. */
 function agentOf({ parts }: Host, vm: VmRecord, test: boolean): ((timeoutMs: number) => Promise<AgentChannel>) | null {
-  const settings = vm.hypervisor ?? NO_HYPERVISOR;
+  const settings = hypervisorOf(vm);
   const { guestAgent, libvirtDomain } = settings;
   if (guestAgent === null) return null;
   if (guestAgent !== 'libvirt') return (timeoutMs) => openAgentSocket(parts, guestAgent, timeoutMs);
@@ -64,11 +64,12 @@ function adapterFor(host: Host, settings: HypervisorSettings): HypervisorAdapter
 
 function libvirtOf({ parts, dataFolder, definitions }: Host, settings: HypervisorSettings): LibvirtAdapter {
   const { programs, clock, files, random } = parts;
-  return new LibvirtAdapter({ programs, clock, files, random, folder: `${dataFolder}/domains`, definition: (vmId) => definitions.of(vmId) }, settings);
+  return new LibvirtAdapter({ programs, clock, files, random, folder: `${dataFolder}/domains`, definition: (vmId) => definitions.of(vmId),
+    isMade: (vmId, domain) => definitions.isMade(vmId, domain), made: (vmId, domain) => definitions.made(vmId, domain) }, settings);
 }
 
 async function definitionOf(host: Host, vm: VmRecord, signal: AbortSignal): Promise<DomainDefinition | null> {
-  const settings = vm.hypervisor ?? NO_HYPERVISOR;
+  const settings = hypervisorOf(vm);
   if (settings.adapter !== 'libvirt') return null;
   const guest = { vmId: vm.vmId, vmName: vm.name, name: guestName(vm.name, false), test: false, role: vm.side, hostName: host.name, time: null, disks: [] };
   const xml = await libvirtOf(host, settings).definition(guest, signal);

@@ -1,6 +1,6 @@
 /** Records as clients see them: the shapes of the API contract. Reads only. */
 import { healthOf } from '../model/health.ts';
-import { NO_HYPERVISOR, type GuestRun } from '../model/hypervisor.ts';
+import { hypervisorOf, type GuestRun } from '../model/hypervisor.ts';
 import { pointId } from '../model/recovery-points.ts';
 import type { FailoverRecord, RelationshipRecord, VmRecord } from '../model/records.ts';
 import { HEALTH_NUMBERS, MODE_NUMBERS, REPLICATION_STATES } from '../model/replication-state.ts';
@@ -20,7 +20,7 @@ export function vmShape(host: Host, vm: VmRecord): Vm {
   const attached = vm.side === 'primary' && (host.primaries.get(vm.vmId)?.tracked ?? null) !== null && vm.attach === 'attached';
   return {
     vmId: vm.vmId, name: vm.name, attached, side: vm.side, guests: host.guests(vm.vmId), logDir: vm.logFolder,
-    hypervisor: { ...(vm.hypervisor ?? NO_HYPERVISOR), ...guestShapes(vm) },
+    hypervisor: { ...hypervisorOf(vm), ...guestShapes(vm) },
     disks: vm.disks.map((disk, index) => ({
       path: disk.path, format: disk.format, virtualSize: disk.virtualSize, logicalSectorSize: disk.logicalSectorSize,
       uri: vm.side === 'primary' && vm.attach !== 'stopped' ? host.uri(vm, index) : null,

@@ -154,7 +154,7 @@ test('a test guest comes and goes with its test, also when a failover ends it', 
   assert.equal(await munich.runs(), false);
 });
 
-test('a guest that cannot be started undoes no failover, and may be started again', { timeout: 180_000 }, async (t) => {
+test('a guest that cannot be started undoes no failover, may be started again: the program fails, hangs, its server dies', { timeout: 180_000 }, async (t) => {
   const { pair: { vm, replica, primary }, munich } = await pairWithGuests(t);
   await primary.kill9();
   await munich.behave('start', 'fails');
@@ -172,6 +172,15 @@ test('a guest that cannot be started undoes no failover, and may be started agai
   await munich.behave('start', 'hangs');
   assert.equal((await replica.cli('guest', 'start', vm, '--json')).status, 5);
   assert.equal(failed((await munich.shown()).hypervisor.guest), 'ADAPTER_TIMED_OUT');
+
+  await replica.json('set', vm, '--adapter-timeout', '60');
+  const asked = replica.cli('guest', 'start', vm, '--json').catch(() => undefined);
+  await replica.until<Shown>(['status', vm], ({ hypervisor }) => hypervisor.guest?.endTime === null);
+  await replica.kill9();
+  await asked;
+  await replica.start();
+  const { state, hypervisor } = await munich.shown();
+  assert.deepEqual([state, failed(hypervisor.guest)], ['FailedOverWaitingCompletion', 'ADAPTER_INTERRUPTED']);
   await munich.behave('start', '');
   const started = await replica.json<Shown>('guest', 'start', vm);
   assert.deepEqual([failed(started.hypervisor.guest), await munich.runs()], [undefined, true]);
@@ -193,23 +202,6 @@ test('a guest that does not go off refuses prepare and reverse, with nothing cha
   await munich.behave('stop', 'fails');
   assert.equal((await replica.cli('reverse', vm, '--json')).status, 5);
   assert.deepEqual([(await munich.shown()).state, await munich.runs()], ['FailedOverWaitingCompletion', true]);
-});
-
-test('a server that is killed while its program starts a guest says so afterwards, and serves', { timeout: 180_000 }, async (t) => {
-  const { pair: { vm, replica, primary }, munich } = await pairWithGuests(t);
-  await primary.kill9();
-  await replica.json('set', vm, '--adapter-timeout', '60');
-  await munich.behave('start', 'hangs');
-  const asked = replica.cli('failover', vm, '--json').catch(() => undefined);
-  await replica.until<Shown>(['status', vm], ({ hypervisor }) => hypervisor.guest?.action === 'start');
-  await replica.kill9();
-  await asked;
-  await replica.start();
-  const { state, hypervisor } = await munich.shown();
-  assert.deepEqual([state, failed(hypervisor.guest)], ['FailedOverWaitingCompletion', 'ADAPTER_INTERRUPTED']);
-  await munich.behave('start', '');
-  await replica.json('guest', 'start', vm);
-  assert.equal(await munich.runs(), true);
 });
 
 /** The definition is told behind the command that set the adapter. */

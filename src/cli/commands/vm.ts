@@ -134,6 +134,7 @@ function describe(vm: Vm, output: Output): string {
     ['Name', vm.name],
     ['VMId', vm.vmId],
     ['Attached', yesNo(vm.attached)],
+    ...guestRows(vm),
   ]);
   const disks = vm.disks.map((disk): Row => [
     ['Disk', disk.path],
@@ -151,4 +152,15 @@ function pasteLines(vm: Vm): string {
   const lines = (where: string, of: PastedDisk[]) =>
     `\n\nQEMU${where}:\n${qemuLines(of)}\n\nlibvirt${where}, inside <devices>:\n${libvirtLines(of)}`;
   return `${lines('', uris)}${tcp.length === 0 ? '' : lines(' over TCP', tcp)}`;
+}
+
+/** How the guest is started here, and how that went last. */
+function guestRows({ hypervisor }: Vm): Row {
+  if (hypervisor === undefined || hypervisor.adapter === 'none') return [];
+  const runs = [['Guest', hypervisor.guest], ['Test guest', hypervisor.testGuest]] as const;
+  return [
+    ['Adapter', hypervisor.adapter],
+    ...runs.flatMap(([title, run]) => (run === null ? [] : [[title, run.failure === null ? run.action : `${run.action}: ${run.failure.message}`] as const,
+      ...(run.output === '' ? [] : [[`${title} said`, run.output] as const])])),
+  ];
 }

@@ -50,8 +50,10 @@ async function world(t: TestContext, libvirtUri: string, real: boolean): Promise
   await writeFile(virsh, VIRSH(real));
   await chmod(virsh, 0o755);
   const programs = hostPrograms(hostClock);
+  let made: string | null = null;
   const make: World['make'] = (settings = {}, definition = { xml: DOMAIN, exports: EXPORTS }) => new LibvirtAdapter(
-    { programs, clock: hostClock, files: hostFiles, random: hostRandom, folder: join(folder, 'xml'), definition: () => definition, virsh },
+    { programs, clock: hostClock, files: hostFiles, random: hostRandom, folder: join(folder, 'xml'), definition: () => definition, virsh,
+      isMade: (_vmId, domain) => made === domain, made: (_vmId, domain) => void (made = domain) },
     { timeoutSec: 1, libvirtUri, libvirtDomain: null, networks: {}, testNetwork: null, ...settings });
   return {
     folder, make, adapter: make(real ? { timeoutSec: 1 } : {}),
@@ -95,6 +97,33 @@ test('on a replica without a definition a domain made by hand is started and lef
   await adapter.start(guestOf(), signal);
   await adapter.powerOff(guestOf(), signal);
   assert.equal((await readFile(join(folder, 'domain.by-hand'), 'utf8')).trim(), 'shut off');
+});
+
+test('a domain that its user has defined on a replica stays as it is, also after a failover home; one that was made is made anew', async (t) => {
+  const { folder, make } = await world(t, 'qemu:///system', false);
+  const adapter = make({ timeoutSec: 20 });
+  const domains = async () => (await readdir(folder)).filter((name) => /^(xml|domain)\.web1$/.test(name));
+  await writeFile(join(folder, 'domain.web1'), 'shut off\n');
+  await adapter.start(guestOf(), signal);
+  await adapter.powerOff(guestOf(), signal);
+  assert.deepEqual(await domains(), ['domain.web1'], 'neither defined nor forgotten');
+  await rm(join(folder, 'domain.web1'));
+
+  await adapter.start(guestOf(), signal);
+  assert.deepEqual(await domains(), ['domain.web1', 'xml.web1']);
+  await adapter.stop(guestOf(), signal);
+  await writeFile(join(folder, 'xml.web1'), 'old');
+  await adapter.start(guestOf(), signal);
+  assert.match(await readFile(join(folder, 'xml.web1'), 'utf8'), /<name>web1<\/name>/);
+  // It has become the primary's, and so its user's own.
+  await adapter.stop(guestOf({ role: 'primary' }), signal);
+  await adapter.start(guestOf({ role: 'primary' }), signal);
+  await writeFile(join(folder, 'xml.web1'), 'edited by its user');
+  await adapter.stop(guestOf(), signal);
+  await adapter.start(guestOf(), signal);
+  await adapter.powerOff(guestOf(), signal);
+  assert.equal(await readFile(join(folder, 'xml.web1'), 'utf8'), 'edited by its user');
+  assert.deepEqual(await domains(), ['domain.web1', 'xml.web1']);
 });
 
 test('a guest that does not hear its power button is said to be on still', async (t) => {

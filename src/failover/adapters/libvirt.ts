@@ -1,6 +1,9 @@
 /**
- * The adapter `libvirt`, through its program virsh. On a replica the domain is the one that the primary has told (domain-xml.ts);
- * on a primary, and where none was told, the one that is defined there.
+ * The adapter `libvirt`, through its program virsh.
+ *
+ * A domain that is defined here by its user is started as it is, and never changed or forgotten: on a primary, and on a replica too. Else
+ * a replica makes one of what the primary has told (domain-xml.ts), anew for every failover. Once it has run as the primary's, it is its
+ * user's own.
  */
 import { UnderstudyError } from '../../model/errors.ts';
 import type { HypervisorSettings } from '../../model/hypervisor.ts';
@@ -24,6 +27,9 @@ export interface LibvirtParts {
   /** Where a definition may be written for the moment that virsh reads it. */
   folder: string;
   definition(vmId: string): DomainDefinition | null;
+  /** Whether the domain was made here; on record before it is defined. */
+  isMade(vmId: string, domain: string): boolean;
+  made(vmId: string, domain: string | null): void;
   /** Other than `virsh`, in tests. */
   virsh?: string;
 }
@@ -47,8 +53,9 @@ export class LibvirtAdapter implements HypervisorAdapter {
     const virsh = this.#virsh(guest, signal);
     const state = await virsh.state();
     if (isOn(state)) return `domain '${virsh.domain}' is ${state} already`;
-    const definition = foreign(guest) ? this.#parts.definition(guest.vmId) : null;
+    const definition = this.#mayMake(guest, virsh.domain, state) ? this.#parts.definition(guest.vmId) : null;
     if (definition === null && state === null) throw noDomain(guest, virsh.domain);
+    if (guest.role === 'primary' && !guest.test) this.#parts.made(guest.vmId, null);
     const dropped = definition === null ? [] : await this.#define(virsh, guest, definition);
     const said = await virsh.run('start', virsh.domain);
     return [said.trim(), ...(dropped.length === 0 ? [] : [`left out of its definition: ${dropped.join(', ')}`])].join('\n');
@@ -67,17 +74,26 @@ export class LibvirtAdapter implements HypervisorAdapter {
     const state = await virsh.state();
     if (state === null) return `there is no domain '${virsh.domain}'`;
     const said = isOn(state) ? await virsh.run('destroy', virsh.domain) : '';
-    const definition = foreign(guest) ? this.#parts.definition(guest.vmId) : null;
+    const definition = this.#mayMake(guest, virsh.domain, state) ? this.#parts.definition(guest.vmId) : null;
     // A domain that was made by hand is not ours to forget.
     if (definition === null) return said.trim();
     const nvram = /<(nvram|os firmware)\b/.test(definition.xml) ? ['--nvram'] : [];
-    return `${said}${await virsh.run('undefine', virsh.domain, ...nvram)}`.trim();
+    const forgotten = await virsh.run('undefine', virsh.domain, ...nvram);
+    if (!guest.test) this.#parts.made(guest.vmId, null);
+    return `${said}${forgotten}`.trim();
   }
 
   /** The definition of the domain of a primary, without secrets; null when there is none of its name. */
   async definition(guest: Guest, signal: AbortSignal): Promise<string | null> {
     const virsh = this.#virsh(guest, signal);
+    this.#parts.made(guest.vmId, null);
     return (await virsh.state()) === null ? null : virsh.run('dumpxml', '--inactive', virsh.domain);
+  }
+
+  /** A test's domain is always ours; a replica's is when there is none, or it was made here. */
+  #mayMake(guest: Guest, domain: string, state: string | null): boolean {
+    if (guest.test) return true;
+    return guest.role === 'replica' && (state === null || this.#parts.isMade(guest.vmId, domain));
   }
 
   async #define(virsh: Virsh, guest: Guest, { xml, exports }: DomainDefinition): Promise<string[]> {
@@ -98,6 +114,7 @@ export class LibvirtAdapter implements HypervisorAdapter {
     } finally {
       await file.close();
     }
+    if (!guest.test) this.#parts.made(guest.vmId, virsh.domain);
     await virsh.run('define', path);
     await files.remove(path);
     return edited.dropped;
@@ -160,8 +177,6 @@ class Virsh {
   }
 }
 
-/** On a replica, and for a test, the domain is made here; on a primary it is the user's own. */
-const foreign = (guest: Guest): boolean => guest.test || guest.role === 'replica';
 const isOn = (state: string | null): boolean => state !== null && state !== 'shut off' && state !== 'crashed';
 
 const noDomain = ({ vmName, role }: Guest, domain: string): UnderstudyError =>

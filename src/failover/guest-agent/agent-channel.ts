@@ -151,7 +151,8 @@ class SocketChannel implements AgentChannel {
 
 type Answer = { return: unknown } | { error: { desc?: unknown } | undefined };
 
-function parsed(line: string): Answer | null {
+/** Null for what is no answer of an agent. */
+export function parsed(line: string): Answer | null {
   try {
     const value: unknown = JSON.parse(line);
     return typeof value === 'object' && value !== null && ('return' in value || 'error' in value) ? (value as Answer) : null;
@@ -171,6 +172,6 @@ export const silent = (path: string, command: string, timeoutMs: number): Unders
   new UnderstudyError('io', 'GUEST_AGENT_SILENT', `the guest agent at ${path} has not answered ${command} in ${Math.round(timeoutMs)} ms`,
     'See that qemu-ga runs in the guest, and that nobody else holds its socket.');
 
-const garbage = (path: string, line: string): UnderstudyError =>
+export const garbage = (path: string, line: string): UnderstudyError =>
   new UnderstudyError('io', 'GUEST_AGENT_GARBAGE', `what answers at ${path} is no guest agent: ${JSON.stringify(line.slice(0, 60))}`,
     'Give the socket of qemu-ga: understudy set NAME --guest-agent SOCKET.');

@@ -3,7 +3,7 @@ import { UnderstudyError } from '../../model/errors.ts';
 import type { HypervisorSettings } from '../../model/hypervisor.ts';
 import type { Programs } from '../../model/ports.ts';
 import { PROGRAM_PATH, startedAs } from '../adapters/command.ts';
-import { silent, type AgentChannel } from './agent-channel.ts';
+import { garbage, parsed, silent, type AgentChannel } from './agent-channel.ts';
 
 /** virsh counts whole seconds; it is killed a little after them. */
 const MORE_MS = 1000;
@@ -20,8 +20,9 @@ export async function openAgentOfDomain(
         programs.run(virsh, words, { env: { PATH: PROGRAM_PATH, LC_ALL: 'C' }, timeoutMs: seconds * 1000 + MORE_MS }));
       if (result.timedOut) throw silent(`domain '${domain}'`, execute, callMs);
       if (result.exitCode !== 0) throw refused(domain, execute, result.output);
-      const answer: unknown = JSON.parse(result.stdout);
-      return (answer as { return?: unknown }).return;
+      const answer = parsed(result.stdout);
+      if (answer !== null && 'return' in answer) return answer.return;
+      throw garbage(`domain '${domain}'`, result.stdout);
     },
     close: () => undefined,
   };
@@ -31,7 +32,7 @@ export async function openAgentOfDomain(
 
 function refused(domain: string, execute: string, output: string): UnderstudyError {
   // As a socket that nobody listens at: there is no guest.
-  const gone = /domain is not running|failed to get domain|domain is not connected/i.test(output);
+  const gone = /domain is not running|failed to get domain/i.test(output);
   const cause = gone ? Object.assign(new Error('no guest'), { code: 'ENOENT' }) : new Error(output);
   const line = output.split('\n').findLast((text) => text.trim() !== '') ?? '';
   return new UnderstudyError('io', gone ? 'GUEST_AGENT_UNREACHABLE' : 'GUEST_AGENT_ERROR',

@@ -1,6 +1,6 @@
 /** Guests, started and stopped through the adapter: alone, and as part of a failover. */
 import { UnderstudyError } from '../../model/errors.ts';
-import { changeHypervisor, NO_HYPERVISOR, type HypervisorChange } from '../../model/hypervisor.ts';
+import { changeHypervisor, hypervisorOf, type HypervisorChange } from '../../model/hypervisor.ts';
 import { ACTIVITY_EVENTS, makeEvent } from '../../model/events.ts';
 import type { VmRecord } from '../../model/records.ts';
 import type { HostOperations } from '../api/contract.ts';
@@ -35,7 +35,7 @@ export function guestOperations(host: Host): Operations {
 export function setHypervisor(host: Host, { vmId, name }: VmRecord, change: HypervisorChange): void {
   const { catalog, relationships } = host;
   const before = relationships.vm(vmId);
-  const hypervisor = changeHypervisor(before.hypervisor ?? NO_HYPERVISOR, change);
+  const hypervisor = changeHypervisor(hypervisorOf(before), change);
   catalog.transaction(() => catalog.vms.put({ ...before, hypervisor }));
   relationships.note(vmId, makeEvent(ACTIVITY_EVENTS.settingsChanged, name, { changes: { hypervisor: change } }));
   host.definitions.wake();
@@ -57,7 +57,10 @@ export async function withGuestOff(host: Host, vmId: string, turn: () => Promise
   await host.guestControl.stop(vmId);
   try {
     await turn();
-  } finally {
-    await host.guestControl.start(vmId);
+  } catch (error) {
+    // Whatever start has to say is on record; why there was no reversal is what the user asked.
+    await host.guestControl.start(vmId).catch(() => undefined);
+    throw error;
   }
+  await host.guestControl.start(vmId);
 }
