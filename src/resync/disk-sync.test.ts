@@ -174,6 +174,19 @@ test('an abort ends the remote program too', async () => {
   await assert.rejects(run, /enough/);
 });
 
+test('a local compare and a local sync end whenever they are told to', async () => {
+  const size = 24 << 20;
+  const a = await image(size, [[0, noise(random, size)]]);
+  for (const work of [diskCompare, diskSync]) for (const afterMs of [20, 50, 90]) {
+    const stop = new AbortController();
+    const running = work(a, await image(size, []), { clock, signal: stop.signal });
+    const timer = setTimeout(() => stop.abort(new Error('enough')), afterMs);
+    // The test's own time limit finds one that hangs.
+    await running.catch((error: unknown) => assert.match(String(error), /enough/));
+    clearTimeout(timer);
+  }
+});
+
 test('a program that asks to be served with something else is refused with a reason', async () => {
   const [stdin, stdout] = [new PassThrough(), new PassThrough()];
   const served = serveStdio(stdin, stdout, await image(SIZE, []));

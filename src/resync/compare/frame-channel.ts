@@ -128,6 +128,12 @@ export class StreamChannel implements FrameChannel {
     if (open && last !== null) {
       await this.send(last.type, last.parts).catch(() => {}); // Best effort: the link may be what failed.
       this.#failure ??= reason;
+      // Read to nowhere meanwhile: the other side may be in the middle of sending, and would not come to read the last frame.
+      const drain = () => {
+        while (this.#readable.read() !== null);
+      };
+      this.#readable.on('readable', drain);
+      drain();
       await new Promise<void>((resolve) => {
         this.#writable.once('close', () => resolve()).once('error', () => resolve());
         this.#writable.end(() => resolve());

@@ -30,6 +30,9 @@ export async function runLocal(
 ): Promise<CompareResult> {
   const { compute, mode, pace } = options;
   const [near, far] = duplexPair();
+  // As a socket does, and a pair does not: whoever waits until the other side has read everything must hear that it is gone.
+  near.once('close', () => far.destroy());
+  far.once('close', () => near.destroy());
   const [source, answer] = await Promise.allSettled([
     runSource(new StreamChannel(near, near, compute), { ...options, disk }),
     // Without the signal: the source tells it. If both said goodbye at once, each would wait for the other to read it.
