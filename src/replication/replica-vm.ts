@@ -415,6 +415,13 @@ export class ReplicaVm {
     this.#tellWaiting();
   }
 
+  /** False when somebody else has written to the disks meanwhile: then that is on record (trigger 7). Only while nothing is applied. */
+  async stillOurs(): Promise<boolean> {
+    const reason = await this.#changedBehindOurBack();
+    if (reason !== null) this.lose(7, reason);
+    return reason === null;
+  }
+
   async #checkSeals(): Promise<void> {
     const relationship = this.#ports.relationships.find(this.vmId);
     if (relationship === undefined || relationship.baselineId === '' || relationship.lost !== null) return;

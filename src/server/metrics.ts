@@ -76,6 +76,11 @@ export function metricsOf(host: Host): Metrics {
       const labels = { vm: vm.name, relationship: 'primary' };
       health.set(labels, HEALTH_NUMBERS[facts.status.health]);
       state.set(labels, REPLICATION_STATES[facts.status.state].wmi);
+      if (host.extended.get(vm.vmId) !== undefined) {
+        const leg = statusShape(host, vm, true);
+        health.set({ vm: vm.name, relationship: 'extended' }, HEALTH_NUMBERS[leg.health]);
+        state.set({ vm: vm.name, relationship: 'extended' }, REPLICATION_STATES[leg.state].wmi);
+      }
       if (facts.relationship === undefined) continue;
       for (const [metric, read] of perVm) {
         const value = read(facts);

@@ -14,6 +14,8 @@ export class ExtendedWorld extends World {
   /** Of the extended replica. */
   thirdHistory = 0;
   thirdChecks = 0;
+  /** Somebody else has written to the replica disk, and no resynchronization has mended that yet. */
+  edited = false;
 
   constructor(seed: number) {
     super(seed);
@@ -98,11 +100,22 @@ export class ExtendedWorld extends World {
 
   /** Everything healed, guest stopped: all three are equal. */
   async catchUpExtended(): Promise<void> {
-    this.autoStart();
+    this.stopGuest();
+    this.network.cut = false;
+    this.network.lossRate = 0;
+    for (const host of this.everyHost) if (!host.life.alive) await this.restart(host);
+    // What waits for a person may be heard of only now, and a second one after the first.
+    for (let round = 0; round < 3; round++) {
+      this.autoStart();
+      await this.scheduler.pass(500_000);
+    }
     await this.catchUp({ resync: true });
     const caughtUp = () => this.legRecord.state === 'Replicating' && this.leg.tracked?.hasWrites === false &&
       this.thirdRecord.lastAppliedEpoch >= this.leg.outbox.newestClosed() && this.legRecord.resync === null;
-    for (let waited = 0; waited < 14_400_000 && !(waited > 0 && caughtUp()); waited += 100_000) await this.scheduler.pass(100_000);
+    for (let waited = 0; waited < 14_400_000 && !(waited > 0 && caughtUp()); waited += 100_000) {
+      this.autoStart();
+      await this.scheduler.pass(100_000);
+    }
     await settle();
     assert.equal(this.legRecord.state, 'Replicating', this.story());
     const [ours, theirs] = [this.primaryDisks(), this.thirdDisks()];

@@ -86,7 +86,7 @@ export class AppliedSets implements ChangeSource {
     return this.#inTurn(async () => {
       const unpin = await this.#replica.pin('the extended replica');
       try {
-        this.#requireRest();
+        await this.#requireRest();
         await dropEpochs(this.#ports, this.#vm);
         await this.#dropSets();
         const epoch = (this.#tracking?.epoch ?? 0) + 1;
@@ -124,7 +124,7 @@ export class AppliedSets implements ChangeSource {
       const unpin = await this.#replica.pin('the extended replica');
       let ended: EpochRecord;
       try {
-        if (this.#copying) this.#requireRest();
+        if (this.#copying) await this.#requireRest();
         ended = this.#end();
       } finally {
         unpin();
@@ -380,8 +380,9 @@ export class AppliedSets implements ChangeSource {
     for (const disk of this.#disks.values()) await disk.close();
   }
 
-  #requireRest(): void {
-    const why = unrest(this.#replica.relationship);
+  /** With apply held back. What somebody else has written would go to the third host as an instant of the VM. */
+  async #requireRest(): Promise<void> {
+    const why = unrest(this.#replica.relationship) ?? ((await this.#replica.stillOurs()) ? null : 'its disks were changed by somebody else');
     if (why === null) return;
     throw new UnderstudyError('io', 'REPLICA_BUSY', `the replica on this host is no instant of the VM now: ${why}`, 'It is tried again by itself.');
   }

@@ -185,7 +185,7 @@ export class LiveFeed {
     const resync = relationship === undefined || vm.side === 'replica' ? null : resyncStatusShape(host, vm);
     return {
       vm: vmShape(host, vm), status: statusShape(host, vm), health: healthShape(host, vm), settings: relationship?.settings ?? null,
-      remote: relationship?.remote ?? null, actions: actionsOf(host, vm),
+      remote: relationship?.remote ?? null, extended: host.extended.get(vmId) === undefined ? null : statusShape(host, vm, true), actions: actionsOf(host, vm),
       resync: resync === null || resync.phase === 'none' ? null : resync,
       cycles: relationship === undefined ? [] : host.relationships.cycles(vmId).map(({ at, outcome, bytes, latencyMs }) =>
         ({ time: new Date(at).toISOString(), outcome, bytes, latencySeconds: latencyMs / 1000 })),

@@ -7,7 +7,7 @@ import type { HostEvent, PastCycle, ResyncQueueEntry, ResyncStatus, Status, Vm, 
 import type { RelationshipSettings } from '../../../src/model/settings.ts';
 import type { LiveVm } from '../../../src/server/console/live-vm.ts';
 
-export type { LiveVm };
+export type { LiveVm, Status };
 export type Action = LiveVm['actions'][number];
 
 export interface HostFacts {
@@ -29,6 +29,8 @@ export interface VmDetail {
   health: Health;
   settings: RelationshipSettings | null;
   remote: { host: string; port: number; fingerprint: string; name: string } | null;
+  /** Of the extended replica that this host feeds. */
+  extended: Status | null;
   actions: Action[];
   resync: ResyncStatus | null;
   cycles: PastCycle[];

@@ -2,7 +2,7 @@
 import { useState } from 'react';
 import { call } from '../data/call.ts';
 import { bytes, count } from '../data/format.ts';
-import { useLive, type Action, type VmDetail } from '../data/live.ts';
+import { useLive, type Action, type Status, type VmDetail } from '../data/live.ts';
 import { hrefOf, VM_TABS, type VmTab } from '../data/route.ts';
 import { useSession } from '../data/session.ts';
 import { useAction } from '../data/use-action.ts';
@@ -78,9 +78,23 @@ function Head({ detail, tab }: { detail: VmDetail; tab: VmTab }) {
             {vm.attached ? ` · attached, ${count(vm.guests, 'guest connection')}` : ''}
           </small>
         </p>
+        {detail.extended === null ? null : <ExtendedFacts status={detail.extended} />}
       </div>
       <Operations detail={detail} tab={tab} />
     </div>
+  );
+}
+
+/** The extended replica that this host feeds, in one line; it is steered with `--extended` on the command line. */
+function ExtendedFacts({ status }: { status: Status }) {
+  return (
+    <p className="vm-facts">
+      <HealthMark health={status.health} />
+      <span>
+        Extended replica on {status.replicaServer}: {String(status.stateText)}
+      </span>
+      <small>{status.healthDetails[0] ?? ''}</small>
+    </p>
   );
 }
 
