@@ -122,7 +122,7 @@ class Drill {
     for (const index of expected.keys()) await world.during(Promise.resolve(world.replica.exports.get(`${name}/${index}`)!.flush()));
     await world.scheduler.pass(world.dice.between(0, 100));
     if (world.dice.chance(0.5)) world.replica.crash('process');
-    else world.powerLoss(world.replica);
+    else await world.powerLoss(world.replica);
     await world.restart(world.replica);
   }
 

@@ -4,16 +4,15 @@
  */
 import assert from 'node:assert/strict';
 import type { VirtualDisk } from '../../src/disk/virtual-disk.ts';
-import { openDiffDisk } from '../../src/disk/diff-disk.ts';
+import { openDiffDiskFor } from '../../src/disk/differencing-diff.ts';
 import { MemoryFiles } from '../../src/hrl/memory-files.ts';
-import type { OpenFile } from '../../src/model/ports.ts';
 import { pointId } from '../../src/model/recovery-points.ts';
-import type { InboxRecord } from '../../src/model/records.ts';
+import type { DiskRecord, InboxRecord } from '../../src/model/records.ts';
 import { openLatest, openPoint } from '../../src/replication/replica-view.ts';
 import { diffPath } from '../../src/resync/diff-files.ts';
-import { simDisk } from './sim-disk.ts';
-import { compute } from './sim-host.ts';
-import type { World } from './world.ts';
+import { openSimDisk } from './sim-disk.ts';
+import { compute, type SimHost } from './sim-host.ts';
+import { VM_ID, type World } from './world.ts';
 
 export interface Instant {
   id: string;
@@ -22,25 +21,34 @@ export interface Instant {
   disks: Uint8Array[];
 }
 
+function snapshotOf({ volume }: SimHost): MemoryFiles {
+  const files = new MemoryFiles();
+  for (const path of volume.paths()) files.put(path, volume.contents(path));
+  return files;
+}
+
+/** What guests see of the disks of a host at this moment, whatever their format. */
+export function disksOf(host: SimHost): Promise<Uint8Array[]> {
+  const files = snapshotOf(host);
+  return Promise.all(host.relationships.vm(VM_ID).disks.map(async (disk) =>
+    contentsOf(await openSimDisk(host.volume, files, disk, 'read', host.ports.random))));
+}
+
 export async function instantsOf(world: World): Promise<Instant[]> {
   const { catalog, volume } = world.replica;
   const record = world.replicaRecord;
   if (record.baselineId === '') return [];
-  const files = new MemoryFiles();
-  for (const path of volume.paths()) files.put(path, volume.contents(path));
+  const files = snapshotOf(world.replica);
   const vm = catalog.vms.get(record.vmId)!;
   const points = catalog.points.list(record.vmId);
   const waiting = catalog.inbox.list(record.vmId).filter(({ status }) => status === 'received');
-  const base = async (path: string): Promise<VirtualDisk> => {
-    const file: OpenFile = await files.open(path, 'write');
-    return simDisk(volume, file, await file.size());
-  };
+  const base = (disk: DiskRecord) => openSimDisk(volume, files, disk, 'read', world.replica.ports.random);
   const found: Instant[] = [];
   for (const [index, point] of points.entries()) {
     if (point.damaged !== null) continue;
     const disks: Uint8Array[] = [];
     for (const disk of vm.disks) {
-      const view = await openPoint({ files, compute }, await base(disk.path), disk, points.slice(index),
+      const view = await openPoint({ files, compute }, await base(disk), disk, points.slice(index),
         (epoch, reason) => assert.fail(`point ${epoch}: ${reason}`));
       disks.push(await contentsOf(view));
     }
@@ -56,8 +64,8 @@ export async function instantsOf(world: World): Promise<Instant[]> {
   if (epoch < record.consistentFrom || (record.applying !== null && epoch < record.applying)) return found;
   const disks: Uint8Array[] = [];
   for (const disk of vm.disks) {
-    const plain = await base(disk.path);
-    const seen = merging ? await openDiffDisk(files, diffPath(disk, record.resync!.token), plain) : plain;
+    const plain = await base(disk);
+    const seen = merging ? await openDiffDiskFor(files, diffPath(disk, record.resync!.token), plain, { readOnly: true, mustExist: true }) : plain;
     disks.push(await contentsOf(await openLatest({ files }, seen, disk, sets)));
   }
   return [...found, { id: 'latest', epoch, disks }];

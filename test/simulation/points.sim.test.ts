@@ -48,7 +48,7 @@ async function disturb(world: World): Promise<void> {
       await world.scheduler.pass(dice.between(0, 3000));
       return world.restart(host);
     case 4:
-      world.powerLoss(host);
+      await world.powerLoss(host);
       await checkInstants(world);
       return world.restart(host);
     default:

@@ -1,6 +1,11 @@
-/** A raw disk on a simulated volume. */
+/** Disks on a simulated volume: raw ones, and images through the product's own readers and writers. */
+import { createVhd } from '../../src/disk/vhd/create.ts';
+import { openVhd } from '../../src/disk/vhd/open.ts';
+import { createVhdx } from '../../src/disk/vhdx/create.ts';
+import { openVhdx } from '../../src/disk/vhdx/open.ts';
 import { assertInside, type Seal, type VirtualDisk } from '../../src/disk/virtual-disk.ts';
-import type { OpenFile } from '../../src/model/ports.ts';
+import type { Clock, Files, OpenFile, Random } from '../../src/model/ports.ts';
+import type { DiskRecord } from '../../src/model/records.ts';
 import type { SimVolume } from './sim-files.ts';
 
 export function simDisk(volume: SimVolume, file: OpenFile, size: number): VirtualDisk {
@@ -46,4 +51,25 @@ export function simDisk(volume: SimVolume, file: OpenFile, size: number): Virtua
     close: () => file.close(),
   };
   return disk;
+}
+
+type What = Pick<DiskRecord, 'path' | 'format'>;
+
+export async function openSimDisk(volume: SimVolume, files: Files, { path, format }: What, mode: 'read' | 'write', random: Random): Promise<VirtualDisk> {
+  const readOnly = mode === 'read';
+  if (format === 'vhd') return openVhd(path, files, { readOnly });
+  if (format === 'vhdx') return openVhdx(path, files, { readOnly, random });
+  const file = await files.open(path, mode);
+  return simDisk(volume, file, await file.size());
+}
+
+/** Blocks as small as they may be, so that a small disk has several. */
+export async function createSimDisk(files: Files, { path, format }: What, size: number, ports: { random: Random; clock: Clock }): Promise<void> {
+  const shape = { size, variant: 'dynamic', blockSize: 1 << 20, random: ports.random } as const;
+  if (format === 'vhd') return createVhd(path, files, { ...shape, blockSize: 64 << 10, clock: ports.clock });
+  if (format === 'vhdx') return createVhdx(path, files, shape);
+  const file = await files.open(path, 'create');
+  await file.truncate(size);
+  await file.datasync();
+  await file.close();
 }

@@ -1,9 +1,8 @@
 /** One host of the simulation: the real tracking, replication and catalog code over simulated files, clock and link. */
 import { createHash } from 'node:crypto';
 import { SqliteCatalog } from '../../src/catalog/sqlite-catalog.ts';
-import type { VirtualDisk } from '../../src/disk/virtual-disk.ts';
 import { UnderstudyError } from '../../src/model/errors.ts';
-import type { Compute, Files, Logger } from '../../src/model/ports.ts';
+import type { Compute, Logger } from '../../src/model/ports.ts';
 import { hostSettingsSchema } from '../../src/model/settings.ts';
 import { keptOut } from '../../src/model/direction.ts';
 import { entryFor, partnerEntry } from '../../src/peer/authorisation.ts';
@@ -25,7 +24,7 @@ import { ResyncQueue } from '../../src/resync/resync-queue.ts';
 import type { ReplicationPorts } from '../../src/replication/replication-ports.ts';
 import type { Scheduler, Life } from './scheduler.ts';
 import { faultyCatalog } from './faulty-catalog.ts';
-import { simDisk } from './sim-disk.ts';
+import { createSimDisk, openSimDisk } from './sim-disk.ts';
 import { SimVolume, type CacheLoss } from './sim-files.ts';
 
 /** Not BLAKE3, but as collision-free as the simulation needs, and without native code. */
@@ -109,14 +108,9 @@ export class SimHost {
       pointIntervalMs: this.pointIntervalMs,
       changeMap: { regionBytes: REGION_BYTES, hotRegionsMax: 2 },
       link: ({ fingerprint }) => this.#linkTo(this, fingerprint),
-      openDisk: (record) => this.#open(files, record.path, 'write'),
-      openDiskForReading: (record) => this.#open(files, record.path, 'read'),
-      createDisk: async (record) => {
-        const file = await files.open(record.path, 'create');
-        await file.truncate(record.virtualSize);
-        await file.datasync();
-        await file.close();
-      },
+      openDisk: (record) => openSimDisk(this.volume, files, record, 'write', this.ports.random),
+      openDiskForReading: (record) => openSimDisk(this.volume, files, record, 'read', this.ports.random),
+      createDisk: (record) => createSimDisk(files, record, record.virtualSize, this.ports),
       transferSlot: async () => () => {},
     };
     this.relationships.onChange(() => this.onChange());
@@ -197,11 +191,6 @@ export class SimHost {
         },
       },
     });
-  }
-
-  async #open(files: Files, path: string, mode: 'read' | 'write'): Promise<VirtualDisk> {
-    const file = await files.open(path, mode);
-    return simDisk(this.volume, file, await file.size());
   }
 
   /** This host as a crash at this instant would find it, in a world of its own where nobody else can be reached. */

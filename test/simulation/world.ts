@@ -9,8 +9,10 @@ import { enableMessage } from '../../src/replication/messages.ts';
 import { PAGE_BYTES } from '../../src/disk/diff-disk.ts';
 import { diffPath } from '../../src/resync/diff-files.ts';
 import { History } from './history.ts';
+import { disksOf } from './instants.ts';
 import { Dice } from './random.ts';
 import { Scheduler, settle } from './scheduler.ts';
+import { createSimDisk } from './sim-disk.ts';
 import { SimHost } from './sim-host.ts';
 import { simLink, type SimNetwork } from './sim-link.ts';
 
@@ -34,9 +36,12 @@ export class World {
   /** Recovery points that are kept, and the time between them. */
   recoveryHistory = 0;
   keepRecoveryPoints = false;
+  /** Of the disks on both sides. */
+  readonly format: 'raw' | 'vhd' | 'vhdx';
   #guestRuns = false;
 
-  constructor(seed: number) {
+  constructor(seed: number, format: World['format'] = 'raw') {
+    this.format = format;
     this.dice = new Dice(seed);
     this.scheduler = new Scheduler(this.dice);
     this.primary = this.makeHost('primary');
@@ -72,13 +77,18 @@ export class World {
   }
 
   diskPath(index: number): string {
-    return `/disks/${DISKS[index]!}.raw`;
+    return `/disks/${DISKS[index]!}.${this.format}`;
   }
 
   /** Both servers up, replication enabled and begun, the guest running. */
   async begin(frequencySec: 30 | 300 = 30): Promise<void> {
-    for (const index of DISKS.keys()) this.primary.volume.makeFile(this.diskPath(index), new Uint8Array(DISK_BYTES));
+    const { format } = this;
+    if (format === 'raw') for (const index of DISKS.keys()) this.primary.volume.makeFile(this.diskPath(index), new Uint8Array(DISK_BYTES));
     await this.during(this.primary.start());
+    if (format !== 'raw') {
+      const { files, ...ports } = this.primary.ports;
+      await this.during(Promise.all(DISKS.keys().map((index) => createSimDisk(files, { path: this.diskPath(index), format }, DISK_BYTES, ports))));
+    }
     await this.during(this.replica.start());
     this.replica.catalog.authorizations.put(
       { fingerprint: this.primary.fingerprint, name: 'primary', storageLocation: '/store', trustGroup: 'DEFAULT', createdAt: 0 });
@@ -86,13 +96,13 @@ export class World {
     const vm: VmRecord = {
       vmId: VM_ID, name: 'vm', createdAt: now, side: 'primary', logFolder: null, attach: 'attached', trustDisk: false, tracking: null,
       disks: DISKS.map((diskId, index) => ({
-        diskId, path: this.diskPath(index), format: 'raw', virtualSize: DISK_BYTES, logicalSectorSize: 512, geometry: null })),
+        diskId, path: this.diskPath(index), format, virtualSize: DISK_BYTES, logicalSectorSize: 512, geometry: null })),
     };
     this.primary.catalog.vms.put(vm);
     this.primary.catalog.relationships.put(newRelationship(frequencySec, now, this));
     await this.during(this.primary.ports.link({ host: '', port: 0, fingerprint: '' }).call(enableMessage, {
       vmId: VM_ID, name: 'vm', primaryName: 'primary', frequencySec, recoveryHistory: this.recoveryHistory, primaryPort: 1,
-      disks: vm.disks.map(({ path, ...disk }) => ({ ...disk, format: 'raw' as const, logicalSectorSize: 512 as const, fileName: path.slice(7) })),
+      disks: vm.disks.map(({ path, ...disk }) => ({ ...disk, format, logicalSectorSize: 512 as const, fileName: path.slice(7) })),
     }));
     const primary = new PrimaryVm(this.primary.ports, VM_ID, this.primary.resync);
     this.primary.primaries.set(VM_ID, primary);
@@ -204,10 +214,10 @@ export class World {
   }
 
   /** The primary's machine goes down; its disks are what it comes back with. */
-  powerLoss(host: SimHost): void {
+  async powerLoss(host: SimHost): Promise<void> {
     host.crash('machine');
     if (host !== this.primary) return;
-    for (const [index, content] of this.primaryDisks().entries()) this.history.reborn(index, content, this.scheduler.now);
+    for (const [index, content] of (await disksOf(host)).entries()) this.history.reborn(index, content, this.scheduler.now);
   }
 
   async restart(host: SimHost): Promise<void> {
@@ -227,7 +237,7 @@ export class World {
     for (let waited = 0; waited < 7_200_000 && !(waited > 0 && caughtUp()); waited += 40_000) await this.scheduler.pass(40_000);
     await settle();
     assert.equal(this.relationship.state, 'Replicating', this.story());
-    const [ours, theirs] = [this.primaryDisks(), this.replicaDisks()];
+    const [ours, theirs] = [await disksOf(this.primary), await disksOf(this.replica)];
     for (const index of DISKS.keys()) assert.ok(Buffer.compare(ours[index]!, theirs[index]!) === 0, `disk ${index} is not equal`);
   }
 }
