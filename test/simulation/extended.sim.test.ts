@@ -48,7 +48,7 @@ async function disturb(world: ExtendedWorld): Promise<void> {
       return;
     case 5:
       // A resynchronization of the first leg, with its merge (R27).
-      world.powerLoss(world.primary);
+      await world.powerLoss(world.primary);
       await world.restart(world.primary);
       return world.autoStart();
     case 6:

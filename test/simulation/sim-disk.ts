@@ -57,11 +57,14 @@ type What = Pick<DiskRecord, 'path' | 'format'>;
 
 export async function openSimDisk(volume: SimVolume, files: Files, { path, format }: What, mode: 'read' | 'write', random: Random): Promise<VirtualDisk> {
   const readOnly = mode === 'read';
-  if (format === 'vhd') return openVhd(path, files, { readOnly });
-  if (format === 'vhdx') return openVhdx(path, files, { readOnly, random });
+  if (format === 'vhd') return apart(await openVhd(path, files, { readOnly }));
+  if (format === 'vhdx') return apart(await openVhdx(path, files, { readOnly, random }));
   const file = await files.open(path, mode);
   return simDisk(volume, file, await file.size());
 }
+
+/** Nothing may look for its file on the real file system: that takes real time, and a seed would not be the same run twice. */
+const apart = (disk: VirtualDisk): VirtualDisk => Object.defineProperty(disk, 'lentFiles', { value: [`simulated:${disk.location}`] });
 
 /** Blocks as small as they may be, so that a small disk has several. */
 export async function createSimDisk(files: Files, { path, format }: What, size: number, ports: { random: Random; clock: Clock }): Promise<void> {
