@@ -22,12 +22,13 @@ export function watchOptions(): Option[] {
   ];
 }
 
-/** Returns the exit code. */
+/** Returns the exit code. `over`: there is nothing more to see. */
 export async function watch<Value>(
   context: CommandContext,
   options: WatchOptions,
   look: () => Promise<Value>,
   text: (value: Value) => string,
+  over: (value: Value) => boolean = () => false,
 ): Promise<number> {
   const { output, signal, surroundings } = context;
   if (options.watch !== true) {
@@ -36,9 +37,14 @@ export async function watch<Value>(
   }
   const redraw = surroundings.isTTY.stdout && !output.json;
   return untilInterrupted(context, async () => {
+    let before = '';
     for (;;) {
       const value = await look();
-      output.printNext(value, (shown) => `${redraw ? CLEAR_SCREEN : ''}${text(shown)}`);
+      const now = text(value);
+      // In a file or a pipe what has not changed is said once.
+      if (redraw || output.json || now !== before) output.printNext(value, () => `${redraw ? CLEAR_SCREEN : ''}${now}`);
+      if (over(value)) return;
+      before = now;
       await surroundings.clock.sleep((options.interval ?? INTERVAL_SECONDS_DEFAULT) * 1000, signal);
     }
   });

@@ -119,11 +119,13 @@ const OLD_PRIMARY_HOLDS =
   'The old primary can be reached again and holds changes that never came here. Reverse replication to keep this side, or cancel the ' +
   'failover to keep the other one.';
 
-function requiredText({ required, side }: HealthFacts): string {
+function requiredText({ required, side, now }: HealthFacts): string {
   const act = side === 'primary' ? 'Resume replication to start it' : 'Resume replication on the primary to start it';
   if (required === null) return `Resynchronization is required. ${act}.`;
   const { trigger, reason, startAt } = required;
-  const why = `Resynchronization is required because ${RESYNC_TRIGGERS[trigger].because} (${reason}).`;
+  const { because } = RESYNC_TRIGGERS[trigger];
+  const why = `Resynchronization is required because ${because}${reason === because ? '' : ` (${reason})`}.`;
+  if (startAt !== null && startAt <= now) return `${why} It starts as soon as it is its turn.`;
   return startAt === null
     ? `${why} ${act}.`
     : `${why} It starts by itself at ${time(startAt)}; resume replication to start it now.`;

@@ -2,7 +2,7 @@ import { createServer } from 'node:https';
 import type { Server } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import { UnderstudyError } from '../model/errors.ts';
+import { messageOf, UnderstudyError } from '../model/errors.ts';
 import type { Clock, Logger } from '../model/ports.ts';
 import { Budget } from './budget.ts';
 import type { PeerDispatcher } from './dispatcher.ts';
@@ -109,7 +109,7 @@ export class PeerServer {
         resolve();
       });
     }).catch((error: unknown) => {
-      throw new UnderstudyError('io', 'PEER_PORT_UNUSABLE', `cannot listen on ${host}:${port} (${String(error)})`,
+      throw new UnderstudyError('io', 'PEER_PORT_UNUSABLE', `cannot listen on ${host}:${port} (${messageOf(error)})`,
         'Choose another --peer HOST:PORT, or stop the program that holds the port.', { cause: error });
     });
     this.#server.on('error', (error) => this.#parts.log.error({ error }, 'the peer port failed'));

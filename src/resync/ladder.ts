@@ -34,6 +34,7 @@ export function planOf(
       : 'the direction was reversed, and what both sides have written since they were equal is known' };
   }
   const seenByMap = required.trigger === 2 || required.trigger === 3 || required.trigger === 4;
+  if (required.trigger === 8) return { rung: 'full-compare', reason: `${because}: everything is compared`, ranges: whole };
   if (!seenByMap) return { rung: 'full-compare', reason: `${because}, which no change map has seen`, ranges: whole };
   if (suspects === null) return { rung: 'full-compare', reason: `${because}, and the change map is not to be trusted`, ranges: whole };
   return { rung: 'suspect-regions', reason: `${because}, and the change map names every region that may differ`, ranges: suspects };

@@ -6,7 +6,7 @@
  */
 import { open, readFile, writeFile } from 'node:fs/promises';
 import { libc } from '../disk/libc.ts';
-import { UnderstudyError } from '../model/errors.ts';
+import { messageOf, UnderstudyError } from '../model/errors.ts';
 import type { Clock } from '../model/ports.ts';
 
 /** A host that has not renewed its lease for so long is taken to be gone. */
@@ -31,7 +31,10 @@ export interface DataLease {
 export async function holdDataFolder(
   folder: string, self: { hostId: string; hostName: string; bootId: string }, clock: Clock,
 ): Promise<DataLease> {
-  const lock = await open(`${folder}/lock`, 'a+', 0o600);
+  const lock = await open(`${folder}/lock`, 'a+', 0o600).catch((cause: unknown) => {
+    throw new UnderstudyError('io', 'DATA_FOLDER_UNUSABLE', `the data folder ${folder} cannot be used: ${messageOf(cause)}`,
+      'Run the server as the user that owns it, or name another one with --data DIR.', { cause });
+  });
   if (libc().lockByte(lock.fd, LOCK_BYTE, 'write') === 'conflict') {
     await lock.close();
     throw inUse(folder, 'a server on this host holds it', 'Stop that server first, or name another --data folder.');

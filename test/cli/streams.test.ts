@@ -211,3 +211,14 @@ test('status --watch looks again after the interval, and clears the screen on a 
   assert.deepEqual(naps, [500, 500]);
   assert.equal(stdout.split('\u001b[H\u001b[2JVMName').length - 1, 2);
 });
+
+test('resync status --watch ends with the resynchronization, and says what has not changed only once', async () => {
+  const base = { vmName: 'web1', rung: 'full-compare', reason: 'a test', percent: 50, disks: [], etaSeconds: null };
+  const phases = ['comparing', 'comparing', 'none'];
+  await using host = await startFakeHost({ 'resync.status': () => Promise.resolve({ ...base, phase: phases.shift()! } as never) });
+  const clock = { now: () => 0, monotonic: () => 0, sleep: () => Promise.resolve() };
+  const { code, stdout } = await run(['resync', 'status', 'web1', '--watch'], { env: { UNDERSTUDY_DATA: host.dataFolder }, clock });
+  assert.equal(code, 0);
+  assert.deepEqual(stdout.match(/^Phase +(\S+)$/gm)?.map((line) => line.replace(/^Phase +/, '')), ['comparing', 'none']);
+  assert.deepEqual(phases, []);
+});

@@ -119,7 +119,9 @@ the space, or its copy has another size; then nothing has been begun.\n${TIME_HE
     async run({ call, output }, [name], which) {
       output.print(
         await call('sync-now', endOf(name!, which)),
-        (done) => `Log ${done.logSequence} is applied: ${bytes(done.bytes)} in ${duration(done.seconds)}.`,
+        (done) => done.bytes === 0
+          ? `Nothing was left to send: the replica is at log ${done.logSequence}.`
+          : `Log ${done.logSequence} is applied: ${bytes(done.bytes)} in ${duration(done.seconds)}.`,
       );
     },
   }),

@@ -20,6 +20,7 @@ export const resyncCommands: CommandDefinition[] = [
     arguments: '<name>',
     argumentHelp: nameHelp,
     summary: 'Show phase, rung with its reason, and progress per disk.',
+    details: 'With --watch until it has ended, or none is required.',
     options: [...watchOptions(), extendedOption()],
     examples: ['resync status web1', 'resync status web1 --watch'],
     async run(context, [name], options) {
@@ -29,6 +30,7 @@ export const resyncCommands: CommandDefinition[] = [
         options,
         () => call('resync.status', endOf(name!, options)),
         (status) => resyncText(status, output),
+        ({ phase }) => phase === 'none',
       );
     },
   }),
