@@ -21,7 +21,7 @@ function jumpingClock() {
 
 async function make(share: { diskBytesPerSec: number | null; linkBytesPerSec: number | null }, guest = () => 0) {
   const { clock, port } = jumpingClock();
-  return { clock, pacer: new Pacer(port, share, guest, new AbortController().signal) };
+  return { clock, pacer: new Pacer(port, () => share, guest, new AbortController().signal) };
 }
 
 test('without a share and with a guest at rest nothing waits', async () => {
@@ -65,10 +65,23 @@ test('while the guest has requests under way it yields 4 ms for each MiB, and st
   assert.equal(clock.time, 40);
 });
 
+test('a limit that is changed counts at once, also for a wait that has begun', async () => {
+  const { clock, port } = jumpingClock();
+  const share: { diskBytesPerSec: number | null; linkBytesPerSec: number | null } = { diskBytesPerSec: MIB / 1000, linkBytesPerSec: null };
+  const pacer = new Pacer(port, () => share, () => 0, new AbortController().signal);
+  const waits = pacer.read(MIB);
+  share.diskBytesPerSec = null;
+  await waits;
+  assert.ok(clock.time <= 1000, `${clock.time} ms of 1000 s`);
+  share.linkBytesPerSec = MIB;
+  await pacer.sent(2 * MIB);
+  assert.ok(clock.time >= 2000, `${clock.time} ms for two MiB at one a second`);
+});
+
 test('a wait ends with the signal', async () => {
   const stop = new AbortController();
   const { port } = jumpingClock();
-  const pacer = new Pacer(port, { diskBytesPerSec: 1, linkBytesPerSec: null }, () => 0, stop.signal);
+  const pacer = new Pacer(port, () => ({ diskBytesPerSec: 1, linkBytesPerSec: null }), () => 0, stop.signal);
   stop.abort(new Error('cancelled'));
   await assert.rejects(async () => pacer.read(MIB), /cancelled/);
 });

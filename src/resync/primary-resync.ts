@@ -31,6 +31,8 @@ import type { ResyncQueue } from './resync-queue.ts';
 
 const STEP_TIMEOUT_MS = 600_000;
 const MERGE_POLL_MS = 10_000;
+/** For new logs to be made: longer than that their volume hangs. */
+const BEGIN_WAIT_MS = 30_000;
 
 /** What moves too fast for the catalog. */
 export interface LiveProgress {
@@ -107,7 +109,7 @@ export class PrimaryResync implements ResyncDriver {
       const before = { ...total };
       const stream = await primary.link().stream(existingCompareMessage, { vmId, token, diskId }, { signal });
       const tracked = primary.tracked!.disk(diskId);
-      const pacer = new Pacer(ports.clock, primary.relationship.settings.resyncShare, () => tracked.openOperations, signal);
+      const pacer = new Pacer(ports.clock, () => primary.relationship.settings.resyncShare, () => tracked.openOperations, signal);
       const done = await runSource(new StreamChannel(stream, stream, ports.compute), {
         disk: tracked.disk, mode: 'mend', compute: ports.compute, session: { token, phase: 'initial' }, signal,
         pace: (bytes) => pacer.read(bytes), paceWire: (bytes) => pacer.sent(bytes),
@@ -226,7 +228,7 @@ export class PrimaryResync implements ResyncDriver {
     const plan = await this.plan(primary, signal);
     runOf(primary, token);
     const tracked = primary.tracked!;
-    const firstEpoch = await tracked.begin({ keepMap: true });
+    const firstEpoch = await begun(primary, signal);
     if (primary.relationship.resync?.token !== token) tracked.goMapOnly();
     const { required } = primary.relationship;
     ports.relationships.update(vmId, {
@@ -268,7 +270,7 @@ export class PrimaryResync implements ResyncDriver {
     if (rung === 'suspect-regions' && suspects === null) {
       throw new UnderstudyError('io', 'STALE_TOKEN', 'the change map was lost during the resynchronization', 'It starts over by itself.');
     }
-    const pacer = new Pacer(ports.clock, relationship.settings.resyncShare, () => tracked.openOperations, signal);
+    const pacer = new Pacer(ports.clock, () => primary.relationship.settings.resyncShare, () => tracked.openOperations, signal);
     const stream = await primary.link().stream(resyncCompareMessage, { vmId, token, diskId, fresh: before.cursor === 0 }, { signal });
     const keep = (change: Partial<ResyncDisk>) => {
       const resync = runOf(primary, token);
@@ -365,6 +367,28 @@ export class PrimaryResync implements ResyncDriver {
       primary.ports.log.debug({ error: messageOf(error) }, 'the replica could not be told of a cancelled resynchronization yet');
     }
   }
+}
+
+/** Fresh logs, within a bounded time: a log volume that hangs ends the run. Logs that come later than that are not kept. */
+async function begun(primary: AnySendingVm, signal: AbortSignal): Promise<number> {
+  const tracked = primary.tracked!;
+  const timer = new AbortController();
+  const late = primary.ports.clock.sleep(BEGIN_WAIT_MS, AbortSignal.any([timer.signal, signal])).then(() => null);
+  const begins = tracked.begin({ keepMap: true });
+  late.catch(() => undefined);
+  try {
+    const epoch = await Promise.race([begins, late]);
+    if (epoch !== null) return epoch;
+  } catch (error) {
+    begins.then(() => tracked.goMapOnly(), () => undefined);
+    throw error;
+  } finally {
+    timer.abort();
+  }
+  begins.then(() => tracked.goMapOnly(), () => undefined);
+  throw new UnderstudyError('state', 'LOG_VOLUME_HANGS',
+    `the volume of the tracking logs of VM '${primary.vm.name}' has not answered for ${BEGIN_WAIT_MS / 1000} s`,
+    'Mend the volume, then resume; or let the logs go elsewhere: vm add --log-dir.');
 }
 
 /** The record of this run; throws when the user has cancelled it or begun anew while something was waited for. */
