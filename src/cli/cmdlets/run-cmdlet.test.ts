@@ -314,6 +314,13 @@ const called: readonly [line: string, calls: Call[]][] = [
   ['Start-VMFailover web', [{ name: 'failover', params: { name: 'web', kind: 'unplanned' } }]],
   ['Set-VMReplication web -Reverse', [{ name: 'reverse', params: { name: 'web' } }]],
   ['Stop-VMFailover web', [{ name: 'failover.cancel', params: { name: 'web' } }]],
+  ['Suspend-VMReplication web -RRT Extended', [{ name: 'suspend', params: { name: 'web', extended: true } }]],
+  ['Remove-VMReplication web -ReplicationRelationshipType extended', [{ name: 'remove', params: { name: 'web', extended: true } }]],
+  ['Resume-VMReplication web -Relationship Extended', [{ name: 'resume', params: { name: 'web', extended: true } }]],
+  ['Set-VMReplication web -RRT Extended -RecHist 2',
+    [{ name: 'set', params: { name: 'web', extended: true, settings: { recoveryHistory: 2 } } }]],
+  ['Start-VMInitialReplication web -RRT Extended', [{ name: 'start', params: { name: 'web', extended: true } }]],
+  ['Suspend-VMReplication web -RRT Simple', [{ name: 'suspend', params: { name: 'web' } }]],
   ['Complete-VMFailover web', [{ name: 'failover.complete', params: { name: 'web' } }]],
   [
     `Enable-VMReplication plain b.example 7443 Certificate -Cert ${FINGERPRINT} -RepFreq 30 -RecHist 4 -AutoResync 0 ` +
