@@ -40,7 +40,8 @@ export class GuestControl {
   #parts: GuestControlParts;
   #lanes = new Lanes();
   /** What is being done, by guest. */
-  #acting = new Map<string, AbortController>();
+  #acting = new Map<string, { stop: AbortController; done: Promise<void> }>();
+  #closing = false;
   /** Whose addresses are being set, behind the command that has started them. */
   #addressing = new Map<string, AbortController>();
 
@@ -54,15 +55,17 @@ export class GuestControl {
       for (const test of [false, true]) {
         const run = runOf(vm, test);
         if (run?.endedAt !== null || run === undefined) continue;
-        this.#record(vm.vmId, test, { ...run, endedAt: this.#parts.clock.now(), failure: {
-          code: 'ADAPTER_INTERRUPTED', message: `the server ended while action '${run.action}' ran`,
-          remedy: `See whether the guest runs; if it does not: ${startCommand(vm.name, test)}` } });
+        this.#record(vm.vmId, test, { ...run, endedAt: this.#parts.clock.now(), failure: interrupted(vm.name, run, test).toJSON() });
       }
     }
   }
 
-  close(): void {
-    for (const stop of [...this.#acting.values(), ...this.#addressing.values()]) stop.abort(new Error('the server stops'));
+  /** Ends what is under way; resolves when nothing of it is left. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    for (const stop of this.#addressing.values()) stop.abort(new Error('the server stops'));
+    for (const { stop } of this.#acting.values()) stop.abort(new Error('the server stops'));
+    await Promise.all([...this.#acting.values()].map(({ done }) => done));
   }
 
   settings(vmId: string): HypervisorSettings {
@@ -103,7 +106,7 @@ export class GuestControl {
   async powerOff(vmId: string, { test = false } = {}): Promise<void> {
     if (!this.hasAdapter(vmId)) return this.#forget(vmId, test);
     const guest = this.#guest(vmId, test);
-    this.#acting.get(laneOf(vmId, test))?.abort(new Error('it is turned off'));
+    this.#acting.get(laneOf(vmId, test))?.stop.abort(new Error('it is turned off'));
     await this.#act(guest, test ? 'stop-test' : 'power-off', (adapter, signal) => adapter.powerOff(guest, signal));
     this.#forget(vmId, test);
   }
@@ -120,13 +123,14 @@ export class GuestControl {
     const lane = laneOf(vmId, test);
     this.#addressing.get(lane)?.abort(new Error('it is started or stopped anew'));
     await this.#lanes.run(lane, async () => {
-      const acting = new AbortController();
-      this.#acting.set(lane, acting);
+      const stop = new AbortController();
+      const { promise: done, resolve: ended } = Promise.withResolvers<void>();
+      this.#acting.set(lane, { stop, done });
       const run: GuestRun = { action, startedAt: clock.now(), endedAt: null, failure: null, output: '' };
       this.#record(vmId, test, run);
       try {
         const adapter = adapterFor(this.settings(vmId));
-        const output = await work(adapter, acting.signal);
+        const output = await work(adapter, stop.signal);
         this.#record(vmId, test, { ...run, endedAt: clock.now(), output });
         const event = action.startsWith('start') ? ACTIVITY_EVENTS.guestStarted : ACTIVITY_EVENTS.guestStopped;
         relationships.note(vmId, makeEvent(event, vmName, { guest: name, adapter: adapter.kind }));
@@ -134,6 +138,7 @@ export class GuestControl {
         throw this.#failed(guest, run, error);
       } finally {
         this.#acting.delete(lane);
+        ended();
       }
     });
   }
@@ -158,11 +163,11 @@ export class GuestControl {
   }
 
   #failed({ vmId, vmName, name, test }: Guest, run: GuestRun, error: unknown): UnderstudyError {
-    const known = error instanceof UnderstudyError ? error
+    const known = this.#closing ? interrupted(vmName, run, test) : error instanceof UnderstudyError ? error
       : new UnderstudyError('io', 'ADAPTER_FAILED', `action '${run.action}' for guest '${name}' failed: ${messageOf(error)}`,
         'See the log of the server.', { cause: error });
     const { code, message, remedy } = known;
-    const again = run.action.startsWith('start') ? `${remedy} Then try again: ${startCommand(vmName, test)}` : remedy;
+    const again = run.action.startsWith('start') && !this.#closing ? `${remedy} Then try again: ${startCommand(vmName, test)}` : remedy;
     const output = known.cause instanceof AdapterOutput ? known.cause.output : '';
     this.#parts.log.warn({ vm: vmName, action: run.action, code, error: message }, 'an adapter failed');
     this.#record(vmId, test, { ...run, endedAt: this.#parts.clock.now(), failure: { code, message, remedy: again }, output });
@@ -202,6 +207,10 @@ export class GuestControl {
 const laneOf = (vmId: string, test: boolean): string => `${vmId}${test ? ' test' : ''}`;
 const runOf = (vm: VmRecord, test: boolean): GuestRun | undefined => (test ? vm.testGuest : vm.guest);
 const startCommand = (name: string, test: boolean): string => `understudy guest start '${name}'${test ? ' --test' : ''}`;
+
+const interrupted = (name: string, { action }: GuestRun, test: boolean): UnderstudyError =>
+  new UnderstudyError('io', 'ADAPTER_INTERRUPTED', `the server ended while action '${action}' ran`,
+    `See whether the guest runs; if it does not: ${startCommand(name, test)}`);
 
 const notServed = ({ vmName, test }: Guest): UnderstudyError =>
   new UnderstudyError('state', 'GUEST_NOT_SERVED', `the disks of VM '${vmName}' are not served on this host${test ? ' for a test' : ''}`,

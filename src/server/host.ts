@@ -181,7 +181,7 @@ export class Host {
   /** Seals the disks and ends; guests see their connections close. */
   async close(): Promise<void> {
     await this.#verifies.close();
-    this.guestControl.close();
+    await this.guestControl.close();
     await this.definitions.close();
     await this.nbd.close();
     await Promise.all([...this.primaries.values()].map((primary) => primary.close()));

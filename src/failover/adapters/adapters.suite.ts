@@ -1,5 +1,6 @@
 /** What every adapter that starts guests by itself must do; run over each of them by its own test. */
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { test, type TestContext } from 'node:test';
 import { UnderstudyError } from '../../model/errors.ts';
 import type { Guest, HypervisorAdapter } from './adapter.ts';
@@ -12,6 +13,14 @@ export interface AdapterWorld {
   breakIt(how: 'fails' | 'hangs'): Promise<void>;
   /** Nothing that the adapter has started for an action is left. */
   assertNothingLeft(): Promise<void>;
+}
+
+/** The process whose id is in this file has ended, if there ever was one. */
+export async function assertEnded(pidFile: string): Promise<void> {
+  const pid = (await readFile(pidFile, 'utf8').catch(() => '')).trim();
+  if (pid === '') return;
+  const state = await readFile(`/proc/${pid}/stat`, 'utf8').then((text) => text.split(') ')[1]![0], () => 'gone');
+  assert.ok(state === 'gone' || state === 'Z', `process ${pid} is in state ${state}`);
 }
 
 export function guestOf(more: Partial<Guest> = {}): Guest {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { hostClock } from '../../disk/host-clock.ts';
 import { UnderstudyError } from '../../model/errors.ts';
-import { adapterSuite, guestOf, type AdapterWorld } from './adapters.suite.ts';
+import { adapterSuite, assertEnded, guestOf, type AdapterWorld } from './adapters.suite.ts';
 import { commandAdapter } from './command.ts';
 import { hostPrograms, TAIL_CHARS_MAX } from './host-programs.ts';
 
@@ -42,12 +42,7 @@ adapterSuite('command', async (t): Promise<AdapterWorld> => {
     adapter: adapterOf(path),
     runs: async (name) => (await readdir(folder)).includes(`on.${name}`),
     breakIt: (how) => writeFile(join(folder, 'broken'), how),
-    assertNothingLeft: async () => {
-      const pid = (await readFile(join(folder, 'left'), 'utf8').catch(() => '')).trim();
-      if (pid === '') return;
-      const state = await readFile(`/proc/${pid}/stat`, 'utf8').then((text) => text.split(') ')[1]![0], () => 'gone');
-      assert.ok(state === 'gone' || state === 'Z', `process ${pid} is in state ${state}`);
-    },
+    assertNothingLeft: () => assertEnded(join(folder, 'left')),
   };
 });
 

@@ -8,7 +8,7 @@ import { startLibvirtd } from '../../../test/rig/libvirtd.ts';
 import { hostClock, hostRandom } from '../../disk/host-clock.ts';
 import { hostFiles } from '../../disk/host-files.ts';
 import { UnderstudyError } from '../../model/errors.ts';
-import { adapterSuite, guestOf, type AdapterWorld } from './adapters.suite.ts';
+import { adapterSuite, assertEnded, guestOf, type AdapterWorld } from './adapters.suite.ts';
 import { DOMAIN } from './domain-xml.suite.ts';
 import { hostPrograms } from './host-programs.ts';
 import { LibvirtAdapter, type DomainDefinition, type LibvirtSettings } from './libvirt.ts';
@@ -62,12 +62,7 @@ async function world(t: TestContext, libvirtUri: string, real: boolean): Promise
       return (await programs.run(virsh, words, { env: { PATH: process.env['PATH']! }, timeoutMs: 20_000 })).stdout.trim() === 'running';
     },
     breakIt: (how) => writeFile(join(folder, 'broken'), how),
-    assertNothingLeft: async () => {
-      const pid = (await readFile(join(folder, 'left'), 'utf8').catch(() => '')).trim();
-      if (pid === '') return;
-      const state = await readFile(`/proc/${pid}/stat`, 'utf8').then((text) => text.split(') ')[1]![0], () => 'gone');
-      assert.ok(state === 'gone' || state === 'Z', `process ${pid} is in state ${state}`);
-    },
+    assertNothingLeft: () => assertEnded(join(folder, 'left')),
   };
 }
 
