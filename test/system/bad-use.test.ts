@@ -312,7 +312,7 @@ for (const format of formatsFor('dear', 'vhdx')) test(`${format}: a replica disk
   await refused(pair.primary, ['resume', pair.vm],
     { code: 'SIZE_MISMATCH', exit: 3, says: sizes, advises: /understudy disk resize .*disk0\.\w+ 8388608\), then resume/ }, [pair.replica]);
   await mustRun(UNDERSTUDY, ['disk', 'resize', pair.replicaPath(0), '8388608']);
-  await pair.primary.json('resume', pair.vm);
+  await pair.primary.json('resume', pair.vm, '--overwrite-replica');
   await pair.untilState('Replicating');
 });
 
