@@ -13,6 +13,7 @@ import { parseArgs } from 'node:util';
 import { hostClock } from '../src/disk/host-clock.ts';
 import { openDisk } from '../src/disk/open-disk.ts';
 import { mustRun, temporaryFolder } from '../test/rig/program.ts';
+import { record } from './record.ts';
 import { TwoSites } from './two-sites.ts';
 
 const { values } = parseArgs({ options: { link: { type: 'string' } } });
@@ -56,6 +57,8 @@ async function measured(sites: TwoSites, command: string[]): Promise<Measured> {
   return { seconds, bytes: (await sites.lineBytes()) - before };
 }
 
+const found: string[][] = [];
+
 async function rows({ rate, name, diskBytes, soonBytes, lateBytes }: (typeof LINKS)[number]): Promise<void> {
   const folder = await temporaryFolder({ after: (work: unknown) => cleanups.push(work as () => unknown) });
   const sites = new TwoSites(folder);
@@ -78,13 +81,17 @@ async function rows({ rate, name, diskBytes, soonBytes, lateBytes }: (typeof LIN
     const resync = await measured(sites, ['resume', 'vm', '--resynchronize']);
     await mustRun('qemu-img', ['compare', '-U', '-f', 'raw', '-F', 'raw', path, join(folder, 'store', 'vm', vmId, 'disk.raw')]);
     const shown = ({ seconds, bytes: crossed }: Measured) => `${(crossed / MB).toFixed(2)} MB, ${seconds.toFixed(1)} s`;
-    console.log(`| ${name} | ${when} (${bytes / MB} MB changed) | ${shown(initial)} | ${shown(resync)} |`);
+    found.push([name, `${when} (${bytes / MB} MB changed)`, shown(initial), shown(resync)]);
   }
 }
 
 try {
-  console.log('| line | resynchronized | initial replication | resynchronization |\n|---|---|---|---|');
   for (const link of LINKS) await rows(link);
+  record({
+    question: 'Resynchronization against copying again', command: 'node bench/brief-table.ts',
+    notes: ['bytes that crossed the line, both ways, headers and all'],
+    columns: ['line', 'resynchronized', 'initial replication', 'resynchronization'], rows: found,
+  });
 } finally {
   for (const cleanup of cleanups.reverse()) await cleanup();
 }

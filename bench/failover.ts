@@ -12,6 +12,7 @@ import { mkdirSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { hostClock } from '../src/disk/host-clock.ts';
 import { hostFiles } from '../src/disk/host-files.ts';
 import { openDisk } from '../src/disk/open-disk.ts';
 import { createRawDisk } from '../src/disk/raw-disk.ts';
@@ -100,7 +101,7 @@ async function applying(): Promise<void> {
     const set: InboxRecord = { vmId: 'v', epoch: 1, status: 'received', closedAt: 1,
       disks: [{ diskId: 'd0', uniqueId: closed.uniqueId, previousUniqueId: null, path: logPath, size: closed.size, digest: closed.digest,
         entries: closed.entries, diskSize: size }] };
-    const ports = { files: hostFiles, openDisk: ({ path: at }: DiskRecord) => openDisk(at, { format: 'raw', readOnly: false }) } as unknown as ReplicationPorts;
+    const ports = { files: hostFiles, clock: hostClock, openDisk: ({ path: at }: DiskRecord) => openDisk(at, { format: 'raw', readOnly: false }) } as unknown as ReplicationPorts;
     const stop = new AbortController().signal;
     // Once before, so that nobody pays for allocating the file.
     await applySet(ports, set, [record], stop);

@@ -12,6 +12,7 @@ import { parseArgs } from 'node:util';
 import { callHost } from '../src/cli/client.ts';
 import { temporaryFolder } from '../test/rig/program.ts';
 import { TestServer } from '../test/rig/server.ts';
+import { record } from './record.ts';
 
 const { values } = parseArgs({ options: { vms: { type: 'string', default: '500' }, seconds: { type: 'string', default: '120' } } });
 const [VMS, SECONDS] = [Number(values.vms), Number(values.seconds)];
@@ -72,12 +73,13 @@ try {
   const all = await callHost(primary.data, 'health', {}, { signal });
   const health = Array.isArray(all) ? all : [all];
   const missed = health.reduce((sum, { statistics }) => sum + statistics.missedReplications, 0);
-  console.log(`${VMS} quiet VMs × 2 disks, cycles of 30 s, ${SECONDS} s:`);
-  for (const [index, server] of [primary, replica].entries()) {
-    const cores = (cpuSeconds(server.pid) - before[index]!) / SECONDS;
-    console.log(`  ${server.name.padEnd(8)} ${(100 * cores).toFixed(1)} % of one core, ${memoryMib(server.pid)} MiB`);
-  }
-  console.log(`  cycles missed: ${missed}`);
+  record({
+    question: 'A fleet of quiet VMs', command: `node bench/fleet.ts --vms ${VMS} --seconds ${SECONDS}`,
+    notes: [`${VMS} VMs × 2 disks, cycles of 30 s, over ${SECONDS} s`, `cycles missed: ${missed}`],
+    columns: ['server', '% of one core', 'memory, MiB'],
+    rows: [primary, replica].map((server, index) =>
+      [server.name, (100 * (cpuSeconds(server.pid) - before[index]!) / SECONDS).toFixed(1), memoryMib(server.pid)]),
+  });
   if (missed > 0) process.exitCode = 1;
 } finally {
   for (const cleanup of cleanups.reverse()) await cleanup();

@@ -1,0 +1,103 @@
+/**
+ * How long does a whole resynchronization take: two servers over TLS on loopback, from the command to the end of the merge? A disk of the
+ * recipe (images.ts) is replicated; then replication is suspended, some of it is written anew through the guest's NBD, and the VM is
+ * resynchronized by a full compare. Beside it on the same two files `b3sum` of both, and `rsync`. The initial copy is timed too.
+ *
+ *   node bench/resync.ts [--gib 4] [--rounds 3]       b3sum and rsync are left out where they are absent
+ */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { callHost } from '../src/cli/client.ts';
+import { hostClock } from '../src/disk/host-clock.ts';
+import { openDisk } from '../src/disk/open-disk.ts';
+import { Pair } from '../test/rig/pair.ts';
+import { changes, differences, makeDifferent, makeImage, type Difference, type Runs } from './images.ts';
+import { median, record, spread } from './record.ts';
+
+const { values } = parseArgs({ options: { gib: { type: 'string', default: '4' }, rounds: { type: 'string', default: '3' } } });
+const SIZE = Math.round(Number(values.gib) * 2 ** 30);
+const ROUNDS = Number(values.rounds);
+const cleanups: (() => unknown)[] = [];
+const signal = new AbortController().signal;
+const has = (program: string): boolean => spawnSync(program, ['--version']).status === 0;
+
+async function timed(work: () => unknown): Promise<number> {
+  const start = performance.now();
+  await work();
+  return (performance.now() - start) / 1000;
+}
+
+/** Over the server's own socket, so that no start of a command is in the time. */
+async function untilReplicating(pair: Pair): Promise<void> {
+  for (;;) {
+    const status = (await callHost(pair.primary.data, 'status', { name: pair.vm }, { signal })) as { state: string };
+    if (status.state === 'Replicating') return;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+async function rewrite(uri: string, runs: Runs, difference: Difference, seed: number): Promise<void> {
+  const disk = await openDisk(uri, { readOnly: false, lock: false, clock: hostClock });
+  for (const { offset, data } of changes(runs, difference, seed)) await disk.write(data, offset);
+  await disk.flush();
+  await disk.close();
+}
+
+async function resynchronized(pair: Pair, uri: string, runs: Runs, difference: Difference, seed: number): Promise<{ seconds: number; sent: number }> {
+  await pair.primary.json('suspend', pair.vm);
+  await rewrite(uri, runs, difference, seed);
+  const seconds = await timed(async () => {
+    await callHost(pair.primary.data, 'resume', { name: pair.vm, resynchronize: true }, { signal });
+    await untilReplicating(pair);
+  });
+  const past = (await callHost(pair.primary.data, 'resync.history', { name: pair.vm }, { signal })) as { rung: string; sentBytes: number; result: string; startTime: string }[];
+  const last = past.toSorted((a, b) => a.startTime.localeCompare(b.startTime)).at(-1)!;
+  if (last.rung !== 'full-compare' || last.result !== 'finished') throw new Error(`the resync was ${JSON.stringify(last)}`);
+  return { seconds, sent: last.sentBytes };
+}
+
+try {
+  const pair = await Pair.make({ after: (work: unknown) => cleanups.push(work as () => unknown) }, { sizes: [SIZE], frequencySec: 900 });
+  const runs = makeImage(pair.disks[0]!, SIZE);
+  const dataBytes = runs.reduce((sum, [, count]) => sum + count, 0) * 2 ** 20;
+  await pair.primary.json('vm', 'attach', pair.vm);
+  const initial = await timed(async () => {
+    await callHost(pair.primary.data, 'start', { name: pair.vm }, { signal });
+    await untilReplicating(pair);
+  });
+  const [uri] = await pair.uris();
+  const target = join(pair.folder, 'peer.img');
+  execFileSync('cp', ['--sparse=always', pair.disks[0]!, target]);
+  const rows: (string | number)[][] = [];
+  for (const difference of differences(SIZE)) {
+    const taken = { ours: [] as number[], b3sum: [] as number[], rsync: [] as number[] };
+    let sent = 0;
+    for (let round = 0; round < ROUNDS; round++) {
+      const ours = await resynchronized(pair, uri!, runs, difference, 7 + round);
+      taken.ours.push(ours.seconds);
+      sent = ours.sent;
+      await pair.primary.json('sync-now', pair.vm);
+      if (has('b3sum')) taken.b3sum.push(await timed(() => void execFileSync('b3sum', [pair.disks[0]!, pair.replicaPath(0)])));
+      execFileSync('rsync', ['-I', '--inplace', '--no-whole-file', pair.disks[0]!, target]);
+      makeDifferent(target, runs, difference);
+      if (has('rsync')) taken.rsync.push(await timed(() => void execFileSync('rsync', ['-I', '--inplace', '--no-whole-file', pair.disks[0]!, target])));
+    }
+    await pair.compare();
+    const ratio = (to: number[]) => (to.length === 0 ? 'absent' : `${(median(taken.ours) / median(to)).toFixed(2)} ×`);
+    rows.push([difference.name, spread(taken.ours), spread(taken.b3sum), ratio(taken.b3sum), spread(taken.rsync), ratio(taken.rsync), (sent / 2 ** 20).toFixed(2)]);
+  }
+  record({
+    question: 'A whole resynchronization by full compare, from the command to the end of the merge',
+    command: `node bench/resync.ts --gib ${values.gib} --rounds ${values.rounds}`,
+    notes: [`${values.gib} GiB, ${Math.round(dataBytes / 2 ** 20)} MiB of it random data`, 'two servers, TLS on loopback, page cache warm', `median of ${ROUNDS} (least–greatest), seconds`],
+    columns: ['differing', 'resync', 'b3sum of both', 'to b3sum', 'rsync', 'to rsync', 'MiB of pages sent'],
+    rows,
+  });
+  record({
+    question: 'Initial replication', command: `node bench/resync.ts --gib ${values.gib}`,
+    columns: ['data', 'seconds', 'MiB/s'], rows: [[`${Math.round(dataBytes / 2 ** 20)} MiB`, initial.toFixed(2), Math.round(dataBytes / 2 ** 20 / initial)]],
+  });
+} finally {
+  for (const cleanup of cleanups.reverse()) await cleanup();
+}
