@@ -101,7 +101,8 @@ async function applying(): Promise<void> {
     const set: InboxRecord = { vmId: 'v', epoch: 1, status: 'received', closedAt: 1,
       disks: [{ diskId: 'd0', uniqueId: closed.uniqueId, previousUniqueId: null, path: logPath, size: closed.size, digest: closed.digest,
         entries: closed.entries, diskSize: size }] };
-    const ports = { files: hostFiles, clock: hostClock, openDisk: ({ path: at }: DiskRecord) => openDisk(at, { format: 'raw', readOnly: false }) } as unknown as ReplicationPorts;
+    const ports = { files: hostFiles, clock: hostClock,
+      openDisk: ({ path: at }: DiskRecord) => openDisk(at, { format: 'raw', readOnly: false }) } as unknown as ReplicationPorts;
     const stop = new AbortController().signal;
     // Once before, so that nobody pays for allocating the file.
     await applySet(ports, set, [record], stop);

@@ -22,6 +22,13 @@ const cleanups: (() => unknown)[] = [];
 const signal = new AbortController().signal;
 const has = (program: string): boolean => spawnSync(program, ['--version']).status === 0;
 
+/** Newest first. */
+interface PastResync {
+  rung: string;
+  sentBytes: number;
+  result: string;
+}
+
 async function timed(work: () => unknown): Promise<number> {
   const start = performance.now();
   await work();
@@ -51,10 +58,9 @@ async function resynchronized(pair: Pair, uri: string, runs: Runs, difference: D
     await callHost(pair.primary.data, 'resume', { name: pair.vm, resynchronize: true }, { signal });
     await untilReplicating(pair);
   });
-  const past = (await callHost(pair.primary.data, 'resync.history', { name: pair.vm }, { signal })) as { rung: string; sentBytes: number; result: string; startTime: string }[];
-  const last = past.toSorted((a, b) => a.startTime.localeCompare(b.startTime)).at(-1)!;
-  if (last.rung !== 'full-compare' || last.result !== 'finished') throw new Error(`the resync was ${JSON.stringify(last)}`);
-  return { seconds, sent: last.sentBytes };
+  const [last] = (await callHost(pair.primary.data, 'resync.history', { name: pair.vm }, { signal })) as PastResync[];
+  if (last!.rung !== 'full-compare' || last!.result !== 'finished') throw new Error(`the resync was ${JSON.stringify(last)}`);
+  return { seconds, sent: last!.sentBytes };
 }
 
 try {
@@ -90,7 +96,8 @@ try {
   record({
     question: 'A whole resynchronization by full compare, from the command to the end of the merge',
     command: `node bench/resync.ts --gib ${values.gib} --rounds ${values.rounds}`,
-    notes: [`${values.gib} GiB, ${Math.round(dataBytes / 2 ** 20)} MiB of it random data`, 'two servers, TLS on loopback, page cache warm', `median of ${ROUNDS} (least–greatest), seconds`],
+    notes: [`${values.gib} GiB, ${Math.round(dataBytes / 2 ** 20)} MiB of it random data`,
+      'two servers, TLS on loopback, page cache warm', `median of ${ROUNDS} (least–greatest), seconds`],
     columns: ['differing', 'resync', 'b3sum of both', 'to b3sum', 'rsync', 'to rsync', 'MiB of pages sent'],
     rows,
   });

@@ -14,7 +14,8 @@ const PARTS = ['run.ts', 'nbd-serve.ts', 'two-sites.ts', 'images.ts', 'record.ts
 const save = process.argv.includes('--save');
 const chosen = process.argv.slice(2).filter((word) => !word.startsWith('--'));
 const benches = readdirSync(import.meta.dirname).filter((name) => name.endsWith('.ts') && !PARTS.includes(name)).sort();
-const machine = `${cpus().length} × ${cpus()[0]?.model ?? 'unknown processor'}, ${Math.round(totalmem() / 2 ** 30)} GiB, Linux ${release()}, Node ${process.version}`;
+const machine = `${cpus().length} × ${cpus()[0]?.model ?? 'unknown processor'}, ` +
+  `${Math.round(totalmem() / 2 ** 30)} GiB, Linux ${release()}, Node ${process.version}`;
 console.log(`# ${machine}`);
 const folder = mkdtempSync(join(tmpdir(), 'understudy-bench-record-'));
 const kept = join(folder, 'tables');

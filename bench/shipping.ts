@@ -40,9 +40,10 @@ async function shipped(): Promise<void> {
   const [uri] = await pair.uris();
   const rates: number[] = [];
   for (let round = 0; round < ROUNDS; round++) {
-    await mustRun('fio', ['--name=x', '--ioengine=nbd', `--uri=${uri}`, `--size=${MIB / 2}m`, `--io_size=${MIB}m`, '--rw=randwrite', '--bs=4k', '--iodepth=16',
-      '--norandommap', `--randseed=${round + 1}`, '--buffer_compress_percentage=50', '--refill_buffers'], { cwd: pair.folder });
-    const seconds = await secondsOf(() => mustRun(UNDERSTUDY, ['--data', pair.primary.data, 'sync-now', pair.vm, '--json'], { timeoutMs: 3_600_000 }));
+    await mustRun('fio', ['--name=x', '--ioengine=nbd', `--uri=${uri}`, `--size=${MIB / 2}m`, `--io_size=${MIB}m`, '--rw=randwrite', '--bs=4k',
+      '--iodepth=16', '--norandommap', `--randseed=${round + 1}`, '--buffer_compress_percentage=50', '--refill_buffers'], { cwd: pair.folder });
+    const syncNow = ['--data', pair.primary.data, 'sync-now', pair.vm, '--json'];
+    const seconds = await secondsOf(() => mustRun(UNDERSTUDY, syncNow, { timeoutMs: 3_600_000 }));
     rates.push(MIB / seconds);
   }
   await pair.compare();

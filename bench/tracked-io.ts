@@ -112,14 +112,16 @@ try {
     for (const [contender, uri, path, pid] of contenders) {
       await evict(path);
       const before = readBytes(pid);
-      cold.get(contender)!.push((await fio(uri, pair.folder, ['--rw=randread', '--bs=4k', '--iodepth=16'], [`--io_size=${COLD_MIB}m`])).read.iops);
+      const { read } = await fio(uri, pair.folder, ['--rw=randread', '--bs=4k', '--iodepth=16'], [`--io_size=${COLD_MIB}m`]);
+      cold.get(contender)!.push(read.iops);
       const share = (readBytes(pid) - before) / (COLD_MIB * 2 ** 20);
       if (share < 0.9) throw new Error(`${contender}: only ${Math.round(100 * share)} % came from the disk, the rest was cached`);
     }
   }
   note('randread 4k q16, cold', cold);
   record({
-    question: 'Guest I/O: requests a second, and the ratio to nbdkit round by round', command: `node bench/tracked-io.ts --seconds ${values.seconds} --rounds ${values.rounds}`,
+    question: 'Guest I/O: requests a second, and the ratio to nbdkit round by round',
+    command: `node bench/tracked-io.ts --seconds ${values.seconds} --rounds ${values.rounds}`,
     notes: [`fio over a Unix socket, ${SIZE_MIB} MiB, log and disk on one file system`, `median of ${values.rounds} rounds of ${values.seconds} s`],
     columns: ['fio', ...contenders.map(([name]) => name)], rows,
   });
@@ -140,7 +142,8 @@ try {
   const { bytes, seconds } = JSON.parse(await syncNow()) as { bytes: number; seconds: number };
   record({
     question: 'Log switch, shipping, memory', command: 'node bench/tracked-io.ts',
-    notes: ['p99.9 of 4 KiB writes at 2,000 a second, while sets are switched, shipped and applied, and without', 'then 1 MiB writes, shipped and applied (TLS on loopback)'],
+    notes: ['p99.9 of 4 KiB writes at 2,000 a second, while sets are switched, shipped and applied, and without',
+      'then 1 MiB writes, shipped and applied (TLS on loopback)'],
     columns: ['p99.9, ms', 'switches', 'p99.9 without, ms', 'shipped and applied, MiB/s', 'MiB', 'primary, MiB', 'replica, MiB'],
     rows: [[...stalled, Math.round(bytes / 2 ** 20 / seconds), Math.round(bytes / 2 ** 20), memoryMib(pair.primary.pid), memoryMib(pair.replica.pid)]],
   });
