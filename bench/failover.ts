@@ -95,7 +95,8 @@ async function applying(): Promise<void> {
     const record: DiskRecord = { diskId: 'd0', path, format: 'raw', virtualSize: size, logicalSectorSize: 512, geometry: null };
     const data = Buffer.alloc(PAGE, round + 1);
     const logPath = join(folder, `${round}.hrl`);
-    const log = await LogWriter.create(logs, logPath, { uniqueId: '00112233-4455-6677-8899-aabbccddeeff', previousUniqueId: null, createdAt: 1, diskSize: size });
+    const log = await LogWriter.create(logs, logPath,
+      { uniqueId: '00112233-4455-6677-8899-aabbccddeeff', previousUniqueId: null, createdAt: 1, diskSize: size });
     for (const offset of offsets) log.finished(await log.append([{ op: 'write', offset, data }], 2));
     const closed = await log.close();
     const set: InboxRecord = { vmId: 'v', epoch: 1, status: 'received', closedAt: 1,

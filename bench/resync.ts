@@ -91,7 +91,8 @@ try {
     }
     await pair.compare();
     const ratio = (to: number[]) => (to.length === 0 ? 'absent' : `${(median(taken.ours) / median(to)).toFixed(2)} ×`);
-    rows.push([difference.name, spread(taken.ours), spread(taken.b3sum), ratio(taken.b3sum), spread(taken.rsync), ratio(taken.rsync), (sent / 2 ** 20).toFixed(2)]);
+    rows.push([difference.name, spread(taken.ours), spread(taken.b3sum), ratio(taken.b3sum),
+      spread(taken.rsync), ratio(taken.rsync), (sent / 2 ** 20).toFixed(2)]);
   }
   record({
     question: 'A whole resynchronization by full compare, from the command to the end of the merge',

@@ -23,7 +23,8 @@ let failed = false;
 for (const name of benches) {
   if (chosen.length > 0 && !chosen.includes(name.replace(/\.ts$/, ''))) continue;
   console.log(`\n# ${name}`);
-  const { status } = spawnSync(process.execPath, [join(import.meta.dirname, name)], { stdio: 'inherit', env: { ...process.env, UNDERSTUDY_BENCH_RECORD: kept } });
+  const { status } = spawnSync(process.execPath, [join(import.meta.dirname, name)],
+    { stdio: 'inherit', env: { ...process.env, UNDERSTUDY_BENCH_RECORD: kept } });
   failed = status !== 0 || failed;
 }
 const tables = existsSync(kept) ? readFileSync(kept, 'utf8').trim().split('\n').map((line) => JSON.parse(line) as Table) : [];

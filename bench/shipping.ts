@@ -50,7 +50,8 @@ async function shipped(): Promise<void> {
   await pair.kill();
   record({
     question: 'Shipping and applying a set of logs', command: `node bench/shipping.ts --mib ${MIB}`,
-    notes: [`${MIB} MiB of random 4 KiB writes over ${MIB / 2} MiB, half compressible`, 'from `sync-now` to applied: closed, sent over TLS on loopback, checked, applied, flushed'],
+    notes: [`${MIB} MiB of random 4 KiB writes over ${MIB / 2} MiB, half compressible`,
+      'from `sync-now` to applied: closed, sent over TLS on loopback, checked, applied, flushed'],
     columns: ['MiB/s'], rows: [[spread(rates, 0)]],
   });
 }
