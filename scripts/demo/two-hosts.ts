@@ -70,6 +70,11 @@ export class TwoHosts {
     return this.primary.until<Status>(['status', VM], holds, timeoutMs);
   }
 
+  /** As the replica itself sees it: the primary hears what is applied with its next report only. */
+  untilReplicaStatus(holds: (status: Status) => boolean, timeoutMs = 60_000): Promise<Status> {
+    return this.replica.until<Status>(['status', VM], holds, timeoutMs);
+  }
+
   /** The replica's files of the two disks. */
   get replicas(): string[] {
     return ['system.raw', 'database.raw'].map((name) => join(this.folder, 'replicas', VM, this.#vmId, name));
