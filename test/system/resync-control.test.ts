@@ -90,7 +90,7 @@ for (const format of formatsFor('dear')) describe(`${format}: pause, continue, c
     await faster();
     await pair.primary.json('resume', pair.vm);
     await assertRequired(pair, { trigger: 7, rung: 'full-compare', reason: /behind our back/ });
-    await repair(pair);
+    await repair(pair, '--overwrite-replica');
   });
 
   test('kill -9 of the primary, then of the replica, while it compares: it goes on, and both end equal', async () => {
