@@ -8,6 +8,7 @@ import { DOMAIN } from '../../src/failover/adapters/domain-xml.suite.ts';
 import { FakeAgent } from '../../src/failover/guest-agent/fake-agent.suite.ts';
 import { startLibvirtd } from '../rig/libvirtd.ts';
 import type { Pair, Status } from '../rig/pair.ts';
+import { temporaryFolder } from '../rig/program.ts';
 import type { TestServer } from '../rig/server.ts';
 import { guestWrites, replicatingPair, type EventLine } from './resync-rig.ts';
 
@@ -20,7 +21,7 @@ cd "$(dirname "$0")" || exit 9
 echo "$1 $UNDERSTUDY_ROLE $UNDERSTUDY_GUEST_NAME" >> said
 case "$(cat "$1.behaviour" 2>/dev/null)" in
   fails) echo "no such bridge: br7"; exit 7 ;;
-  hangs) echo "waiting for the bridge"; sleep 1000 ;;
+  hangs) echo "waiting for the bridge"; echo $$ > hanging.pid; sleep 1000 ;;
   lies) exit 0 ;;
 esac
 pid="$UNDERSTUDY_GUEST_NAME.pid"
@@ -40,15 +41,19 @@ class Guests {
   readonly server: TestServer;
   readonly vm: string;
 
-  private constructor(server: TestServer, vm: string) {
-    [this.server, this.vm, this.folder, this.path] = [server, vm, server.data, join(server.data, 'guest')];
+  private constructor(server: TestServer, vm: string, folder: string) {
+    [this.server, this.vm, this.folder, this.path] = [server, vm, folder, join(folder, 'guest')];
   }
 
   static async on(t: TestContext, server: TestServer, vm: string): Promise<Guests> {
-    const guests = new Guests(server, vm);
+    // What is to be done at the end is done in this order: the folder must be there still.
+    let guests: Guests | null = null;
+    t.after(async () => {
+      for (const name of [vm, `${vm} - Test`, 'hanging']) await guests?.kill(name);
+    });
+    guests = new Guests(server, vm, await temporaryFolder(t));
     await writeFile(guests.path, GUEST);
     await chmod(guests.path, 0o755);
-    t.after(() => Promise.all([vm, `${vm} - Test`].map((name) => guests.#kill(name))));
     await server.json('set', vm, '--adapter', 'command', '--adapter-command', guests.path, '--adapter-timeout', '2');
     return guests;
   }
@@ -77,9 +82,14 @@ class Guests {
     return pid > 0 ? pid : null;
   }
 
-  async #kill(name: string): Promise<void> {
+  /** Of a program that hangs the whole group: its server may have been killed before it. */
+  async kill(name: string): Promise<void> {
     const pid = await this.#pid(name);
-    if (pid !== null) process.kill(pid, 'SIGKILL');
+    try {
+      if (pid !== null) process.kill(name === 'hanging' ? -pid : pid, 'SIGKILL');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+    }
   }
 }
 
