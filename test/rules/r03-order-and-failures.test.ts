@@ -43,6 +43,7 @@ function halfWritten(rig: TrackingRig, readable: boolean): void {
   let broken = false;
   rig.asDisk = (disk) => ({
     ...disk,
+    writeNow: () => false,
     async write(from, offset) {
       if (disk.location.endsWith('d1.raw')) return await disk.write(from, offset);
       await disk.write(from.subarray(0, from.length / 2), offset);

@@ -46,7 +46,7 @@ test('R14: what is on record is never written again, whatever crashes; every poi
   for (let round = 0; round < 25; round++) {
     await world.scheduler.pass(world.dice.between(1, 18_000));
     if (world.replicaRecord.applying !== null || round % 4 === 0) {
-      if (round % 3 === 0) world.powerLoss(world.replica);
+      if (round % 3 === 0) await world.powerLoss(world.replica);
       else world.replica.crash('process');
       await checkInstants(world);
       await world.restart(world.replica);

@@ -12,7 +12,7 @@ async function resynchronized(rig: ReplicaRig): Promise<void> {
   const { world } = rig;
   // A power loss of the primary: trigger 4.
   world.autoResync = true;
-  world.powerLoss(world.primary);
+  await world.powerLoss(world.primary);
   await world.restart(world.primary);
   await rig.until(() => world.relationship.state !== 'Replicating');
   world.primary.relationships.update(world.relationship.vmId, {

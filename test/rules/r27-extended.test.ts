@@ -45,7 +45,7 @@ test('R27: the merge of a resynchronization puts the leg into required, and rung
   const { signal } = new AbortController();
   await world.during(world.primary.primaries.get(VM_ID)!.syncNow(signal));
   await world.during(world.leg.syncNow(signal));
-  world.powerLoss(world.primary);
+  await world.powerLoss(world.primary);
   await world.restart(world.primary);
   await until(world, () => world.relationship.required !== null);
   for (let count = 0; count < 12; count++) world.guestWrite();

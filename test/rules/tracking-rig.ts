@@ -191,9 +191,21 @@ export class TrackingRig {
       bootId: this.bootId, hostId: this.hostId, dataFolder: '/data', changeMap: { regionBytes: REGION_BYTES, hotRegionsMax: 2 },
       openDisk: async ({ path }) => {
         const file = await files.open(path, 'write');
-        return this.asDisk(simDisk(this.volume, file, await file.size()));
+        return this.asDisk(this.#watchedWrites(simDisk(this.volume, file, await file.size()), path));
       },
     };
+  }
+
+  /** What is written on the calling thread is in the trace too, and goes the long way while that is stalled. */
+  #watchedWrites(disk: VirtualDisk, path: string): VirtualDisk {
+    const { writeNow: before } = disk;
+    const writeNow = (from: Uint8Array, offset: number): boolean => {
+      if (this.watch.stalls.some((stall) => stall.operation === 'write' && stall.path.test(path))) return false;
+      const done = before!(from, offset);
+      if (done) for (const mark of ['>', '.']) this.watch.note(`write${mark} ${path}`);
+      return done;
+    };
+    return Object.assign(disk, { writeNow });
   }
 
   #watchedCatalog(): Catalog {
