@@ -146,13 +146,14 @@ for (const format of formatsFor('dear')) describe(`${format}: triggers of the re
     while (diffs.length === 0 && (await resyncStatus(pair)).phase === 'comparing') diffs = await diffFiles(pair);
     const ends = { raw: '.diff', vhd: '.avhd', vhdx: '.avhdx' };
     assert.ok(diffs.some((name) => name.includes(ends[format])), `${diffs.join()} over a ${format}`);
-    await pair.primary.json('set', pair.vm, '--log-limit', '0.1', '--disk-rate', '0');
+    // Still at 3 MB/s: a limit counts at once, and the resynchronization must not end before the log has grown.
+    await pair.primary.json('set', pair.vm, '--log-limit', '0.1');
     await guestWrites(pair, 1, [{ at: '0', length: '512k', byte: 7 }]);
     await pair.untilState('WaitingForStartResynchronize');
     // The event tells of the log limit; what stays required is the worse of the two.
     assert.equal((await resyncStatus(pair)).trigger, 7);
     assert.equal((await pair.primary.json<{ rung: string }>('resync', 'plan', pair.vm)).rung, 'full-compare');
-    await pair.primary.json('set', pair.vm, '--log-limit', '50');
+    await pair.primary.json('set', pair.vm, '--log-limit', '50', '--disk-rate', '0');
     await repair(pair, '--overwrite-replica');
   });
 
