@@ -12,7 +12,7 @@ import type { DiskRecord, InitialReplication } from '../model/records.ts';
 import type { PeerLink } from '../peer/link.ts';
 import { CHUNK_BYTES, initialBeginMessage, initialCheckpointMessage, initialDataMessage } from './messages.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
-import { buffers, inParallel } from './shipping.ts';
+import { buffers, inParallel, sendPiece } from './shipping.ts';
 
 const IN_FLIGHT_MAX = 8;
 /** After so much data the replica is asked to make it durable; at most this much is sent again after an interruption. */
@@ -60,15 +60,11 @@ async function sendDisk(
     const data = buffers.take(length);
     await disk.read(data, offset);
     const digest = Buffer.from(ports.compute.digest(data)).toString('hex');
-    const room = buffers.take(length);
-    const packed = options.compression ? await ports.compute.compress(data, room) : null;
-    const payload = packed ?? data;
-    const encoding = packed === null ? ('raw' as const) : ('zstd' as const);
-    await link.call(initialDataMessage, { ...name, offset, length, encoding, digest }, payload, { signal });
-    buffers.give(data);
-    buffers.give(room);
+    // Not added to in one expression: others are on their way, and it would be read before the wait.
+    const sent = await sendPiece(ports.compute, data, options.compression,
+      (payload, encoding) => link.call(initialDataMessage, { ...name, offset, length, encoding, digest }, payload, { signal }));
+    progress.wireBytes += sent;
     progress.sentBytes += length;
-    progress.wireBytes += payload.length;
     progress.doneBytes += length;
     options.progress(progress);
   };

@@ -4,6 +4,7 @@
  */
 import { BufferPool } from '../model/buffer-pool.ts';
 import { UnderstudyError } from '../model/errors.ts';
+import type { Compute } from '../model/ports.ts';
 import type { EpochRecord, VmRecord } from '../model/records.ts';
 import type { PeerLink } from '../peer/link.ts';
 import { CHUNK_BYTES, logCommitMessage, logDataMessage, logOfferMessage } from './messages.ts';
@@ -70,14 +71,10 @@ async function sendFile(
   const file = await ports.files.open(path, 'read');
   let wireBytes = 0;
   const send = async (offset: number, data: Uint8Array) => {
-    const room = buffers.take(data.length);
-    const packed = options.compression ? await ports.compute.compress(data, room) : null;
-    const encoding = packed === null ? ('raw' as const) : ('zstd' as const);
-    const payload = packed ?? data;
-    await link.call(logDataMessage, { ...name, offset, length: data.length, encoding }, payload, { signal: options.signal });
-    wireBytes += payload.length;
-    buffers.give(data);
-    buffers.give(room);
+    // Not added to in one expression: others are on their way, and it would be read before the wait.
+    const sent = await sendPiece(ports.compute, data, options.compression, (payload, encoding) =>
+      link.call(logDataMessage, { ...name, offset, length: data.length, encoding }, payload, { signal: options.signal }));
+    wireBytes += sent;
     options.progress?.(data.length);
   };
   try {
@@ -86,6 +83,23 @@ async function sendFile(
     await file.close();
   }
   return wireBytes;
+}
+
+/**
+ * Sends `data`, which is of `buffers`, compressed where that shrinks it; returns the bytes of the payload. What was sent well is used again;
+ * after a failure the link may still read from it.
+ */
+export async function sendPiece(
+  compute: Pick<Compute, 'compress'>, data: Uint8Array, compression: boolean,
+  send: (payload: Uint8Array, encoding: 'raw' | 'zstd') => Promise<unknown>,
+): Promise<number> {
+  const room = compression ? buffers.take(data.length) : null;
+  const packed = room === null ? null : await compute.compress(data, room);
+  const payload = packed ?? data;
+  await send(payload, packed === null ? 'raw' : 'zstd');
+  buffers.give(data);
+  if (room !== null) buffers.give(room);
+  return payload.length;
 }
 
 async function* pieces(

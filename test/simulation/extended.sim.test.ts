@@ -38,9 +38,7 @@ async function disturb(world: ExtendedWorld): Promise<void> {
       network.cut = !network.cut;
       return;
     case 1: case 2:
-      host.crash('process');
-      await world.scheduler.pass(dice.between(0, 3000));
-      return world.restart(host);
+      return world.killed(host);
     case 3: case 4:
       // Of the replica or the third host: nothing that is on record of a leg is lost.
       (dice.chance(0.5) ? world.replica : world.third).crash('machine');

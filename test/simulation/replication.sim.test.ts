@@ -31,9 +31,7 @@ async function disturb(world: World): Promise<void> {
       network.cut = !network.cut;
       return;
     case 1: case 2:
-      host.crash('process');
-      await world.scheduler.pass(dice.between(0, 3000));
-      return world.restart(host);
+      return world.killed(host);
     case 3:
       // The primary's machine crash ends in a resync: machine-crash.sim.test.ts.
       world.replica.crash('machine');

@@ -44,9 +44,7 @@ async function disturb(world: World): Promise<void> {
       network.cut = !network.cut;
       return;
     case 1: case 2:
-      host.crash('process');
-      await world.scheduler.pass(dice.between(0, 3000));
-      return world.restart(host);
+      return world.killed(host);
     case 3: case 4:
       await world.powerLoss(host);
       return world.restart(host);

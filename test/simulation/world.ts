@@ -213,6 +213,13 @@ export class World {
     return this.everyHost.flatMap(of).join('\n');
   }
 
+  /** `kill -9` of the host's server, and a while later its start. */
+  async killed(host: SimHost): Promise<void> {
+    host.crash('process');
+    await this.scheduler.pass(this.dice.between(0, 3000));
+    await this.restart(host);
+  }
+
   /** The primary's machine goes down; its disks are what it comes back with. */
   async powerLoss(host: SimHost): Promise<void> {
     host.crash('machine');
