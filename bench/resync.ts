@@ -14,6 +14,7 @@ import { openDisk } from '../src/disk/open-disk.ts';
 import { Pair } from '../test/rig/pair.ts';
 import { changes, differences, makeDifferent, makeImage, type Difference, type Runs } from './images.ts';
 import { median, record, spread } from './record.ts';
+import { repaired, untilReplicating } from './repairs.ts';
 
 const { values } = parseArgs({ options: { gib: { type: 'string', default: '4' }, rounds: { type: 'string', default: '3' } } });
 const SIZE = Math.round(Number(values.gib) * 2 ** 30);
@@ -22,26 +23,10 @@ const cleanups: (() => unknown)[] = [];
 const signal = new AbortController().signal;
 const has = (program: string): boolean => spawnSync(program, ['--version']).status === 0;
 
-/** Newest first. */
-interface PastResync {
-  rung: string;
-  sentBytes: number;
-  result: string;
-}
-
 async function timed(work: () => unknown): Promise<number> {
   const start = performance.now();
   await work();
   return (performance.now() - start) / 1000;
-}
-
-/** Over the server's own socket, so that no start of a command is in the time. */
-async function untilReplicating(pair: Pair): Promise<void> {
-  for (;;) {
-    const status = (await callHost(pair.primary.data, 'status', { name: pair.vm }, { signal })) as { state: string };
-    if (status.state === 'Replicating') return;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
 }
 
 async function rewrite(uri: string, runs: Runs, difference: Difference, seed: number): Promise<void> {
@@ -54,13 +39,7 @@ async function rewrite(uri: string, runs: Runs, difference: Difference, seed: nu
 async function resynchronized(pair: Pair, uri: string, runs: Runs, difference: Difference, seed: number): Promise<{ seconds: number; sent: number }> {
   await pair.primary.json('suspend', pair.vm);
   await rewrite(uri, runs, difference, seed);
-  const seconds = await timed(async () => {
-    await callHost(pair.primary.data, 'resume', { name: pair.vm, resynchronize: true }, { signal });
-    await untilReplicating(pair);
-  });
-  const [last] = (await callHost(pair.primary.data, 'resync.history', { name: pair.vm }, { signal })) as PastResync[];
-  if (last!.rung !== 'full-compare' || last!.result !== 'finished') throw new Error(`the resync was ${JSON.stringify(last)}`);
-  return { seconds, sent: last!.sentBytes };
+  return repaired(pair, 'full-compare', { resynchronize: true });
 }
 
 try {

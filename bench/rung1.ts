@@ -8,17 +8,16 @@ import { readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { callHost } from '../src/cli/client.ts';
 import { hostClock } from '../src/disk/host-clock.ts';
 import { openDisk } from '../src/disk/open-disk.ts';
 import { Pair } from '../test/rig/pair.ts';
 import { temporaryFolder } from '../test/rig/program.ts';
 import { record } from './record.ts';
+import { repaired } from './repairs.ts';
 
 const { values } = parseArgs({ options: { gib: { type: 'string', default: '1024' }, places: { type: 'string', default: '500' } } });
 const [SIZE, PLACES] = [Number(values.gib) * 2 ** 30, Number(values.places)];
 const PIECE = Math.floor((64 << 20) / PLACES / 4096) * 4096;
-const signal = new AbortController().signal;
 const cleanups: (() => unknown)[] = [];
 const t = { after: (work: unknown) => cleanups.push(work as () => unknown) };
 const peakMib = (pid: number): number => Math.round(Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) / 1024);
@@ -40,16 +39,7 @@ try {
   await pair.primary.start();
   const { state } = await pair.status();
   if (state !== 'WaitingForStartResynchronize') throw new Error(`after the crash the state is ${state}`);
-  const began = performance.now();
-  await callHost(pair.primary.data, 'resume', { name: pair.vm }, { signal });
-  for (;;) {
-    const status = (await callHost(pair.primary.data, 'status', { name: pair.vm }, { signal })) as { state: string };
-    if (status.state === 'Replicating') break;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-  const seconds = (performance.now() - began) / 1000;
-  const [last] = (await callHost(pair.primary.data, 'resync.history', { name: pair.vm }, { signal })) as { rung: string; sentBytes: number; result: string }[];
-  if (last!.rung !== 'suspect-regions' || last!.result !== 'finished') throw new Error(`the resync was ${JSON.stringify(last)}`);
+  const { seconds, sent } = await repaired(pair, 'suspect-regions');
   // Also what was never written: qemu-img skips holes on both sides.
   await pair.primary.json('sync-now', pair.vm);
   await pair.compare();
@@ -58,7 +48,7 @@ try {
     notes: ['from the command to the end of the merge, two servers, TLS on loopback', 'peak memory since the start of each server'],
     columns: ['disk', 'dirtied', 'seconds', 'MiB of pages sent', 'primary, MiB', 'replica, MiB'],
     rows: [[`${values.gib} GiB, sparse`, `${Math.round((PIECE * PLACES) / 2 ** 20)} MiB in ${PLACES} places`, seconds.toFixed(2),
-      (last!.sentBytes / 2 ** 20).toFixed(1), peakMib(pair.primary.pid), peakMib(pair.replica.pid)]],
+      (sent / 2 ** 20).toFixed(1), peakMib(pair.primary.pid), peakMib(pair.replica.pid)]],
   });
 } finally {
   for (const cleanup of cleanups.reverse()) await cleanup();
