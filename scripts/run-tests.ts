@@ -38,11 +38,13 @@ for (const { name, files, concurrency } of groups) {
   // Before two files of the group find it old at the same time.
   if (name === 'browser') buildConsole();
   console.log(`\n# ${name}: ${files.length} files`);
-  const { status } = spawnSync(process.execPath, [
+  const { status, error } = spawnSync(process.execPath, [
     '--test', `--test-concurrency=${concurrency}`, '--test-reporter=spec',
-    // A test that hangs fails by name instead of holding everything up.
-    `--test-timeout=${long ? 3_600_000 : 600_000}`, '--disable-warning=ExperimentalWarning', ...files.sort(),
-  ], { stdio: 'inherit', env: { ...process.env, UNDERSTUDY_TEST_LONG: long ? '1' : '', UNDERSTUDY_LONG: long ? '1' : '' } });
+    // A test that hangs fails by name instead of holding everything up, and a file ends with its last test: what it left
+    // running makes it fail (test/rig/at-end.ts).
+    `--test-timeout=${long ? 3_600_000 : 600_000}`, '--test-force-exit', '--disable-warning=ExperimentalWarning', ...files.sort(),
+  ], { stdio: 'inherit', timeout: long ? 3 * 3_600_000 : 30 * 60_000, env: { ...process.env, UNDERSTUDY_TEST_LONG: long ? '1' : '' } });
+  if (error !== undefined) console.error(`# ${name}: stopped: ${error.message}`);
   console.log(`# ${name}: ${status === 0 ? 'passed' : 'FAILED'} in ${Math.round((performance.now() - began) / 1000)} s`);
   failed ||= status !== 0;
 }

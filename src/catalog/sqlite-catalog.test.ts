@@ -4,6 +4,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { atEnd } from '../../test/rig/at-end.ts';
 import type { EpochRecord, EventRecord, VmRecord } from '../model/records.ts';
 import { MIGRATIONS } from './migrations.ts';
 import { SqliteCatalog } from './sqlite-catalog.ts';
@@ -17,7 +18,7 @@ const event = (vmName: string | null, message: string): EventRecord => (
 
 function fileFor(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), 'understudy-catalog-'));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  atEnd(t, () => rmSync(folder, { recursive: true, force: true }));
   return join(folder, 'catalog.db');
 }
 

@@ -3,6 +3,7 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { atEnd } from '../../test/rig/at-end.ts';
 import { missing, run, startQemuNbd, temporaryFolder } from '../../test/conformance/disk-programs.ts';
 import { libc, portableLibc } from './libc.ts';
 import { createRawDisk, openRawDisk } from './raw-disk.ts';
@@ -77,13 +78,13 @@ describe('image locks', { skip: process.argv[2] === 'hold' || skip }, () => {
 
   test('we cannot open what QEMU writes, and read beside it what it reads', { skip: skipQemu }, async (context) => {
     const server = await startQemuNbd(path, 'raw', folder.path);
-    context.after(() => server.stop());
+    atEnd(context, () => server.stop());
     await assert.rejects(openRawDisk(path, WRITER), IN_USE);
     await assert.rejects(openRawDisk(path, READER), IN_USE);
     await server.stop();
 
     const readServer = await startQemuNbd(path, 'raw', folder.path, ['--read-only']);
-    context.after(() => readServer.stop());
+    atEnd(context, () => readServer.stop());
     await (await openRawDisk(path, READER)).close();
     await readServer.stop();
     await (await openRawDisk(path, WRITER)).close();

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { atEnd } from '../../test/rig/at-end.ts';
 import { missing, run, startQemuNbd, temporaryFolder } from '../../test/conformance/disk-programs.ts';
 import { pattern, readBack } from '../../test/conformance/virtual-disk.suite.ts';
 import { probeFormat } from './disk-probe.ts';
@@ -93,7 +94,7 @@ describe('open by location', () => {
     assert.deepEqual(await probeDisk(image), { ...facts, location: image, variant: 'differencing' });
     await assert.rejects(openDisk(image, READER), { code: 'FORMAT_NOT_SUPPORTED', message: /qcow2/, remedy: /--format=qcow2/ });
     const server = await startQemuNbd(image, 'qcow2', folder.path);
-    context.after(() => server.stop());
+    atEnd(context, () => server.stop());
     assert.deepEqual(await probeDisk(server.uri), { ...facts, location: server.uri, format: 'nbd', variant: 'fixed' });
     const disk = await openDisk(server.uri, { readOnly: false });
     await disk.write(pattern(1000, 1), 5);

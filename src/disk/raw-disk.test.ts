@@ -3,6 +3,7 @@ import { closeSync, mkdirSync, openSync, statSync, truncateSync, writeFileSync }
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { atEnd } from '../../test/rig/at-end.ts';
 import { notRoot, run, temporaryFolder } from '../../test/conformance/disk-programs.ts';
 import { collect, pattern, readBack, virtualDiskSuite } from '../../test/conformance/virtual-disk.suite.ts';
 import { libc, portableLibc, type Libc } from './libc.ts';
@@ -145,7 +146,7 @@ describe('raw file', () => {
 
   test('a file system that is mounted read-only is DISK_READ_ONLY', { skip: notRoot() }, async (context) => {
     const mount = await mountTmpfs(folder.path, 'read-only');
-    context.after(mount.remove);
+    atEnd(context, mount.remove);
     await (await createRawDisk(join(mount.path, 'a'), MIB)).close();
     await run('mount', ['-o', 'remount,ro', mount.path]);
     await assert.rejects(openRawDisk(join(mount.path, 'a'), { readOnly: false, lock: true }), { code: 'DISK_READ_ONLY' });
@@ -154,7 +155,7 @@ describe('raw file', () => {
 
   test('a full volume is ENOSPC, and reading goes on', { skip: notRoot() }, async (context) => {
     const mount = await mountTmpfs(folder.path, 'full');
-    context.after(mount.remove);
+    atEnd(context, mount.remove);
     const disk = await createRawDisk(join(mount.path, 'a'), 8 * MIB);
     await disk.write(pattern(MIB, 1), 0);
     await assert.rejects(disk.write(pattern(4 * MIB, 2), 2 * MIB), { code: 'ENOSPC' });

@@ -3,13 +3,14 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { atEnd } from '../../test/rig/at-end.ts';
 import type { Files, OpenFile } from '../model/ports.ts';
 import { hostFiles } from './host-files.ts';
 import { sharedFiles } from './shared-files.ts';
 
 async function folders(t: TestContext): Promise<{ hung: string; other: string }> {
   const folder = await mkdtemp(join(tmpdir(), 'understudy-shared-'));
-  t.after(() => rm(folder, { recursive: true }));
+  atEnd(t, () => rm(folder, { recursive: true }));
   const made = { hung: join(folder, 'hung'), other: join(folder, 'other') };
   for (const path of Object.values(made)) await mkdir(path);
   return made;

@@ -7,8 +7,9 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { duplexPair } from 'node:stream';
-import { test, type TestContext } from 'node:test';
+import { test } from 'node:test';
 import fc from 'fast-check';
+import { atEnd, type Ending } from '../../test/rig/at-end.ts';
 import { openDiffDisk } from '../disk/diff-disk.ts';
 import { hostClock } from '../disk/host-clock.ts';
 import { hostFiles } from '../disk/host-files.ts';
@@ -61,9 +62,9 @@ test(`whatever differs, base and diff disk together equal the primary, and the b
   }), { seed: SEED, numRuns: 5, endOnFailure: true });
 });
 
-async function compareOnce(t: Pick<TestContext, 'after'>, primary: Buffer, replica: Buffer) {
+async function compareOnce(t: Ending, primary: Buffer, replica: Buffer) {
   const folder = await mkdtemp(join(tmpdir(), 'understudy-compare-'));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  atEnd(t, () => rm(folder, { recursive: true, force: true }));
   const paths = { primary: join(folder, 'primary.raw'), base: join(folder, 'base.raw'), diff: join(folder, 'base.raw.diff') };
   await writeFile(paths.primary, primary);
   await writeFile(paths.base, replica);

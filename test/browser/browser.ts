@@ -5,9 +5,9 @@
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import axe from 'axe-core';
 import { chromium, type Browser, type BrowserContext, type Page } from 'playwright-core';
+import { atEnd, type Ending } from '../rig/at-end.ts';
 import { buildConsole } from '../../scripts/build-console.ts';
 import type { TestServer } from '../rig/server.ts';
 
@@ -36,11 +36,11 @@ export class TestBrowser {
   }
 
   /** Builds the page when it is older than its sources, and starts Chromium. */
-  static async start(t: Pick<TestContext, 'after'>): Promise<TestBrowser> {
+  static async start(t: Ending): Promise<TestBrowser> {
     if (!existsSync(EXECUTABLE)) throw new Error(`${EXECUTABLE} is missing: install Debian's package chromium`);
     buildConsole();
     const browser = await chromium.launch({ executablePath: EXECUTABLE, args: ARGS });
-    t.after(() => browser.close());
+    atEnd(t, () => browser.close());
     return new TestBrowser(browser);
   }
 

@@ -6,6 +6,7 @@ import { gzipSync } from 'node:zlib';
 import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { atEnd } from '../rig/at-end.ts';
 import { temporaryFolder } from '../rig/program.ts';
 import { TestServer } from '../rig/server.ts';
 import { inspect, TestBrowser } from './browser.ts';
@@ -17,7 +18,7 @@ test('wrong tokens, foreign pages, scripts in names, ended sessions, a restart',
   const browser = await TestBrowser.start(t);
   const folder = await temporaryFolder(t);
   const server = new TestServer('berlin', join(folder, 'berlin'));
-  t.after(() => server.kill9());
+  atEnd(t, () => server.kill9());
   await server.start();
   const address = `http://${server.httpAddress}`;
 
@@ -41,7 +42,7 @@ test('wrong tokens, foreign pages, scripts in names, ended sessions, a restart',
     await browser.signedIn(server, [], context);
     const stranger = createServer((_request, response) => response.setHeader('content-type', 'text/html').end('<!doctype html><title>stranger</title>'));
     await new Promise<void>((resolve) => stranger.listen(0, '127.0.0.1', resolve));
-    t.after(() => {
+    atEnd(t, () => {
       stranger.close();
       stranger.closeAllConnections();
     });
@@ -127,7 +128,7 @@ test('wrong tokens, foreign pages, scripts in names, ended sessions, a restart',
 test('keys alone lead through the page', async (t) => {
   const browser = await TestBrowser.start(t);
   const server = new TestServer('berlin', join(await temporaryFolder(t), 'berlin'));
-  t.after(() => server.kill9());
+  atEnd(t, () => server.kill9());
   await server.start();
   const page = await browser.signedIn(server);
   await page.getByText('No virtual machine yet').waitFor();

@@ -4,6 +4,7 @@ import { copyFile, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Page } from 'playwright-core';
+import { atEnd } from '../rig/at-end.ts';
 import { makeDisk } from '../rig/disk-formats.ts';
 import { mustRun, temporaryFolder } from '../rig/program.ts';
 import { TestServer } from '../rig/server.ts';
@@ -25,7 +26,7 @@ test('first copies of every kind, filters, recovery points, a resync of regions,
   // Every set that was written to ends at a recovery point.
   const env = { UNDERSTUDY_POINT_INTERVAL_SEC: '0' };
   const [berlin, munich] = [new TestServer('berlin', join(folder, 'berlin'), env), new TestServer('munich', join(folder, 'munich'), env)];
-  t.after(() => Promise.all([berlin.kill9(), munich.kill9()]));
+  atEnd(t, () => Promise.all([berlin.kill9(), munich.kill9()]));
   await Promise.all([berlin.start(), munich.start()]);
   const { fingerprint } = await berlin.json<{ fingerprint: string }>('fingerprint');
   await munich.json('authorize', fingerprint, '--name', 'berlin', '--storage', join(folder, 'store'));

@@ -4,6 +4,7 @@ import { readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Page } from 'playwright-core';
+import { atEnd } from '../rig/at-end.ts';
 import { mustRun, temporaryFolder } from '../rig/program.ts';
 import { TestServer } from '../rig/server.ts';
 import { inspect, TestBrowser } from './browser.ts';
@@ -14,7 +15,7 @@ test('from two empty hosts to a resynchronized replica, in the browser', async (
   const browser = await TestBrowser.start(t);
   const folder = await temporaryFolder(t);
   const [berlin, munich] = [new TestServer('berlin', join(folder, 'berlin')), new TestServer('munich', join(folder, 'munich'))];
-  t.after(() => Promise.all([berlin.kill9(), munich.kill9()]));
+  atEnd(t, () => Promise.all([berlin.kill9(), munich.kill9()]));
   await Promise.all([berlin.start(), munich.start()]);
   const disks = [join(folder, 'system.raw'), join(folder, 'data.raw')];
   for (const [index, disk] of disks.entries()) {

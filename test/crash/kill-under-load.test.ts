@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { test } from 'node:test';
+import { atEnd } from '../rig/at-end.ts';
 import { formatsFor } from '../rig/disk-formats.ts';
 import { Pair } from '../rig/pair.ts';
 
@@ -41,7 +42,7 @@ async function reconnectingDisk(t: { after(f: () => unknown): void }, pair: Pair
   const [uri] = await pair.uris();
   const daemon = spawn('nbdkit', ['-f', '-U', socket, '--filter=retry', 'nbd', `uri=${uri}`, 'retries=60', 'retry-delay=1',
     'retry-exponential=no'], { stdio: ['ignore', 'inherit', 'inherit'] });
-  t.after(() => daemon.kill('SIGKILL'));
+  atEnd(t, () => daemon.kill('SIGKILL'));
   while (!existsSync(socket)) await new Promise((resolve) => setTimeout(resolve, 20));
   return {
     socket,

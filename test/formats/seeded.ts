@@ -43,4 +43,4 @@ export class Seeded implements Random {
 export const SEED = process.env['SEED'] === undefined ? (Date.now() & 0xffffff) : Number(process.env['SEED']);
 export const clock = { now: () => 1_700_000_000_000 };
 /** `npm run test:long` tries everything that the short run takes samples of. */
-export const LONG = process.env['UNDERSTUDY_LONG'] === '1';
+export const LONG = process.env['UNDERSTUDY_TEST_LONG'] === '1';

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { atEnd } from '../rig/at-end.ts';
 import { makeExt4 } from '../rig/guest/disk-image.ts';
 import { agentSkip } from '../rig/guest/prepare.ts';
 import { verifyGuest } from '../rig/guest/verify.ts';
@@ -41,7 +42,7 @@ test('the guest writes records while its file systems are frozen for a point: at
   for (const uri of uris) await mustRun('nbdcopy', ['--flush', image, uri]);
   const agent = join(folder, 'qga.sock');
   const writer = await startWriter(uris, { agent });
-  t.after(() => writer.kill());
+  atEnd(t, () => writer.kill());
   await primary.json('start', vm);
   await pair.untilState('Replicating');
 

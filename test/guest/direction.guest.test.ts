@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { atEnd } from '../rig/at-end.ts';
 import { makeExt4 } from '../rig/guest/disk-image.ts';
 import { guestSkip } from '../rig/guest/prepare.ts';
 import { verifyGuest } from '../rig/guest/verify.ts';
@@ -40,7 +41,7 @@ test('a real guest: primary killed mid-write, unplanned failover, reverse at run
   await makeExt4(image, DISK_BYTES);
   for (const uri of uris) await mustRun('nbdcopy', ['--flush', image, uri]);
   const writer = await startWriter(uris);
-  t.after(() => writer.kill());
+  atEnd(t, () => writer.kill());
   await primary.json('start', vm);
   await pair.untilState('Replicating');
   await writer.untilAcked(writer.acked() + 10);
@@ -52,7 +53,7 @@ test('a real guest: primary killed mid-write, unplanned failover, reverse at run
 
   await replica.json('failover', vm);
   const heir = await startWriter(await served(replica, pair));
-  t.after(() => heir.kill());
+  atEnd(t, () => heir.kill());
   t.diagnostic(`replicated at least ${synced}, acknowledged ${lost}, the replica goes on after ${heir.startedAt}`);
   assert.ok(heir.startedAt >= synced && heir.startedAt <= lost + 1);
   const onReplica = await goesOn(heir, 20);
@@ -64,14 +65,14 @@ test('a real guest: primary killed mid-write, unplanned failover, reverse at run
   const events = await replica.json<{ id: string | number; data: { rung?: string } }[]>('events', vm, '--limit', '1000');
   assert.equal(events.findLast(({ id }) => id === 'ResynchronizationStarted')?.data.rung, 'suspect-regions');
   const again = await startWriter(await served(replica, pair));
-  t.after(() => again.kill());
+  atEnd(t, () => again.kill());
   assert.equal(again.startedAt, onReplica, 'nothing that was acknowledged is lost by a reversal');
   const beforeHome = await goesOn(again, 10);
 
   await replica.json('failover', vm, '--prepare');
   await primary.json('failover', vm, '--planned');
   const home = await startWriter(await served(primary, pair));
-  t.after(() => home.kill());
+  atEnd(t, () => home.kill());
   assert.equal(home.startedAt, beforeHome, 'a planned failover loses nothing');
   const last = await goesOn(home, 10);
   await primary.json('reverse', vm);

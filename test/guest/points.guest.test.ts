@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { atEnd } from '../rig/at-end.ts';
 import { makeExt4 } from '../rig/guest/disk-image.ts';
 import { guestSkip } from '../rig/guest/prepare.ts';
 import { verifyGuest } from '../rig/guest/verify.ts';
@@ -32,7 +33,7 @@ test('a real Linux guest writes numbered records: at every kept point a test fai
   await makeExt4(image, DISK_BYTES);
   for (const uri of uris) await mustRun('nbdcopy', ['--flush', image, uri]);
   const writer = await startWriter(uris);
-  t.after(() => writer.kill());
+  atEnd(t, () => writer.kill());
   await pair.primary.json('start', pair.vm);
   await pair.untilState('Replicating');
 
@@ -68,7 +69,7 @@ test('a real Linux guest writes numbered records: at every kept point a test fai
     const [oldest] = await pair.replica.json<Point[]>('points', pair.vm);
     const served = await pair.replica.json<Served>('failover', pair.vm, '--point', oldest!.id);
     const heir = await startWriter(served.disks.map(({ uri }) => uri));
-    t.after(() => heir.kill());
+    atEnd(t, () => heir.kill());
     await heir.untilAcked(heir.startedAt + 10);
     await pair.replica.json('failover', 'complete', pair.vm);
     await pair.replica.until<Served>(['status', pair.vm], ({ failover }) => failover?.settling === 'done');

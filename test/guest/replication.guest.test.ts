@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { atEnd } from '../rig/at-end.ts';
 import { convertImage } from '../../src/disk/images/convert-image.ts';
 import { makeExt4 } from '../rig/guest/disk-image.ts';
 import { guestSkip } from '../rig/guest/prepare.ts';
@@ -26,7 +27,7 @@ for (const format of formatsFor('dear')) test(`${format}: ` +
   const uris = await pair.uris();
   await fileSystems(pair, uris);
   const writer = await startWriter(uris);
-  t.after(() => writer.kill());
+  atEnd(t, () => writer.kill());
   await pair.primary.json('start', pair.vm);
   await pair.untilState('Replicating');
 

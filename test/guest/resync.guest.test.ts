@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { atEnd } from '../rig/at-end.ts';
 import { makeExt4 } from '../rig/guest/disk-image.ts';
 import { guestSkip } from '../rig/guest/prepare.ts';
 import { verifyGuest } from '../rig/guest/verify.ts';
@@ -20,7 +21,7 @@ test('a real guest writes on through resynchronizations, one of every region and
   await makeExt4(image, DISK_BYTES);
   for (const uri of uris) await mustRun('nbdcopy', ['--flush', image, uri]);
   const writer = await startWriter(uris);
-  t.after(() => writer.kill());
+  atEnd(t, () => writer.kill());
   await pair.primary.json('start', pair.vm);
   await pair.untilState('Replicating');
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { copyFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { atEnd } from '../rig/at-end.ts';
 import { makeExt4 } from '../rig/guest/disk-image.ts';
 import { guestSkip } from '../rig/guest/prepare.ts';
 import { verifyGuest } from '../rig/guest/verify.ts';
@@ -14,7 +15,7 @@ test('the rig tells a killed guest’s disks from disks that were copied at two 
   const mixed = [join(folder, 'mixed0.raw'), join(folder, 'mixed1.raw')];
   for (const path of live) await makeExt4(path, 64 << 20);
   const writer = await startWriter(live);
-  t.after(() => writer.kill());
+  atEnd(t, () => writer.kill());
   await writer.untilAcked(10);
   await copyFile(live[0]!, mixed[0]!);
   await writer.untilAcked(writer.acked() + 20);

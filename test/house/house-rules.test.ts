@@ -60,6 +60,12 @@ test('functions keep their size limit', () => {
   assert.deepEqual(broken, []);
 });
 
+test('what tests set up is undone by atEnd, last first (test/rig/at-end.ts)', () => {
+  const hook = /\b(t|inner|context)[.]after\(/;
+  const broken = sources.filter((file) => isTest(file) && !file.startsWith('test/rig/at-end') && hook.test(readFileSync(file, 'utf8')));
+  assert.deepEqual(broken, []);
+});
+
 test('clocks, dice and timers are reached through ports only', () => {
   const banned = /\b(Date\.now|Math\.random|randomUUID|performance\.now|process\.hrtime)\b|\bnew Date\(\)|(?<![.\w])set(Timeout|Interval)\(/;
   const broken: string[] = [];

@@ -6,6 +6,7 @@ import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
+import { atEnd } from '../rig/at-end.ts';
 import { MemoryDisk } from '../../src/disk/memory-disk.ts';
 import { NBD_OPT, NBD_REP, encodeClientFlags, encodeInfoRequest, encodeOption } from '../../src/disk/nbd/protocol.ts';
 import { diskExport } from '../../src/nbd/export.ts';
@@ -37,7 +38,7 @@ async function serve(t: TestContext, limits: Partial<typeof NBD_LIMITS> = {}): P
   const server = new NbdServer({
     exports: (name) => (name === 'secret' ? served : undefined), list: () => ['secret'], clock: realClock, log, limits });
   await server.listenTcp('127.0.0.1', 0, nbdTls({ host: '127.0.0.1', port: 0, clients: [known.fingerprint.toLowerCase()] }, host));
-  t.after(() => server.close({ drainMs: 0 }));
+  atEnd(t, () => server.close({ drainMs: 0 }));
   const address = server.address()[0]!;
   assert.ok(address.kind === 'tcp' && address.tls === true);
   return { port: address.port, disk, server, log };

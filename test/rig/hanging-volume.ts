@@ -10,7 +10,7 @@ import { mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
+import { atEnd, type Ending } from './at-end.ts';
 import { kill9, mustRun, run } from './program.ts';
 
 export interface HangingVolume {
@@ -20,7 +20,7 @@ export interface HangingVolume {
 }
 
 /** Null where this user may not mount file systems. Ask for it before the servers: their end needs the volume to answer. */
-export async function hangingVolume(t: Pick<TestContext, 'after'>, bytes = 32 << 20): Promise<HangingVolume | null> {
+export async function hangingVolume(t: Ending, bytes = 32 << 20): Promise<HangingVolume | null> {
   if (process.getuid?.() !== 0 || !existsSync('/dev/fuse')) return null;
   const work = await mkdtemp(join(tmpdir(), 'understudy-hang-'));
   const [image, socket, control, fuse, folder] = ['image', 'nbd', 'control', 'fuse', 'mounted'].map((name) => join(work, name)) as
@@ -37,7 +37,7 @@ export async function hangingVolume(t: Pick<TestContext, 'after'>, bytes = 32 <<
   const device = loop.stdout.trim();
   const mounted = loop.status === 0 && (await run('mount', ['-o', 'sync', device, folder])).status === 0;
   const volume: HangingVolume = { folder, hang: () => tell(control, 'p'), heal: () => tell(control, 'r') };
-  t.after(async () => {
+  atEnd(t, async () => {
     // What hangs in the kernel cannot be killed: it must go on first.
     await volume.heal();
     if (mounted) await run('umount', ['--lazy', folder]);

@@ -5,6 +5,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { atEnd } from './at-end.ts';
 import { hostClock } from '../../src/disk/host-clock.ts';
 
 /** A libvirtd of a user of its own, with libvirt's test driver (`testUri`) and QEMU behind its socket; or why there is none here. */
@@ -12,7 +13,7 @@ export async function startLibvirtd(t: TestContext): Promise<{ socket: string; f
   if (process.getuid?.() !== 0) return 'needs root, to start libvirtd as another user';
   for (const program of ['libvirtd', 'virsh', 'setpriv']) if (spawnSync(program, ['--version']).error !== undefined) return `${program} is not installed`;
   const folder = await mkdtemp(join(tmpdir(), 'us-lv-'));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  atEnd(t, () => rm(folder, { recursive: true, force: true }));
   await mkdir(join(folder, 'sock'));
   spawnSync('chown', ['-R', '65534:65534', folder]);
   const config = join(folder, 'libvirtd.conf');
@@ -20,7 +21,7 @@ export async function startLibvirtd(t: TestContext): Promise<{ socket: string; f
   const xdg = { HOME: folder, XDG_RUNTIME_DIR: folder, XDG_CONFIG_HOME: `${folder}/c`, XDG_CACHE_HOME: `${folder}/cache`, XDG_DATA_HOME: `${folder}/data` };
   const daemon = spawn('setpriv', ['--reuid=65534', '--regid=65534', '--clear-groups', 'libvirtd', '-f', config], {
     env: { PATH: process.env['PATH']!, ...xdg }, stdio: 'ignore' });
-  t.after(async () => {
+  atEnd(t, async () => {
     daemon.kill('SIGTERM');
     if (daemon.exitCode === null && daemon.signalCode === null) await once(daemon, 'exit');
   });
@@ -33,6 +34,6 @@ export async function startLibvirtd(t: TestContext): Promise<{ socket: string; f
   }
   // The test driver forgets its domains with its last connection.
   const held = spawn('virsh', ['-q', '-c', testUri], { stdio: ['pipe', 'ignore', 'ignore'] });
-  t.after(() => held.kill());
+  atEnd(t, () => held.kill());
   return { socket, folder, testUri };
 }

@@ -1,6 +1,6 @@
 /** Two servers on loopback, paired, with one VM enabled: where most system tests begin. */
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
+import { atEnd, type Ending } from './at-end.ts';
 import { assertSameDisk, makeDisk, type TestFormat } from './disk-formats.ts';
 import { temporaryFolder } from './program.ts';
 import { TestServer } from './server.ts';
@@ -39,14 +39,14 @@ export class Pair {
 
   /** Both servers up and paired; a VM with sparse disks of these sizes (bytes) enabled, not started. */
   static async make(
-    t: Pick<TestContext, 'after'>,
+    t: Ending,
     options: {
       format?: TestFormat; sizes?: number[]; frequencySec?: 30 | 300 | 900; vm?: string; env?: Record<string, string>; enable?: string[]; add?: string[];
     } = {},
   ): Promise<Pair> {
     const folder = await temporaryFolder(t);
     const pair = new Pair(folder, options.vm ?? 'vm1', options.env ?? {}, options.format);
-    t.after(() => pair.kill());
+    atEnd(t, () => pair.kill());
     await pair.makeDisks(options.sizes ?? [64 << 20, 32 << 20]);
     await Promise.all([pair.primary.start(), pair.replica.start()]);
     await pair.authorize();

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
+import { atEnd, type Ending } from './at-end.ts';
 
 export interface Done {
   status: number | null;
@@ -50,8 +50,8 @@ export async function kill9(child: ChildProcess): Promise<void> {
 }
 
 /** A folder that goes when the test ends. */
-export async function temporaryFolder(t: Pick<TestContext, 'after'>, name = 'understudy-test-'): Promise<string> {
+export async function temporaryFolder(t: Ending, name = 'understudy-test-'): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), name));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  atEnd(t, () => rm(folder, { recursive: true, force: true }));
   return folder;
 }

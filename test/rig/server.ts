@@ -3,6 +3,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { endsWithFile } from './at-end.ts';
 import { kill9, run, type Done } from './program.ts';
 
 export const UNDERSTUDY = fileURLToPath(new URL('../../bin/understudy', import.meta.url));
@@ -28,8 +29,8 @@ export class TestServer {
 
   /** Resolves at its ready line; rejects with what it said when it ends before. A restart takes the same ports again. */
   async start(): Promise<void> {
-    const child = spawn(UNDERSTUDY, ['serve', '--data', this.data, '--peer', `127.0.0.1:${this.peerPort}`, '--http', this.httpAddress || '127.0.0.1:0',
-      '--name', this.name, ...this.#more], { env: { ...process.env, ...this.env }, stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = endsWithFile(spawn(UNDERSTUDY, ['serve', '--data', this.data, '--peer', `127.0.0.1:${this.peerPort}`, '--http', this.httpAddress || '127.0.0.1:0',
+      '--name', this.name, ...this.#more], { env: { ...process.env, ...this.env }, stdio: ['ignore', 'pipe', 'pipe'] }));
     this.#child = child;
     child.stderr.on('data', (data: Buffer) => (this.log += data.toString()));
     let said = '';

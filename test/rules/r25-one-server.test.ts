@@ -10,6 +10,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { atEnd } from '../rig/at-end.ts';
 import { holdDataFolder } from '../../src/server/data-lease.ts';
 import { Dice } from '../simulation/random.ts';
 import { EPOCH_MS, Scheduler } from '../simulation/scheduler.ts';
@@ -21,7 +22,7 @@ const other = { hostId: 'host-2', hostName: 'beta', bootId: 'boot-9' };
 
 async function folderFor(t: TestContext): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'understudy-lease-'));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  atEnd(t, () => rm(folder, { recursive: true, force: true }));
   return folder;
 }
 

@@ -4,6 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { chmod, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { atEnd } from '../rig/at-end.ts';
 import { DOMAIN } from '../../src/failover/adapters/domain-xml.suite.ts';
 import { FakeAgent } from '../../src/failover/guest-agent/fake-agent.suite.ts';
 import { startLibvirtd } from '../rig/libvirtd.ts';
@@ -48,7 +49,7 @@ class Guests {
   static async on(t: TestContext, server: TestServer, vm: string): Promise<Guests> {
     // What is to be done at the end is done in this order: the folder must be there still.
     let guests: Guests | null = null;
-    t.after(async () => {
+    atEnd(t, async () => {
       for (const name of [vm, `${vm} - Test`, 'hanging']) await guests?.kill(name);
     });
     guests = new Guests(server, vm, await temporaryFolder(t));

@@ -9,6 +9,7 @@ import { chmod, cp, mkdir, readdir, rm, truncate, writeFile } from 'node:fs/prom
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { test, type TestContext } from 'node:test';
+import { atEnd, type Ending } from '../rig/at-end.ts';
 import { formatsFor, makeDisk, type TestFormat } from '../rig/disk-formats.ts';
 import { Pair } from '../rig/pair.ts';
 import { kill9, mustRun, run, temporaryFolder } from '../rig/program.ts';
@@ -191,7 +192,7 @@ test('disks over TCP', async (t) => {
 
   await t.test('on loopback a guest opens the URI that attach prints', async (inner) => {
     const server = new TestServer('primary', data, {}, ['--nbd', '127.0.0.1:0']);
-    inner.after(() => server.kill9());
+    atEnd(inner, () => server.kill9());
     await server.start();
     const path = await sparse(folder, 'tcp.raw');
     await server.json('vm', 'add', 'tcp', '--disk', path);
@@ -207,7 +208,7 @@ test('hosts that do not trust each other', async (t) => {
   const folder = await temporaryFolder(t);
   const primary = new TestServer('primary', join(folder, 'primary'));
   const replica = new TestServer('replica', join(folder, 'replica'));
-  t.after(() => Promise.all([primary.kill9(), replica.kill9()]));
+  atEnd(t, () => Promise.all([primary.kill9(), replica.kill9()]));
   await Promise.all([primary.start(), replica.start()]);
   await primary.json('vm', 'add', 'vm1', '--disk', await sparse(folder, 'a.raw'));
   const { fingerprint } = await replica.json<{ fingerprint: string }>('fingerprint');
@@ -245,7 +246,7 @@ test('a clock that is far off', async (t) => {
   const folder = await temporaryFolder(t);
   const primary = new TestServer('primary', join(folder, 'primary'), { NODE_OPTIONS: `--import=${hours}` });
   const replica = new TestServer('replica', join(folder, 'replica'));
-  t.after(() => Promise.all([primary.kill9(), replica.kill9()]));
+  atEnd(t, () => Promise.all([primary.kill9(), replica.kill9()]));
   await Promise.all([primary.start(), replica.start()]);
   await primary.json('vm', 'add', 'vm1', '--disk', await sparse(folder, 'a.raw'));
   const prints = await Promise.all([primary, replica].map((host) => host.json<{ fingerprint: string }>('fingerprint')));
@@ -387,7 +388,7 @@ async function writeSomething(pair: Pair, mebibytes = 1): Promise<void> {
 
 async function otherPrimary(t: TestContext, pair: Pair, name: string): Promise<TestServer> {
   const server = new TestServer(name, join(pair.folder, name));
-  t.after(() => server.kill9());
+  atEnd(t, () => server.kill9());
   answerInside(server);
   await server.start();
   const { fingerprint } = await server.json<{ fingerprint: string }>('fingerprint');
@@ -395,9 +396,9 @@ async function otherPrimary(t: TestContext, pair: Pair, name: string): Promise<T
   return server;
 }
 
-async function mount(t: Pick<TestContext, 'after'>, folder: string, size: string): Promise<void> {
+async function mount(t: Ending, folder: string, size: string): Promise<void> {
   await mustRun('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'understudy-test', folder]);
-  t.after(() => run('umount', ['-l', folder]));
+  atEnd(t, () => run('umount', ['-l', folder]));
 }
 
 /** Serves the file by qemu-nbd, which locks it; the returned function ends it. */
@@ -407,7 +408,7 @@ async function openInQemu(t: TestContext, path: string, socket: string): Promise
     await kill9(child);
     await rm(socket, { force: true });
   };
-  t.after(end);
+  atEnd(t, end);
   while (!existsSync(socket)) {
     assert.equal(child.exitCode, null, 'qemu-nbd ended');
     await new Promise((resolve) => setTimeout(resolve, 20));

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { atEnd } from '../rig/at-end.ts';
 import { Pair, type Status } from '../rig/pair.ts';
 import { mustRun } from '../rig/program.ts';
 import { TestServer } from '../rig/server.ts';
@@ -25,7 +26,7 @@ class Three {
     const env = { UNDERSTUDY_POINT_INTERVAL_SEC: '0' };
     const pair = await Pair.make(t, { sizes: [DISK_BYTES, DISK_BYTES], frequencySec: 300, env, ...(options.format && { format: options.format }) });
     const three = new Three(pair, new TestServer('third', join(pair.folder, 'third'), env));
-    t.after(() => three.third.kill9());
+    atEnd(t, () => three.third.kill9());
     await Promise.all([pair.replicate(), three.third.start()]);
     const { fingerprint } = await pair.replica.json<{ fingerprint: string }>('fingerprint');
     await three.third.json('authorize', fingerprint, '--name', 'replica', '--storage', join(pair.folder, 'third-store'));

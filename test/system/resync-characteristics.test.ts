@@ -6,7 +6,8 @@ import assert from 'node:assert/strict';
 import { copyFile, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { after, before, describe, test, type TestContext } from 'node:test';
+import { before, describe, test } from 'node:test';
+import { suiteEnd } from '../rig/at-end.ts';
 import { createImage } from '../../src/disk/images/create-image.ts';
 import { assertSameDisk, makeDisk } from '../rig/disk-formats.ts';
 import type { Pair } from '../rig/pair.ts';
@@ -30,8 +31,7 @@ async function setGeometry(path: string, cylinders: number): Promise<void> {
 }
 
 describe('characteristics that differ are refused with both values, and nothing is written', () => {
-  const cleanups: (() => unknown)[] = [];
-  const t = { after: (cleanup: () => unknown) => void cleanups.push(cleanup) } as Pick<TestContext, 'after'>;
+  const t = suiteEnd();
   let pair: Pair;
   let replicas: string[];
 
@@ -46,9 +46,6 @@ describe('characteristics that differ are refused with both values, and nothing 
     replicas = disks.map((_, index) => join(store, `disk${index}.${index === 0 ? 'vhd' : 'vhdx'}`));
     await pair.primary.json('suspend', pair.vm);
     await pair.primary.json('resume', pair.vm, '--resynchronize', '--at', new Date(Date.now() + 3_600_000).toISOString());
-  });
-  after(async () => {
-    for (const cleanup of cleanups.reverse()) await cleanup();
   });
 
   const folderNow = async () => Promise.all((await readdir(dirname(replicas[0]!))).sort().map(async (name) =>

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { rm } from 'node:fs/promises';
-import { after, before, describe, test, type TestContext } from 'node:test';
+import { before, describe, test } from 'node:test';
+import { suiteEnd } from '../rig/at-end.ts';
 import { resizeImage } from '../../src/disk/images/change-image.ts';
 import { formatsFor, makeDisk, scramble } from '../rig/disk-formats.ts';
 import type { Pair } from '../rig/pair.ts';
@@ -14,15 +15,11 @@ const MIB = 1 << 20;
 const DIFFERING = 160;
 
 for (const format of formatsFor('dear')) describe(`${format}: pause, continue, cancel, crash`, () => {
-  const cleanups: (() => unknown)[] = [];
-  const t = { after: (cleanup: () => unknown) => void cleanups.push(cleanup) } as Pick<TestContext, 'after'>;
+  const t = suiteEnd();
   let pair: Pair;
 
   before(async () => {
     pair = await replicatingPair(t, { format, sizes: [256 * MIB, 16 * MIB] });
-  });
-  after(async () => {
-    for (const cleanup of cleanups.reverse()) await cleanup();
   });
 
   /** Comparing, slowly, with the first checkpoint behind it. */

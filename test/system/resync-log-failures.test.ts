@@ -4,6 +4,7 @@ import { mkdtemp, readdir, rm, rmdir, symlink, writeFile } from 'node:fs/promise
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { atEnd } from '../rig/at-end.ts';
 import { formatsFor, makeDisk } from '../rig/disk-formats.ts';
 import { hangingVolume } from '../rig/hanging-volume.ts';
 import { assertRequired, events, guestWrites, repair, replicatingPair, slowGuest } from './resync-rig.ts';
@@ -13,8 +14,8 @@ async function tinyVolume(t: TestContext, size: string): Promise<string | null> 
   const folder = await mkdtemp(join(tmpdir(), 'understudy-logs-'));
   if (spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', folder]).status !== 0) return null;
   // Before anything else is removed: hooks run in the order in which they are made.
-  t.after(() => spawnSync('umount', ['-l', folder]));
-  t.after(() => rmdir(folder));
+  atEnd(t, () => spawnSync('umount', ['-l', folder]));
+  atEnd(t, () => rmdir(folder));
   return folder;
 }
 

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { cp, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { after, before, describe, test, type TestContext } from 'node:test';
+import { before, describe, test } from 'node:test';
+import { atEnd, suiteEnd } from '../rig/at-end.ts';
 import { formatsFor } from '../rig/disk-formats.ts';
 import { DURABLE_MS } from '../../src/tracking/write-lease.ts';
 import type { Pair, VmShape } from '../rig/pair.ts';
@@ -13,8 +14,7 @@ import {
 } from './resync-rig.ts';
 
 for (const format of formatsFor('dear')) describe(`${format}: triggers of the primary, each by its real cause`, () => {
-  const cleanups: (() => unknown)[] = [];
-  const t = { after: (cleanup: () => unknown) => void cleanups.push(cleanup) } as Pick<TestContext, 'after'>;
+  const t = suiteEnd();
   const bootIds = ['11111111-1111-4111-8111-111111111111', '22222222-2222-4222-8222-222222222222', '44444444-4444-4444-8444-444444444444'];
   let pair: Pair;
   let bootIdFile: string;
@@ -27,9 +27,6 @@ for (const format of formatsFor('dear')) describe(`${format}: triggers of the pr
     await guestWrites(pair, 0, [{ at: '0', length: '8M', byte: 1 }]);
     await guestWrites(pair, 1, [{ at: '1M', length: '1M', byte: 2 }]);
     await assertEqual(pair);
-  });
-  after(async () => {
-    for (const cleanup of cleanups.reverse()) await cleanup();
   });
 
   test('1: a disk edited while the VM is off needs a full compare; what differs travels, no more', async () => {
@@ -111,7 +108,7 @@ for (const format of formatsFor('dear')) describe(`${format}: triggers of the pr
     const folder = await temporaryFolder(t);
     await writeFile(join(folder, 'boot-id'), '33333333-3333-4333-8333-333333333333\n');
     const other = new TestServer('other', join(folder, 'other'), { UNDERSTUDY_BOOT_ID_FILE: join(folder, 'boot-id') });
-    t.after(() => other.kill9());
+    atEnd(t, () => other.kill9());
     await other.start();
     answerInside(other);
     const { disks } = await other.json<VmShape>('vm', 'add', 'standby', '--disk', pair.disks[0]!);

@@ -1,23 +1,20 @@
 import assert from 'node:assert/strict';
 import { cp, open, readdir, rename, rm, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
-import { after, before, describe, test, type TestContext } from 'node:test';
+import { before, describe, test } from 'node:test';
+import { suiteEnd } from '../rig/at-end.ts';
 import { formatsFor } from '../rig/disk-formats.ts';
 import type { Pair } from '../rig/pair.ts';
 import { assertEqual, assertRequired, diffFiles, events, guestWrites, holdImage, refusesToOverwrite, repair, replicatingPair, resyncStatus } from './resync-rig.ts';
 
 for (const format of formatsFor('dear')) describe(`${format}: triggers of the replica, each by its real cause`, () => {
-  const cleanups: (() => unknown)[] = [];
-  const t = { after: (cleanup: () => unknown) => void cleanups.push(cleanup) } as Pick<TestContext, 'after'>;
+  const t = suiteEnd();
   let pair: Pair;
 
   before(async () => {
     pair = await replicatingPair(t, { format });
     await guestWrites(pair, 0, [{ at: '0', length: '4M', byte: 1 }]);
     await assertEqual(pair);
-  });
-  after(async () => {
-    for (const cleanup of cleanups.reverse()) await cleanup();
   });
 
   async function logsIn(folder: string): Promise<string[]> {

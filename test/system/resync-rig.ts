@@ -6,7 +6,7 @@ import { once } from 'node:events';
 import { createReadStream } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import type { TestContext } from 'node:test';
+import { atEnd, type Ending } from '../rig/at-end.ts';
 import { hostClock } from '../../src/disk/host-clock.ts';
 import { run as runInside } from '../cli/fake-host.ts';
 import { qemuName, type TestFormat } from '../rig/disk-formats.ts';
@@ -46,9 +46,9 @@ export interface PairOptions {
  * A pair that replicates and never resynchronizes by itself. The command line runs inside this process: it is asked very
  * often.
  */
-export async function replicatingPair(t: Pick<TestContext, 'after'>, options: PairOptions = {}): Promise<Pair> {
+export async function replicatingPair(t: Ending, options: PairOptions = {}): Promise<Pair> {
   const pair = new Pair(await temporaryFolder(t), 'vm1', options.env ?? {}, options.format);
-  t.after(() => pair.kill());
+  atEnd(t, () => pair.kill());
   for (const server of [pair.primary, pair.replica]) answerInside(server);
   await options.prepare?.(pair);
   await Promise.all([pair.primary.start(), pair.replica.start()]);
@@ -163,9 +163,9 @@ export async function crash(server: TestServer): Promise<void> {
 }
 
 /** Holds the lock of an image as another program does that has it open for writing; returns what lets it go. */
-export async function holdImage(t: Pick<TestContext, 'after'>, path: string): Promise<() => Promise<void>> {
+export async function holdImage(t: Ending, path: string): Promise<() => Promise<void>> {
   const child = spawn('qemu-io', ['-f', qemuName(path), path], { stdio: ['pipe', 'pipe', 'inherit'] });
-  t.after(() => child.kill('SIGKILL'));
+  atEnd(t, () => child.kill('SIGKILL'));
   // It answers when it has opened the image.
   child.stdin.write('length\n');
   await once(child.stdout, 'data');
@@ -176,9 +176,9 @@ export async function holdImage(t: Pick<TestContext, 'after'>, path: string): Pr
 }
 
 /** A guest that is told what to do one command at a time (those of qemu-io); `ask` resolves with what it printed. */
-export async function slowGuest(t: Pick<TestContext, 'after'>, pair: Pair, disk = 0): Promise<{ ask(command: string): Promise<string> }> {
+export async function slowGuest(t: Ending, pair: Pair, disk = 0): Promise<{ ask(command: string): Promise<string> }> {
   const child = spawn('qemu-io', ['-f', 'raw', (await pair.uris())[disk]!], { stdio: ['pipe', 'pipe', 'inherit'] });
-  t.after(() => child.kill('SIGKILL'));
+  atEnd(t, () => child.kill('SIGKILL'));
   let said = '';
   child.stdout.on('data', (data: Buffer) => (said += data.toString()));
   const ask = async (command: string): Promise<string> => {

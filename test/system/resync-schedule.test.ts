@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { after, before, describe, test, type TestContext } from 'node:test';
+import { before, describe, test } from 'node:test';
+import { suiteEnd } from '../rig/at-end.ts';
 import { formatsFor, makeDisk, scramble } from '../rig/disk-formats.ts';
 import type { Pair, Status } from '../rig/pair.ts';
 import { assertEqual, events, replicatingPair } from './resync-rig.ts';
@@ -8,16 +9,12 @@ import { assertEqual, events, replicatingPair } from './resync-rig.ts';
 const MINUTE_MS = 60_000;
 
 for (const format of formatsFor('dear', 'vhd')) describe(`${format}: when a resynchronization starts`, () => {
-  const cleanups: (() => unknown)[] = [];
-  const t = { after: (cleanup: () => unknown) => void cleanups.push(cleanup) } as Pick<TestContext, 'after'>;
+  const t = suiteEnd();
   let pair: Pair;
 
   before(async () => {
     pair = await replicatingPair(t, { format, sizes: [16 << 20] });
     await pair.primary.json('suspend', pair.vm);
-  });
-  after(async () => {
-    for (const cleanup of cleanups.reverse()) await cleanup();
   });
 
   const at = (ms: number) => new Date(Date.now() + ms).toISOString();

@@ -3,6 +3,7 @@ import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { atEnd } from '../../../test/rig/at-end.ts';
 import { hostClock } from '../../disk/host-clock.ts';
 import { UnderstudyError } from '../../model/errors.ts';
 import { adapterSuite, assertEnded, guestOf, type AdapterWorld } from './adapters.suite.ts';
@@ -25,7 +26,7 @@ esac
 
 async function script(t: TestContext, text: string): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'understudy-adapter-'));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  atEnd(t, () => rm(folder, { recursive: true, force: true }));
   const path = join(folder, 'guest');
   await writeFile(path, text);
   await chmod(path, 0o755);
@@ -49,7 +50,7 @@ adapterSuite('command', async (t): Promise<AdapterWorld> => {
 test('the program is told the guest, its disks and nothing of the server', async (t) => {
   const path = await script(t, '#!/bin/sh\nenv\n');
   process.env['SECRET_OF_THE_SERVER'] = 'hush';
-  t.after(() => delete process.env['SECRET_OF_THE_SERVER']);
+  atEnd(t, () => delete process.env['SECRET_OF_THE_SERVER']);
   const said = await adapterOf(path, 10).start(guestOf({ test: true }), signal);
   assert.match(said, /^UNDERSTUDY_ACTION=start-test$/m);
   assert.match(said, /^UNDERSTUDY_VM_NAME=web1$/m);

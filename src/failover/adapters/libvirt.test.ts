@@ -4,6 +4,7 @@ import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { atEnd } from '../../../test/rig/at-end.ts';
 import { startLibvirtd } from '../../../test/rig/libvirtd.ts';
 import { hostClock, hostRandom } from '../../disk/host-clock.ts';
 import { hostFiles } from '../../disk/host-files.ts';
@@ -45,7 +46,7 @@ interface World extends AdapterWorld {
 
 async function world(t: TestContext, libvirtUri: string, real: boolean): Promise<World> {
   const folder = await mkdtemp(join(tmpdir(), 'understudy-libvirt-'));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  atEnd(t, () => rm(folder, { recursive: true, force: true }));
   const virsh = join(folder, 'virsh');
   await writeFile(virsh, VIRSH(real));
   await chmod(virsh, 0o755);
@@ -157,7 +158,7 @@ test('a real libvirt takes the domain, with its test driver and with QEMU', { ti
   const nbd = join(folder, 'nbd.sock');
   await writeFile(join(folder, 'disk.raw'), Buffer.alloc(1 << 20));
   const server = spawn('qemu-nbd', ['-f', 'raw', '-k', nbd, '-x', 'web1/0', '-e', '4', '-t', join(folder, 'disk.raw')], { stdio: 'ignore' });
-  t.after(() => server.kill());
+  atEnd(t, () => server.kill());
   while (spawnSync('chmod', ['666', nbd]).status !== 0) await hostClock.sleep(50);
   const real = (await world(t, qemuUri, true)).make({ timeoutSec: 60 });
   const guest = guestOf({ test: true, disks: [{ diskId: 'd0', uri: `nbd+unix:///web1%2F0?socket=${nbd}`, bytes: 1 << 20, logicalSectorSize: 512 }] });

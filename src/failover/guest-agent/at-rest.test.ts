@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { test, type TestContext } from 'node:test';
+import { atEnd } from '../../../test/rig/at-end.ts';
 import { hostClock, hostRandom } from '../../disk/host-clock.ts';
 import type { Clock } from '../../model/ports.ts';
 import { openAgentSocket } from './agent-channel.ts';
@@ -16,7 +17,7 @@ interface World { agent: FakeAgent; parts: AtRestParts; record: boolean[]; news:
 async function world(t: TestContext): Promise<World> {
   const agent = await FakeAgent.start(t);
   const [record, news, stop]: [boolean[], World['news'], AbortController] = [[], [], new AbortController()];
-  t.after(() => stop.abort());
+  atEnd(t, () => stop.abort());
   return { agent, record, news, stop, parts: {
     clock: quick, signal: stop.signal, frozenOnRecord: (frozen) => void record.push(frozen), thawNews: (one) => void news.push(one),
     open: (timeoutMs) => openAgentSocket({ sockets: hostSockets, clock: quick, random: hostRandom }, agent.path, timeoutMs) } };

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
+import { atEnd, type Ending } from '../../../test/rig/at-end.ts';
 
 /** Answers a command in its own way: text to send, or null for nothing. Absent: as a good agent does. */
 export type Habit = (agent: FakeAgent, socket: Socket, args: Record<string, unknown>) => string | null | undefined;
@@ -27,11 +27,11 @@ export class FakeAgent {
     this.#server = createServer((socket) => this.#serve(socket));
   }
 
-  static async start(t: Pick<TestContext, 'after'>): Promise<FakeAgent> {
+  static async start(t: Ending): Promise<FakeAgent> {
     const folder = await mkdtemp(join(tmpdir(), 'understudy-agent-'));
     const agent = new FakeAgent(join(folder, 'qga.sock'));
     await agent.listen();
-    t.after(async () => {
+    atEnd(t, async () => {
       await agent.close();
       await rm(folder, { recursive: true, force: true });
     });

@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { atEnd } from '../../../test/rig/at-end.ts';
 import { hostClock, hostRandom } from '../../disk/host-clock.ts';
 import { UnderstudyError } from '../../model/errors.ts';
 import type { GuestAddress } from '../../model/hypervisor.ts';
@@ -70,7 +71,7 @@ test('a card that is not there, and a script that fails or is not allowed, are s
 
 test('the script sets address, gateway and name servers, and stops at what fails', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'understudy-addresses-'));
-  t.after(() => rmSync(folder, { recursive: true }));
+  atEnd(t, () => rmSync(folder, { recursive: true }));
   const resolv = join(folder, 'resolv.conf');
   // `ip` and the rest are played by functions; what they were asked is what they say.
   const run = (stand: string, ...args: string[]) =>

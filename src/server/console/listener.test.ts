@@ -5,6 +5,7 @@ import { createServer } from 'node:net';
 import { request } from 'node:http';
 import { test, type TestContext } from 'node:test';
 import { Counter, Registry } from 'prom-client';
+import { atEnd } from '../../../test/rig/at-end.ts';
 import { SqliteCatalog } from '../../catalog/sqlite-catalog.ts';
 import { hostClock, hostRandom } from '../../disk/host-clock.ts';
 import { OPERATIONS, type HostOperations, type Operation } from '../api/contract.ts';
@@ -36,7 +37,7 @@ async function serving(t: TestContext, address = LOOPBACK) {
     clock: hostClock, fingerprint: 'AA:BB:CC:DD:EE:FF',
     hostName: 'berlin', page: new Map([['/', index]]), feed: { close: () => Promise.resolve() } as LiveFeed,
   });
-  t.after(() => server.close());
+  atEnd(t, () => server.close());
   const ask = (path: string, headers: Record<string, string> = {}, method = 'POST', body = '{}') =>
     fetch(`http://${server.address}${path}`, { method, headers: { 'content-type': 'application/json', ...headers }, ...(method === 'POST' ? { body } : {}) });
   const cookie = async (role: 'administrator' | 'reader' = 'administrator') => {
@@ -146,7 +147,7 @@ test('in the clear only on loopback', async () => {
 
 test('behind a certificate: its name in the link, a secure cookie, metrics for a token', async (t) => {
   const { certPath, keyPath, cert, remove } = selfMadeCertificate();
-  t.after(remove);
+  atEnd(t, remove);
   const { server, access } = await serving(t, { host: '127.0.0.1', port: 0, tls: { certPath, keyPath } });
   const port = server.address.split(':')[1];
   assert.equal(server.url, `https://berlin.example:${port}`);
@@ -167,7 +168,7 @@ test('behind a certificate: its name in the link, a secure cookie, metrics for a
 test('a TCP port that is taken is a failure with the address in it', async (t) => {
   const taken = createServer();
   await new Promise<void>((resolve) => taken.listen(0, '127.0.0.1', resolve));
-  t.after(() => taken.close());
+  atEnd(t, () => taken.close());
   const { port } = taken.address() as { port: number };
   await assert.rejects(serving(t, { ...LOOPBACK, port }), { code: 'HTTP_LISTEN_FAILED', message: new RegExp(`127\\.0\\.0\\.1:${port}`) });
 });
