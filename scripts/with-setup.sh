@@ -60,5 +60,6 @@ elif [ -n "$packages" ]; then
 fi
 PATH="$root/node_modules/.bin:$PATH"
 UV_THREADPOOL_SIZE=${UV_THREADPOOL_SIZE:-16}
-export PATH UV_THREADPOOL_SIZE
+NODE_COMPILE_CACHE=${NODE_COMPILE_CACHE:-$root/node_modules/.cache/compiled}
+export PATH UV_THREADPOOL_SIZE NODE_COMPILE_CACHE
 exec "$@"

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /** The one file that knows all: words of the command line → real clock, files and sockets → server or client. */
 import { readFileSync } from 'node:fs';
+import { flushCompileCache } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { pino } from 'pino';
 import { runCli } from './cli/run-cli.ts';
@@ -58,5 +59,11 @@ process.exitCode = await runCli(process.argv.slice(2), {
   isTTY: { stdin: process.stdin.isTTY, stdout: process.stdout.isTTY, stderr: process.stderr.isTTY },
   cwd: process.cwd(), zone, clock: hostClock, files: hostFiles, version, signal: stop.signal,
   // Only a server needs the other half of the program.
-  makeServer: async (options) => (await import('./server/serve.ts')).serve(hostParts(), { ...options, pageFolder }, version),
+  makeServer: async (options) => {
+    const { serve } = await import('./server/serve.ts');
+    const running = await serve(hostParts(), { ...options, pageFolder }, version);
+    // Now, and not at the end: a server may end by kill -9.
+    flushCompileCache();
+    return running;
+  },
 });
