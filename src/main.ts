@@ -23,6 +23,7 @@ const pageFolder = fileURLToPath(new URL('../web/dist', import.meta.url));
 /** A seam for tests: recovery points more often than hourly. */
 const pointIntervalMs = Number(process.env.UNDERSTUDY_POINT_INTERVAL_SEC ?? 3600) * 1000;
 const bootIdFile = process.env.UNDERSTUDY_BOOT_ID_FILE ?? '/proc/sys/kernel/random/boot_id';
+const hostIdFile = process.env.UNDERSTUDY_HOST_ID_FILE ?? '/etc/machine-id';
 
 /** What virsh needs to find a session of its user; nothing else of the environment reaches other programs. */
 function homeOf({ HOME = '/', XDG_RUNTIME_DIR }: NodeJS.ProcessEnv): Record<string, string> {
@@ -33,7 +34,7 @@ function hostParts(): HostParts {
   const format = (record: DiskRecord) => (record.format === 'nbd' ? {} : { format: record.format as DiskFormat });
   return {
     clock: hostClock, random: hostRandom, files: sharedFiles(hostFiles), compute: hostCompute(),
-    programs: hostPrograms(hostClock, homeOf(process.env)), sockets: hostSockets, zone, bootIdFile, pointIntervalMs,
+    programs: hostPrograms(hostClock, homeOf(process.env)), sockets: hostSockets, zone, bootIdFile, hostIdFile, pointIntervalMs,
     log: pino(
       { level: process.env.UNDERSTUDY_LOG_LEVEL ?? 'info', base: null, serializers: { error: pino.stdSerializers.err } },
       pino.destination({ fd: 2, sync: false }),

@@ -20,6 +20,8 @@ export interface HostParts extends Pick<ReplicationPorts, 'openDisk' | 'openDisk
   zone: string;
   /** The kernel's, unless a test names another (UNDERSTUDY_BOOT_ID_FILE). */
   bootIdFile: string;
+  /** The machine's own, unless a test plays another host of shared storage (UNDERSTUDY_HOST_ID_FILE). */
+  hostIdFile: string;
   /** As in ReplicationPorts: for tests. */
   pointIntervalMs?: number;
 }
@@ -31,13 +33,13 @@ export interface Machine {
   hostName: string;
 }
 
-export async function readMachine(bootIdFile: string): Promise<Machine> {
+export async function readMachine({ bootIdFile, hostIdFile }: Pick<HostParts, 'bootIdFile' | 'hostIdFile'>): Promise<Machine> {
   const hostName = hostname();
   const bootId = await readFile(bootIdFile, 'utf8').then((text) => text.trim(), () => '');
   if (bootId === '') {
     throw new UnderstudyError('io', 'BOOT_ID_UNREADABLE', `the boot id cannot be read from ${bootIdFile}`,
       'Without it a crash of the machine cannot be told from one of the server; mount /proc.');
   }
-  const hostId = await readFile('/etc/machine-id', 'utf8').then((text) => text.trim(), () => '');
+  const hostId = await readFile(hostIdFile, 'utf8').then((text) => text.trim(), () => '');
   return { bootId, hostId: hostId === '' ? hostName : hostId, hostName };
 }

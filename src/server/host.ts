@@ -157,7 +157,7 @@ export class Host {
     const { dataFolder } = options;
     if (options.nbd !== undefined) checkNbdOverTcp(options.nbd);
     await makeDataFolder(dataFolder);
-    const machine = await readMachine(parts.bootIdFile);
+    const machine = await readMachine(parts);
     const name = options.name ?? machine.hostName;
     const lease = await holdDataFolder(dataFolder, { hostId: machine.hostId, hostName: name, bootId: machine.bootId }, parts.clock);
     let catalog: SqliteCatalog | null = null;

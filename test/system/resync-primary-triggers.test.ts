@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
-import { cp, rename, writeFile } from 'node:fs/promises';
+import { cp, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
 import { before, describe, test } from 'node:test';
 import { atEnd, suiteEnd } from '../rig/at-end.ts';
 import { formatsFor } from '../rig/disk-formats.ts';
@@ -18,12 +17,14 @@ for (const format of formatsFor('dear')) describe(`${format}: triggers of the pr
   const bootIds = ['11111111-1111-4111-8111-111111111111', '22222222-2222-4222-8222-222222222222', '44444444-4444-4444-8444-444444444444'];
   let pair: Pair;
   let bootIdFile: string;
+  let hostIdFile: string;
 
   before(async () => {
     const folder = await temporaryFolder(t);
-    bootIdFile = join(folder, 'boot-id');
+    [bootIdFile, hostIdFile] = [join(folder, 'boot-id'), join(folder, 'host-id')];
+    await writeFile(hostIdFile, 'host-1\n');
     await writeFile(bootIdFile, `${bootIds[0]}\n`);
-    pair = await replicatingPair(t, { format, sizes: [64 << 20, 16 << 20], env: { UNDERSTUDY_BOOT_ID_FILE: bootIdFile } });
+    pair = await replicatingPair(t, { format, sizes: [64 << 20, 16 << 20], env: { UNDERSTUDY_BOOT_ID_FILE: bootIdFile, UNDERSTUDY_HOST_ID_FILE: hostIdFile } });
     await guestWrites(pair, 0, [{ at: '0', length: '8M', byte: 1 }]);
     await guestWrites(pair, 1, [{ at: '1M', length: '1M', byte: 2 }]);
     await assertEqual(pair);
@@ -92,10 +93,14 @@ for (const format of formatsFor('dear')) describe(`${format}: triggers of the pr
   test('4: another host took over the data folder and found the log open', async () => {
     await guestWrites(pair, 0, [{ at: '31M', length: '64k', byte: 7 }]);
     await pair.primary.kill9();
-    // Stands for a data folder on shared storage: the record says which host wrote last.
-    const catalog = new DatabaseSync(join(pair.primary.data, 'catalog.db'));
-    catalog.exec(`UPDATE vms SET body = json_set(body, '$.tracking.hostId', 'another-node')`);
-    catalog.close();
+    // The next node of a cluster, with the data folder on shared storage.
+    await Promise.all([writeFile(hostIdFile, 'host-2\n'), writeFile(bootIdFile, '55555555-5555-4555-8555-555555555555\n')]);
+    await assert.rejects(pair.primary.start(), /DATA_FOLDER_IN_USE|is in use: host .* renewed its lease at/);
+    // And the 30 s pass for which a host that does not answer may still be alive.
+    const lease = join(pair.primary.data, 'lease.json');
+    const { renewedAt, ...held } = JSON.parse(await readFile(lease, 'utf8')) as { renewedAt: number; hostId: string };
+    assert.equal(held.hostId, 'host-1');
+    await writeFile(lease, JSON.stringify({ ...held, renewedAt: renewedAt - 30_000 }));
     await pair.primary.start();
     await assertRequired(pair, { trigger: 4, rung: 'suspect-regions', reason: /the tracking log was left open by another host/ });
     await repair(pair);
