@@ -8,7 +8,8 @@ import ts from 'typescript';
 const CODE = /^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$/;
 /** Look like codes and are none: environment variables, names of libc's and Node's. */
 const NOT_CODES = new Set([
-  'UNDERSTUDY_DATA', 'UNDERSTUDY_BOOT_ID_FILE', 'UNDERSTUDY_HOST_ID_FILE', 'UNDERSTUDY_LOG_LEVEL', 'UNDERSTUDY_POINT_INTERVAL_SEC', 'NO_COLOR', 'SEEK_DATA', 'SEEK_HOLE',
+  'UNDERSTUDY_DATA', 'UNDERSTUDY_BOOT_ID_FILE', 'UNDERSTUDY_HOST_ID_FILE', 'UNDERSTUDY_LOG_LEVEL', 'UNDERSTUDY_POINT_INTERVAL_SEC',
+  'NO_COLOR', 'SEEK_DATA', 'SEEK_HOLE',
   'HPE_HEADER_OVERFLOW', 'ERR_HTTP_REQUEST_TIMEOUT',
 ]);
 const RUNBOOK = 'docs/operating/errors.md';
