@@ -4,6 +4,7 @@ import { UnderstudyError } from '../model/errors.ts';
 import { isCmdlet, runCmdlet } from './cmdlets/run-cmdlet.ts';
 import { commandContext } from './context.ts';
 import type { CliSurroundings } from './context.ts';
+import { withPage } from './failure.ts';
 import { Output } from './output.ts';
 
 /** Our own options may stand anywhere among a cmdlet's words: its parameters begin with one dash. */
@@ -39,5 +40,6 @@ export function tryCmdlet(argv: readonly string[], surroundings: CliSurroundings
   const { stdout, stderr, clock, zone } = surroundings;
   const output = new Output({ stdout, stderr, json: false, color: false });
   const { call, path } = commandContext(surroundings, output, { dataFolder });
-  return runCmdlet(words, { call: (name, params) => call(name, params), stdout, now: clock.now(), zone, path });
+  return runCmdlet(words, { call: (name, params) => call(name, params), stdout, now: clock.now(), zone, path })
+    .catch((error: unknown) => { throw withPage(error, `Get-Help ${words[0]!.trim().split(/[\s|]/)[0]}`); });
 }

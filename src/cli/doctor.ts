@@ -31,7 +31,7 @@ const TOOLS = [
 export async function examineHost(context: CommandContext): Promise<Check[]> {
   const { files } = context.surroundings;
   const folder = await nearestFolder(files, context.dataFolder);
-  return [
+  const own = [
     checkNode(),
     check(
       'native-calls',
@@ -44,8 +44,10 @@ export async function examineHost(context: CommandContext): Promise<Check[]> {
     await checkSpace(files, folder),
     await checkClock(),
     ...(await Promise.all(TOOLS.map(([tool, use, pack]) => checkTool(tool, use, pack)))),
-    ...(await checkServer(context)),
   ];
+  const ofServer = await checkServer(context);
+  // Both look at the data folder; one line about a thing is enough.
+  return [...own, ...ofServer.filter(({ check: name }) => !own.some((mine) => mine.check === name))];
 }
 
 function check(name: string, ok: boolean, good: string, bad: string, remedy: string): Check {

@@ -34,6 +34,12 @@ export function usageError(error: CommanderError, command: Command): UnderstudyE
   return new UnderstudyError('usage', code, oneLine(error.message.replace(/^error: /, '')), remedy);
 }
 
+/** The host explains wrong parameters to programs; whoever typed them is shown the page of what was typed. */
+export function withPage(error: unknown, page: string): unknown {
+  if (!(error instanceof UnderstudyError) || error.code !== 'BAD_PARAMETERS') return error;
+  return new UnderstudyError(error.kind, error.code, error.message, `See: understudy ${page}`, { cause: error });
+}
+
 function fullName(command: Command): string {
   return command.parent === null ? command.name() : `${fullName(command.parent)} ${command.name()}`;
 }

@@ -19,7 +19,7 @@ import { resyncCommands } from './commands/resync.ts';
 import { serveCommands } from './commands/serve.ts';
 import { shellCommands } from './commands/shell.ts';
 import { vmCommands } from './commands/vm.ts';
-import { usageError } from './failure.ts';
+import { usageError, withPage } from './failure.ts';
 import { Output } from './output.ts';
 
 const SECTIONS: readonly (readonly [heading: string, commands: CommandDefinition[]])[] = [
@@ -83,7 +83,7 @@ export function buildProgram(
   for (const [heading, commands] of SECTIONS) {
     for (const definition of commands) {
       addCommand(program, definition, async ({ run }, args, options) => {
-        code = (await run(contextOf(), args, options)) ?? 0;
+        code = (await run(contextOf(), args, options).catch((error: unknown) => { throw withPage(error, `${definition.path} --help`); })) ?? 0;
       });
     }
     for (const command of program.commands.filter((each) => each.helpGroup() === '')) command.helpGroup(heading);

@@ -109,8 +109,7 @@ export class PeerServer {
         resolve();
       });
     }).catch((error: unknown) => {
-      throw new UnderstudyError('io', 'PEER_PORT_UNUSABLE', `cannot listen on ${host}:${port} (${messageOf(error)})`,
-        'Choose another --peer HOST:PORT, or stop the program that holds the port.', { cause: error });
+      throw peerPortUnusable({ host, port }, error);
     });
     this.#server.on('error', (error) => this.#parts.log.error({ error }, 'the peer port failed'));
   }
@@ -240,6 +239,10 @@ export class PeerServer {
 function addressOf(socket: Socket): string {
   return `${socket.remoteAddress ?? 'unknown'}:${socket.remotePort ?? 0}`;
 }
+
+export const peerPortUnusable = ({ host, port }: { host: string; port: number }, cause: unknown): UnderstudyError =>
+  new UnderstudyError('io', 'PEER_PORT_UNUSABLE', `cannot listen on ${host}:${port} (${messageOf(cause)})`,
+    'Choose another --peer HOST:PORT, or stop the program that holds the port.', { cause });
 
 /**
  * Whoever uses the socket learns of an error from its reads and writes; without a listener Node would end the process.

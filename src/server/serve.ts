@@ -8,6 +8,7 @@ import { readPage } from './console/page-files.ts';
 import type { HostParts } from './host-parts.ts';
 import { Host, type HostOptions } from './host.ts';
 import { metricsOf } from './metrics.ts';
+import { checkListening } from './listening.ts';
 import { hostOperations } from './operations/index.ts';
 
 export interface ServeOptions extends HostOptions {
@@ -29,6 +30,7 @@ export interface RunningServer {
 }
 
 export async function serve(parts: HostParts, options: ServeOptions, version: string): Promise<RunningServer> {
+  await checkListening(options);
   const host = await Host.start(parts, options);
   const opened: Listener[] = [];
   try {

@@ -94,7 +94,8 @@ test('what the host finds wrong in the parameters is bad input', async () => {
   for (const words of tries) {
     const { code, stderr } = await run(words, { dataFolder: host.dataFolder });
     assert.equal(code, 2);
-    assert.match(stderr, /^understudy: BAD_PARAMETERS: .+\n→ .+\n$/);
+    const command = words[0] === 'vm' ? 'vm show' : words[0];
+    assert.match(stderr, new RegExp(`^understudy: BAD_PARAMETERS: .+\\n→ See: understudy ${command} --help\\n$`));
   }
   assert.deepEqual(host.asked, []);
 });

@@ -153,7 +153,9 @@ export function fakeOperations(): HostOperations {
     'health': ({ name }) => Promise.resolve(name === undefined ? [HEALTH] : HEALTH),
     'sync-now': () => Promise.resolve({ vmName: 'web1', logSequence: 7, bytes: 4096, seconds: 0.25 }),
     'events': () => Promise.resolve([EVENT]),
-    'doctor': () => Promise.resolve([{ check: 'catalog', ok: true, detail: 'sound', remedy: null }]),
+    'doctor': () => Promise.resolve([
+      { check: 'free-space', ok: true, detail: '5 bytes free', remedy: null }, { check: 'catalog', ok: true, detail: 'sound', remedy: null },
+    ]),
     'resync.status': () => Promise.resolve(RESYNC),
     'resync.plan': () => Promise.resolve(PLAN),
     'resync.queue': () => Promise.resolve(QUEUE),

@@ -168,6 +168,7 @@ test('doctor checks the host, and the server when one runs', async () => {
   assert.equal(code, 0);
   const checks = json() as { check: string; ok: boolean; detail: string; remedy: string | null }[];
   const found = Object.fromEntries(checks.map(({ check, ok }) => [check, ok]));
+  assert.equal(Object.keys(found).length, checks.length, 'a check is listed twice');
   const {
     'clock': _clock,
     'qemu-img': _img,

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { chmod, cp, mkdir, readdir, rm, truncate, writeFile } from 'node:fs/promises';
+import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { test, type TestContext } from 'node:test';
@@ -241,6 +242,27 @@ test('hosts that do not trust each other', async (t) => {
   });
 });
 
+test('a server that cannot listen where it shall makes no data folder', async (t) => {
+  const folder = await temporaryFolder(t);
+  const taken = createServer();
+  await new Promise<void>((resolve) => taken.listen(0, '127.0.0.1', resolve));
+  atEnd(t, () => void taken.close());
+  const { port } = taken.address() as AddressInfo;
+  const data = join(folder, 'new', 'data');
+  const tries = [
+    [`127.0.0.1:${port}`, '127.0.0.1:0', 5, new RegExp(`PEER_PORT_UNUSABLE: cannot listen on 127\\.0\\.0\\.1:${port}`)],
+    ['127.0.0.1:0', `127.0.0.1:${port}`, 5, new RegExp(`HTTP_LISTEN_FAILED: cannot listen on 127\\.0\\.0\\.1:${port}`)],
+    ['127.0.0.1:0', '0.0.0.0:0', 2, /HTTP_NEEDS_TLS/],
+  ] as const;
+  for (const [peer, http, exit, says] of tries) {
+    const done = await run(UNDERSTUDY, ['serve', '--data', data, '--peer', peer, '--http', http]);
+    assert.equal(done.status, exit, done.stderr);
+    assert.match(done.stderr, says);
+    assert.match(done.stderr, /\n→ \S.*\n$/);
+    assert.deepEqual(await readdir(folder), [], 'something was left behind');
+  }
+});
+
 test('a clock that is far off', async (t) => {
   const hours = 'data:text/javascript,globalThis.realNow=Date.now;Date.now=()=>realNow()+7200000;';
   const folder = await temporaryFolder(t);
@@ -279,9 +301,16 @@ test('two primaries for one replica', async (t) => {
     await refused(twin, ['start', pair.vm],
       { code: 'REPLICA_HAS_OTHER_PRIMARY', exit: 3, says: /belongs to primary primary, not to twin/, advises: /two primaries cannot feed one replica/ },
       [replica]);
-    // What starts later shows it as its state.
+    const later = () => ['start', pair.vm, '--at', new Date(Date.now() + 1500).toISOString()];
+    await refused(twin, later(), { code: 'REPLICA_HAS_OTHER_PRIMARY', exit: 3, says: /belongs to primary primary, not to twin/ }, [replica]);
+    // What could not be known beforehand shows as the state.
+    await replica.stop();
+    await twin.json(...later());
+    // A primary that finds no replica waits for a whole cycle, one that starts does not.
+    await twin.stop();
+    await replica.start();
+    await twin.start();
     const before = rowsOf(replica);
-    await twin.json('start', pair.vm, '--at', new Date(Date.now() + 1500).toISOString());
     const status = await twin.until<{ state: string; healthDetails: string[] }>(['status', pair.vm], ({ state }) => state === 'Error');
     assert.match(status.healthDetails.join('\n'), /belongs to primary primary, not to twin/);
     assert.equal(rowsOf(replica), before, 'the twin changed something on the replica');
@@ -360,9 +389,18 @@ async function fillsUpAndHeals(pair: Pair, small: string): Promise<void> {
   await refused(pair.primary, ['start', pair.vm],
     { code: 'REPLICA_STORAGE_FULL', exit: 5, says: /has 4194304 bytes free, the disks of VM 'vm1' hold 33554432/,
       advises: /Free space there/ }, [pair.replica]);
+  const later = () => ['start', pair.vm, '--at', new Date(Date.now() + 1500).toISOString()];
+  await refused(pair.primary, later(), { code: 'REPLICA_STORAGE_FULL', exit: 5, says: /4194304 bytes free.* hold 33554432/ }, [pair.replica]);
   assert.deepEqual(await readdir(small), [], 'something was left behind');
-  // Nobody asks beforehand what the volume will have room for then.
-  await pair.primary.json('start', pair.vm, '--at', new Date(Date.now() + 1500).toISOString());
+  const medium = join(small, 'usb', 'disks');
+  await refused(pair.primary, ['start', pair.vm, '--export', medium],
+    { code: 'EXPORT_FOLDER_FULL', exit: 5, says: /store has 4194304 bytes free, the disks of VM 'vm1' hold 33554432/, advises: /larger medium/ },
+    [pair.replica]);
+  assert.deepEqual(await readdir(small), [], 'something was left behind');
+  // Room that there was when it was asked for is gone when it is needed.
+  await mustRun('mount', ['-o', 'remount,size=64m', small]);
+  await pair.primary.json(...later());
+  await mustRun('mount', ['-o', 'remount,size=4m', small]);
   const status = await pair.primary.until<{ healthDetails: string[]; state: string }>(['status', pair.vm],
     ({ healthDetails }) => /no space/i.test(healthDetails.join('\n')));
   assert.equal(status.state, 'InitialReplicationInProgress', JSON.stringify(status));

@@ -67,8 +67,10 @@ export const replicationCommands: CommandDefinition[] = [
     arguments: '<name>',
     argumentHelp: nameHelp,
     summary: 'Start the initial replication, now or at a time.',
-    details: `The guest goes on meanwhile. A run that was stopped goes on where it was. A start at once is refused where the replica host lacks
-the space, or its copy has another size; then nothing has been begun.\n${TIME_HELP}`,
+    details:
+      'The guest goes on meanwhile. A run that was stopped goes on where it was. A start is refused where the replica host, or the ' +
+      'medium, lacks the space, or the copy that is there has another size; then nothing has been begun. With --at the space is ' +
+      `asked for now, if the replica host answers; an existing copy is looked at only then.\n${TIME_HELP}`,
     options: [
       option('--at <time>', 'start then instead of now'),
       option(

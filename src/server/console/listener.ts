@@ -105,12 +105,18 @@ async function listen(app: FastifyInstance, { host, port }: HttpAddress): Promis
   try {
     await app.listen({ host, port });
   } catch (error) {
-    throw new UnderstudyError('io', 'HTTP_LISTEN_FAILED', `cannot listen on ${host}:${port}: ${messageOf(error)}`,
-      'Choose another address with --http HOST:PORT.', { cause: error });
+    throw httpListenFailed({ host, port }, error);
   }
 }
 
-async function readTls({ host, port, tls }: HttpAddress) {
+export const httpListenFailed = ({ host, port }: { host: string; port: number }, cause: unknown): UnderstudyError =>
+  new UnderstudyError('io', 'HTTP_LISTEN_FAILED', `cannot listen on ${host}:${port}: ${messageOf(cause)}`,
+    'Choose another address with --http HOST:PORT.', { cause });
+
+/**
+ * @throws UnderstudyError HTTP_NEEDS_TLS and what is wrong with the files
+ */
+export async function readTls({ host, port, tls }: HttpAddress) {
   if (tls === null) {
     if (isLoopback(host)) return null;
     throw new UnderstudyError('usage', 'HTTP_NEEDS_TLS', `the console is not served on ${host}:${port} in the clear: only loopback is`,

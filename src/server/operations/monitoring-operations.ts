@@ -55,7 +55,7 @@ const shape = ({ time, id, level, vmName, message, data }: EventRecord): HostEve
 async function doctor(host: Host): Promise<Check[]> {
   const free = await host.parts.files.freeBytes(host.dataFolder);
   const checks: Check[] = [{
-    check: 'space in the data folder', ok: free >= FREE_BYTES_WARN, detail: `${free} bytes free in ${host.dataFolder}`,
+    check: 'free-space', ok: free >= FREE_BYTES_WARN, detail: `${free} bytes free in ${host.dataFolder}`,
     remedy: free >= FREE_BYTES_WARN ? null : 'Free space: the catalog and the inbox of replicas live there.',
   }];
   for (const vm of host.catalog.vms.list()) {

@@ -17,7 +17,7 @@ import type { Host } from '../host.ts';
 import { sendingEnd, vmOfEnd, type SendingEnd } from '../sending-end.ts';
 import { statusShape } from '../status.ts';
 import { setHypervisor } from './guest-operations.ts';
-import { checkStart } from './start-check.ts';
+import { checkExportSpace, checkLaterStart, checkStart } from './start-check.ts';
 import { primaryOnly } from './vm-operations.ts';
 
 type Operations = Pick<HostOperations,
@@ -148,21 +148,20 @@ function refuseAfterExport(end: SendingEnd, { vmId, name }: VmRecord): void {
 
 async function start(host: Host, { name, extended, at, exportTo, useExisting }: Params<'start'>, signal: AbortSignal): Promise<void> {
   const [vm, end] = [vmOfEnd(host, { name, extended }), sendingEnd(host, extended)];
-  if (exportTo !== undefined) {
-    end.relationships.check(vm.vmId, 'start-initial', at === undefined ? {} : { startAt: at });
-    await prepareExportFolder(host.parts, vm, exportTo, null);
-  }
   const startAt = at === undefined ? null : Date.parse(at);
   const method = exportTo !== undefined ? 'export' : useExisting === true ? 'existing' : 'network';
-  if (at === undefined && method !== 'export') {
-    end.relationships.check(vm.vmId, 'start-initial');
-    await checkStart(host, end.sender(vm.vmId), method, signal);
+  end.relationships.check(vm.vmId, 'start-initial', at === undefined ? {} : { startAt: at });
+  const sender = end.sender(vm.vmId);
+  if (exportTo !== undefined) {
+    await checkExportSpace(host, sender, exportTo);
+    await prepareExportFolder(host.parts, vm, exportTo, null);
   }
+  if (method !== 'export') await (at === undefined ? checkStart : checkLaterStart)(host, sender, method, signal);
   end.relationships.perform(vm.vmId, 'start-initial', {
     error: null,
     initial: { method, startAt, token: '', folder: exportTo ?? null, firstEpoch: 0, cursors: {}, copied: false },
   }, at === undefined ? {} : { startAt: at });
-  end.sender(vm.vmId).interrupt('initial replication was started');
+  sender.interrupt('initial replication was started');
 }
 
 function changeRelationship(
