@@ -12,12 +12,15 @@ export type TestFormat = 'raw' | 'vhd' | 'vhdx';
 
 const ALL: readonly TestFormat[] = ['raw', 'vhd', 'vhdx'];
 
+/** One format alone, whatever a test would choose: UNDERSTUDY_TEST_FORMAT=vhdx node --test test/system/points.test.ts */
+const ONLY = ALL.filter((format) => format === process.env['UNDERSTUDY_TEST_FORMAT']);
+
 /**
  * What a test with real servers runs on: on all when it is cheap or there is time for it (`npm run test:long`), else on one. Tests of
  * one subject name different ones, so that a short run sees each format somewhere.
  */
 export const formatsFor = (cost: 'cheap' | 'dear', short: TestFormat = 'raw'): readonly TestFormat[] =>
-  (cost === 'cheap' || process.env['UNDERSTUDY_TEST_LONG'] === '1' ? ALL : [short]);
+  (ONLY.length > 0 ? ONLY : cost === 'cheap' || process.env['UNDERSTUDY_TEST_LONG'] === '1' ? ALL : [short]);
 
 /** An empty disk; VHD and VHDX are dynamic, with blocks small enough for small tests. */
 export async function makeDisk(path: string, format: TestFormat, size: number): Promise<void> {

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { UnderstudyError } from '../../src/model/errors.ts';
 import type { RelationshipRecord } from '../../src/model/records.ts';
+import { disksOf } from './instants.ts';
 import type { SimHost } from './sim-host.ts';
 import { DISK_BYTES, DISKS, VM_ID, World } from './world.ts';
 
@@ -50,7 +51,7 @@ export class DirectionWorld extends World {
   async adopt(): Promise<void> {
     this.stopGuest();
     await this.scheduler.pass(5000);
-    const disks = this.primaryDisks();
+    const disks = await disksOf(this.primary);
     this.#becomeTruth(disks);
     for (const host of this.hosts()) host.onChange = () => this.#watch();
     this.connect(this.primary);
@@ -90,7 +91,7 @@ export class DirectionWorld extends World {
       for (const [sector, id] of sectors) {
         if (before[disk]!.get(sector) !== id) continue;
         const found: number = view.readDoubleLE(sector * SECTOR);
-        assert.equal(found, id, `${what}: disk ${disk} sector ${sector} of ${host.name} holds ${found}, the guest was answered ${id}\n${this.story()}`);
+        if (found !== id) assert.fail(`${what}: disk ${disk} sector ${sector} of ${host.name} holds ${found}, the guest was answered ${id}\n${this.story()}`);
       }
     }
   }
@@ -104,7 +105,7 @@ export class DirectionWorld extends World {
         return bytes;
       }));
     }
-    return host.relationships.vm(VM_ID).disks.map(({ path }) => host.volume.contents(path));
+    return disksOf(host);
   }
 
   /** After a loss that was to be expected, what is there now is the truth: it must be one past instant. */
@@ -128,7 +129,7 @@ export class DirectionWorld extends World {
   async checkInstant(disks: Uint8Array[], what: string): Promise<void> {
     this.checks++;
     const wrong = this.history.contradiction(disks);
-    assert.equal(wrong, null, `${what}: ${wrong ?? ''}\n${this.story()}`);
+    if (wrong !== null) assert.fail(`${what}: ${wrong}\n${this.story()}`);
   }
 
   /** Whoever is a replica in sync shows one past instant. */
@@ -139,7 +140,7 @@ export class DirectionWorld extends World {
       if (record.lastAppliedEpoch < record.consistentFrom || record.resync !== null || this.record(this.other(host)).side !== 'primary') continue;
       // A diverged old primary is shown to nobody as in sync before it has been told.
       if ((record.generation ?? 0) !== (this.record(this.other(host)).generation ?? 0)) continue;
-      await this.checkInstant(host.relationships.vm(VM_ID).disks.map(({ path }) => host.volume.contents(path)), `replica ${host.name}`);
+      await this.checkInstant(await disksOf(host), `replica ${host.name}`);
     }
   }
 
@@ -147,7 +148,7 @@ export class DirectionWorld extends World {
   checkPair(): void {
     const [a, b] = this.hosts().map((host) => this.record(host));
     const sides = [a!, b!].filter(({ side }) => side === 'primary');
-    assert.ok(sides.length > 0, `both are replicas\n${this.story()}`);
+    if (sides.length === 0) assert.fail(`both are replicas\n${this.story()}`);
     if (sides.length < 2) return;
     const [older, newer] = [a!, b!].sort((one, two) => (one.generation ?? 0) - (two.generation ?? 0));
     assert.notEqual(older!.generation ?? 0, newer!.generation ?? 0, `two primaries of one generation\n${this.story()}`);

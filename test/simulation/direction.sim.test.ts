@@ -2,17 +2,17 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UnderstudyError } from '../../src/model/errors.ts';
 import { DirectionWorld } from './direction-world.ts';
+import { disksOf } from './instants.ts';
+import { seedRuns } from './seeds.ts';
 import type { SimHost } from './sim-host.ts';
 import { VM_ID } from './world.ts';
 
-const COUNT = Number(process.env.SIM_COUNT ?? (process.env.UNDERSTUDY_TEST_LONG === '1' ? 200 : 40));
-const FIRST = Number(process.env.SIM_SEED ?? 1);
 const NEVER = new AbortController().signal;
 
 /** Replays one seed: SIM_SEED=n SIM_COUNT=1 node --test test/simulation/direction.sim.test.ts */
-for (let seed = FIRST; seed < FIRST + COUNT; seed++) {
-  test(`seed ${seed}: whatever is commanded and crashes, one side writes, nothing acknowledged is lost, and both end as a pair`, async () => {
-    const world = new DirectionWorld(seed);
+for (const { seed, format } of seedRuns({ short: 40, long: 200, imageShare: 40, onlyLong: 'vhdx' })) {
+  test(`${format}, seed ${seed}: whatever is commanded and crashes, one side writes, nothing acknowledged is lost, and both end as a pair`, async () => {
+    const world = new DirectionWorld(seed, format);
     world.autoResync = true;
     await world.begin();
     assert.ok(await world.scheduler.until(() => world.relationship.state === 'Replicating', 600_000), world.story());
@@ -145,9 +145,8 @@ async function home(world: DirectionWorld): Promise<void> {
   const states = world.hosts().map((host) => `${host.name} ${world.record(host).side} ${world.record(host).state}`).join(', ');
   assert.ok(await isInSync(world, primary), `${states}\n${world.story()}`);
   await world.checkTruth('at the end');
-  const [ours, theirs] = [primary, world.other(primary)].map((host) =>
-    host.relationships.vm(VM_ID).disks.map(({ path }) => host.volume.contents(path)));
-  for (const [index, disk] of ours!.entries()) assert.ok(Buffer.compare(disk, theirs![index]!) === 0, `disk ${index} is not equal\n${world.story()}`);
+  const [ours, theirs] = [await disksOf(primary), await disksOf(world.other(primary))];
+  for (const [index, disk] of ours.entries()) assert.ok(Buffer.compare(disk, theirs[index]!) === 0, `disk ${index} is not equal\n${world.story()}`);
 }
 
 async function isInSync(world: DirectionWorld, primary: SimHost): Promise<boolean> {

@@ -1,16 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UnderstudyError } from '../../src/model/errors.ts';
-import { checkInstants, instantsOf } from './instants.ts';
+import { checkInstants, disksOf, instantsOf } from './instants.ts';
+import { seedRuns } from './seeds.ts';
 import { DISK_BYTES, World } from './world.ts';
 
-const COUNT = Number(process.env.SIM_COUNT ?? (process.env.UNDERSTUDY_TEST_LONG === '1' ? 200 : 10));
-const FIRST = Number(process.env.SIM_SEED ?? 1);
-
 /** Replays one seed: SIM_SEED=n SIM_COUNT=1 node --test test/simulation/failover.sim.test.ts */
-for (let seed = FIRST; seed < FIRST + COUNT; seed++) {
-  test(`seed ${seed}: failovers and tests at random with crashes of both sides: what is served is the point asked for, and stays so`, async (t) => {
-    const drill = new Drill(seed);
+for (const { seed, format } of seedRuns({ short: 10, long: 200, imageShare: 20, onlyLong: 'vhdx' })) {
+  test(`${format}, seed ${seed}: failovers and tests at random with crashes of both sides: what is served is the point asked for, and stays so`, async (t) => {
+    const drill = new Drill(seed, format);
     await drill.world.begin();
     await drill.world.scheduler.pass(drill.world.dice.between(60_000, 200_000));
     const rounds = drill.world.dice.between(3, 7);
@@ -29,8 +27,8 @@ class Drill {
   /** What was begun, for the report of a run. */
   readonly served: string[] = [];
 
-  constructor(seed: number) {
-    this.world = new World(seed);
+  constructor(seed: number, format: World['format']) {
+    this.world = new World(seed, format);
     const { world } = this;
     world.autoResync = true;
     world.recoveryHistory = world.dice.between(0, 3);
@@ -78,11 +76,11 @@ class Drill {
     assert.ok(await world.scheduler.until(() => world.replicaRecord.failover?.settling === 'done', 600_000), 'the disks are not put together');
     assert.deepEqual(await this.#served('vm'), expected);
     await world.during(world.replica.failover!.close());
-    for (const [index, disk] of world.replica.catalog.vms.get(this.vmId)!.disks.entries()) {
-      const plain = world.replica.volume.contents(disk.path).subarray(0, expected[index]!.length);
+    for (const [index, disk] of (await disksOf(world.replica)).entries()) {
+      const plain = disk.subarray(0, expected[index]!.length);
       assert.ok(Buffer.compare(plain, expected[index]!) === 0, `the plain file of disk ${index} is not what the guest saw`);
     }
-    assert.deepEqual(world.replica.volume.paths().filter((path) => /\.(hru|diff|map)$/.test(path) && path.startsWith('/store')), []);
+    assert.deepEqual(world.replica.volume.paths().filter((path) => /\.(hru|diff|map|avhdx?)$/.test(path) && path.startsWith('/store')), []);
   }
 
   async #began(kind: 'test' | 'unplanned', asked: string): Promise<boolean> {

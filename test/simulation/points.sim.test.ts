@@ -1,15 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { checkInstants } from './instants.ts';
+import { seedRuns } from './seeds.ts';
 import { World } from './world.ts';
 
-const COUNT = Number(process.env.SIM_COUNT ?? (process.env.UNDERSTUDY_TEST_LONG === '1' ? 300 : 8));
-const FIRST = Number(process.env.SIM_SEED ?? 1);
-
 /** Replays one seed: SIM_SEED=n SIM_COUNT=1 node --test test/simulation/points.sim.test.ts */
-for (let seed = FIRST; seed < FIRST + COUNT; seed++) {
-  test(`seed ${seed}: whatever crashes, every recovery point and the latest are one past instant at any moment`, async () => {
-    const world = new World(seed);
+for (const { seed, format } of seedRuns({ short: 8, long: 300, imageShare: 30, onlyLong: 'vhd' })) {
+  test(`${format}, seed ${seed}: whatever crashes, every recovery point and the latest are one past instant at any moment`, async () => {
+    const world = new World(seed, format);
     world.autoResync = true;
     world.recoveryHistory = world.dice.between(1, 4);
     world.keepRecoveryPoints = world.dice.chance(0.5);

@@ -1,24 +1,23 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { checkNow } from './instants.ts';
+import { seedRuns } from './seeds.ts';
 import { World } from './world.ts';
 
-const COUNT = Number(process.env.SIM_COUNT ?? (process.env.UNDERSTUDY_TEST_LONG === '1' ? 600 : 60));
-const FIRST = Number(process.env.SIM_SEED ?? 1);
-
 /** Replays one seed: SIM_SEED=n SIM_COUNT=1 node --test test/simulation/replication.sim.test.ts */
-for (let seed = FIRST; seed < FIRST + COUNT; seed++) {
-  test(`seed ${seed}: the replica is always one past instant, and catches up when faults end`, async () => {
-    const world = new World(seed);
+for (const { seed, format } of seedRuns({ short: 60, long: 600, imageShare: 60 })) {
+  test(`${format}, seed ${seed}: the replica is always one past instant, and catches up when faults end`, async () => {
+    const world = new World(seed, format);
     await world.begin();
     world.network.lossRate = world.dice.pick([0, 0, 0.05, 0.2]);
     const steps = world.dice.between(5, 25);
     for (let step = 0; step < steps; step++) {
       await world.scheduler.pass(world.dice.between(10, 40_000));
       await disturb(world);
-      if (world.replica.life.alive) world.checkReplica();
+      if (world.replica.life.alive) await checkNow(world);
     }
     await world.catchUp();
-    world.checkReplica();
+    await checkNow(world);
     assert.equal(world.relationship.state, 'Replicating', world.story());
   });
 }

@@ -1,17 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { checkInstants } from './instants.ts';
+import { checkNow } from './instants.ts';
+import { seedRuns } from './seeds.ts';
 import { World } from './world.ts';
 
-const COUNT = Number(process.env.SIM_COUNT ?? (process.env.UNDERSTUDY_TEST_LONG === '1' ? 400 : 40));
-const FIRST = Number(process.env.SIM_SEED ?? 1);
-
-/** Images are slower to simulate, and what they do not share with raw disks has tests of its own. */
-const IMAGE_SHARE = 40;
-
 /** Replays one seed: SIM_SEED=n SIM_COUNT=1 node --test test/simulation/resync.sim.test.ts */
-for (const format of ['raw', 'vhd', 'vhdx'] as const)
-for (let seed = FIRST; seed < FIRST + Math.ceil(format === 'raw' ? COUNT : COUNT / IMAGE_SHARE); seed++) {
+for (const { seed, format } of seedRuns({ short: 40, long: 400, imageShare: 40 })) {
   test(`${format}, seed ${seed}: whatever crashes during a resync, the replica is always one past instant, and both sides end equal`, async () => {
     const world = new World(seed, format);
     world.autoResync = true;
@@ -20,20 +14,14 @@ for (let seed = FIRST; seed < FIRST + Math.ceil(format === 'raw' ? COUNT : COUNT
     const steps = world.dice.between(5, 20);
     for (let step = 0; step < steps; step++) {
       await disturb(world);
-      if (world.replica.life.alive) await look(world);
+      if (world.replica.life.alive) await checkNow(world);
       await world.scheduler.pass(world.dice.chance(0.5) ? world.dice.between(1, 400) : world.dice.between(400, 60_000));
-      if (world.replica.life.alive) await look(world);
+      if (world.replica.life.alive) await checkNow(world);
     }
     await world.catchUp({ resync: true });
-    await look(world);
+    await checkNow(world);
     assert.equal(world.relationship.state, 'Replicating', world.story());
   });
-}
-
-/** Of a raw disk the base alone is looked at, which is quick; of an image everything that a failover could serve. */
-async function look(world: World): Promise<void> {
-  if (world.format === 'raw') world.checkReplica();
-  else await checkInstants(world);
 }
 
 async function disturb(world: World): Promise<void> {

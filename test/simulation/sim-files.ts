@@ -21,8 +21,11 @@ class Inode {
   durableSize = 0;
   dirty = new Set<number>();
   mtime = 0;
-  /** `data` is also somebody else's: copied before the next change. */
+  /** `data`, or `durable`, is also somebody else's: copied before the next change. */
   #shared = false;
+  #durableShared = false;
+  /** The smallest size since the last sync: what lay behind it was cut off. */
+  #cut = Infinity;
 
   constructor(number: number) {
     this.number = number;
@@ -40,21 +43,28 @@ class Inode {
   resize(size: number, now: number): void {
     this.#own(size);
     this.data.fill(0, size);
+    this.#cut = Math.min(this.#cut, size);
     this.size = size;
     this.mtime = now;
   }
 
+  /** Copies no more than what has changed: an image of some MiB is synced after every few sectors. */
   sync(): void {
-    this.durable = this.data;
-    this.#shared = true;
+    this.durable = grown(this.durable, this.size, this.#durableShared);
+    this.#durableShared = false;
+    if (this.#cut < this.durable.length) this.durable.fill(0, this.#cut);
+    for (const sector of this.dirty) {
+      if (sector * SECTOR < this.size) this.durable.set(this.data.subarray(sector * SECTOR, Math.min((sector + 1) * SECTOR, this.size)), sector * SECTOR);
+    }
+    this.#cut = Infinity;
     this.durableSize = this.size;
     this.dirty.clear();
   }
 
   copy(): Inode {
     const copy = new Inode(this.number);
-    this.#shared = copy.#shared = true;
-    [copy.data, copy.durable] = [this.data, this.durable];
+    this.#shared = copy.#shared = this.#durableShared = copy.#durableShared = true;
+    [copy.data, copy.durable, copy.#cut] = [this.data, this.durable, this.#cut];
     copy.dirty = new Set(this.dirty);
     ({ size: copy.size, durableSize: copy.durableSize, mtime: copy.mtime } = this);
     return copy;
@@ -72,24 +82,26 @@ class Inode {
       kept.set(this.data.subarray(from, from + SECTOR), from);
     }
     const size = dice.chance(0.5) ? this.size : this.durableSize;
-    this.data = kept;
-    this.#shared = false;
-    this.size = size;
-    this.data.fill(0, size);
-    this.sync();
+    kept.fill(0, size);
+    this.data = this.durable = kept;
+    this.#shared = this.#durableShared = true;
+    this.size = this.durableSize = size;
+    this.#cut = Infinity;
+    this.dirty.clear();
   }
 
   #own(size: number): void {
-    if (size <= this.data.length) {
-      if (this.#shared) this.data = this.data.slice();
-      this.#shared = false;
-      return;
-    }
+    this.data = grown(this.data, size, this.#shared);
     this.#shared = false;
-    const larger = new Uint8Array(Math.max(size, this.data.length * 2, 4096));
-    larger.set(this.data);
-    this.data = larger;
   }
+}
+
+/** The same bytes with room for `size`, and nobody else's. */
+function grown(bytes: Uint8Array<ArrayBuffer>, size: number, shared: boolean): Uint8Array<ArrayBuffer> {
+  if (size <= bytes.length) return shared ? bytes.slice() : bytes;
+  const larger = new Uint8Array(Math.max(size, bytes.length * 2, 4096));
+  larger.set(bytes);
+  return larger;
 }
 
 export class SimVolume {
