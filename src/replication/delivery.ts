@@ -121,16 +121,16 @@ export class Delivery {
     const { ports, vmId } = this.#sender;
     for (;;) {
       signal.throwIfAborted();
+      if (this.#sender.relationship.state !== 'Replicating') {
+        throw new UnderstudyError('state', 'NOT_REPLICATING',
+          `VM '${this.#sender.vm.name}' is in state ${this.#sender.relationship.state} now`, 'See its status.');
+      }
       const asked = this.#sender.relationship;
       const params = { vmId, epoch, waitMs: 10_000 };
       const { result } = await this.#sender.link().call(waitAppliedMessage, params, undefined, { signal, timeoutMs: 30_000 });
       await this.#news(takeAnswer(ports, vmId, asked, result));
       if (result.appliedEpoch >= epoch) return;
       if (result.failure !== null) throw new UnderstudyError('io', result.failure.code, result.failure.message, result.failure.remedy);
-      if (this.#sender.relationship.state !== 'Replicating') {
-        throw new UnderstudyError('state', 'NOT_REPLICATING',
-          `VM '${this.#sender.vm.name}' is in state ${this.#sender.relationship.state} now`, 'See its status.');
-      }
     }
   }
 

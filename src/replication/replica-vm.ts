@@ -197,11 +197,12 @@ export class ReplicaVm {
     };
   }
 
-  /** Resolves when the epoch is applied, or after `waitMs`. */
+  /** Resolves when the epoch is applied, when something keeps it from being applied, or after `waitMs`. */
   async waitApplied(epoch: number, waitMs: number): Promise<void> {
     const deadline = this.#clock.monotonic() + waitMs;
     const timer = new AbortController();
-    while (this.relationship.lastAppliedEpoch < epoch && !this.#stop.signal.aborted && this.relationship.error === null) {
+    const waits = ({ lastAppliedEpoch, error, lost }: RelationshipRecord) => lastAppliedEpoch < epoch && error === null && lost === null;
+    while (waits(this.relationship) && !this.#stop.signal.aborted) {
       const left = deadline - this.#clock.monotonic();
       if (left <= 0) break;
       const changed = new Promise<void>((resolve) => this.#waiting.push(resolve));
@@ -293,13 +294,15 @@ export class ReplicaVm {
       const halted = (this.#halted = new AbortController()).signal;
       const work = this.#applyOne(next, AbortSignal.any([signal, halted]));
       this.#applying = work.catch(() => undefined);
+      let later = false;
       try {
         await work;
       } catch (error) {
         if (signal.aborted) return;
-        if (!halted.aborted) await this.#failed(error).catch((cause: unknown) => this.#notRecorded(cause, signal));
+        if (!halted.aborted) later = await this.#failed(error).catch((cause: unknown) => this.#notRecorded(cause, signal));
       }
       this.#tellWaiting();
+      if (later) await this.#untilRetry();
     }
   }
 
@@ -368,12 +371,13 @@ export class ReplicaVm {
     for (const remove of removals) await remove();
   }
 
-  async #failed(error: unknown): Promise<void> {
+  /** Puts it on record; false when it may be tried again at once, as there is room again for what had none. */
+  async #failed(error: unknown): Promise<boolean> {
     const { relationships } = this.#ports;
     const known = error instanceof UnderstudyError ? error
       : new UnderstudyError('io', errnoOf(error) ?? 'APPLY_FAILED', messageOf(error), 'Check the replica disk and its volume.');
     // What waits for the extended replica goes, then the points; not the replica.
-    if (known.code === 'ENOSPC' && (await this.#makeRoom(known.message))) return;
+    if (known.code === 'ENOSPC' && (await this.#makeRoom(known.message))) return false;
     const passing = isRecoverable(error);
     const before = this.relationship.error;
     const change = {
@@ -384,6 +388,11 @@ export class ReplicaVm {
       makeEvent(ACTIVITY_EVENTS.applyIncomplete, this.vm.name, { reason: known.message, code: known.code }));
     if (passing) relationships.update(this.vmId, change);
     else relationships.happened(this.vmId, { kind: 'failed', code: known.code, reason: known.message }, change);
+    return true;
+  }
+
+  /** A change of anything is a reason to try at once. */
+  async #untilRetry(): Promise<void> {
     const timer = new AbortController();
     const woken = this.#wake.promise.then(() => timer.abort());
     await Promise.race([woken, this.#clock.sleep(RETRY_MS, timer.signal).catch(() => undefined)]);
@@ -391,9 +400,10 @@ export class ReplicaVm {
   }
 
   /** Not even that could be put on record: the loop goes on, or nothing would ever be applied again. */
-  async #notRecorded(cause: unknown, signal: AbortSignal): Promise<void> {
+  async #notRecorded(cause: unknown, signal: AbortSignal): Promise<false> {
     this.#ports.log.error({ vm: this.vmId, error: messageOf(cause) }, 'a failure of applying cannot be put on record');
     await this.#clock.sleep(RETRY_MS, signal).catch(() => undefined);
+    return false;
   }
 
   async #makeRoom(reason: string): Promise<boolean> {

@@ -6,6 +6,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { UnderstudyError } from '../../src/model/errors.ts';
 import { DISK_IDS } from './tracking-rig.ts';
 import { ReplicaRig } from './replica-rig.ts';
 
@@ -72,5 +73,27 @@ test('R14: while a flush of a replica disk fails nothing counts as applied, and 
   const stuck = rig.applied;
   for (const diskId of DISK_IDS) assert.ok(volume.exists(rig.inboxPath(diskId, stuck + 1)));
   volume.fault = null;
+  await rig.endsEqual();
+});
+
+test('R14: a set that cannot be applied is told at once to whoever waits for it, not at the next attempt', async () => {
+  const rig = await ReplicaRig.replicating();
+  const goOn = await rig.waitingInInbox(2);
+  const next = rig.applied + 1;
+  // What begins the set fails, as a volume does that may come back.
+  const { catalog } = rig.world.replica;
+  const put = catalog.relationships.put;
+  catalog.relationships.put = (row) => {
+    if (row.applying === next) throw new UnderstudyError('io', 'EIO', 'the volume does not answer', 'Look at it.');
+    put(row);
+  };
+  const before = rig.world.scheduler.now;
+  const told = rig.replica.waitApplied(next, 600_000);
+  goOn();
+  await rig.world.during(told);
+  assert.ok(rig.world.scheduler.now - before < 5_000, `told after ${rig.world.scheduler.now - before} ms`);
+  assert.equal(rig.world.replicaRecord.error?.code, 'EIO');
+  assert.equal(rig.applied, next - 1);
+  catalog.relationships.put = put;
   await rig.endsEqual();
 });
