@@ -2,8 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { test } from 'node:test';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
+import { usedBytes } from '../../test/rig/used-bytes.ts';
 import { MemoryDisk } from '../disk/memory-disk.ts';
 import {
   NBD_CHUNK, NBD_CMD, NBD_CMD_FLAG, NBD_GREETING_BYTES, NBD_OPT, NBD_OPTION_REPLY_BYTES, decodeReplyHeader, encodeClientFlags,
@@ -142,21 +141,6 @@ async function session(nbd: Rig, current: { disk: MemoryDisk }, sent: Buffer): P
   assert.notEqual(endings[0]!.fields['reason'], '');
   assert.equal(endings[0]!.level, expected.isClean ? 'info' : 'warn', String(endings[0]!.fields['reason']));
   return expected;
-}
-
-/**
- * Memory of this process that is in use. Sockets and buffers go in two steps: collected, then freed by their
- * finalizers.
- */
-async function usedBytes(): Promise<number> {
-  setFlagsFromString('--expose-gc');
-  const collect = runInNewContext('gc') as () => void;
-  for (let i = 0; i < 3; i += 1) {
-    collect();
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-  const { heapUsed, external } = process.memoryUsage();
-  return heapUsed + external;
 }
 
 test(`${SESSIONS} mutated sessions are served or refused as the protocol says, and leave nothing (SEED=${SEED})`, async () => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { MemoryDisk } from '../disk/memory-disk.ts';
 import type { VirtualDisk } from '../disk/virtual-disk.ts';
 import { LogWriter, type LogRecord } from '../hrl/log-writer.ts';
@@ -96,4 +97,36 @@ test('defects are told apart: what another copy may mend, and what none can', as
   ports.files.inodes.delete('/log');
   assert.equal((await defect({ d0: ID }))!.again, true);
   assert.equal(ports.files.openFiles, 0);
+});
+
+test('1,000 damaged logs: none that is refused changes the replica, none that passes changes it in another way', async () => {
+  const pages = Array.from({ length: 40 }, (_, n): LogRecord => n % 8 === 3
+    ? { op: 'zero', offset: n * 4096, length: 4096 }
+    : { op: 'write', offset: n * 4096, data: new Uint8Array(512).fill(n + 1) });
+  const { ports, record } = await setOf(pages);
+  const whole = ports.files.get('/log');
+  const apply = async (target: MemoryDisk): Promise<boolean> => {
+    if ((await defectOf(ports, record, relationship(), [disk])) !== null) return false;
+    await applySet(replica(ports.files, Object.assign(target, { seal: async () => ({ kind: 'none', reason: 'memory' }) })), record, [disk], open);
+    return true;
+  };
+  const contents = async (target: MemoryDisk) => {
+    const bytes = new Uint8Array(40 * 4096);
+    await target.read(bytes, 0);
+    return Buffer.from(bytes);
+  };
+  const expected = new MemoryDisk(SIZE);
+  assert.equal(await apply(expected), true);
+  const [after, before] = [await contents(expected), await contents(new MemoryDisk(SIZE))];
+  let refused = 0;
+  await fc.assert(fc.asyncProperty(fc.nat(whole.length - 1), fc.integer({ min: 1, max: 255 }), fc.boolean(), async (at, change, cut) => {
+    const bytes = Buffer.from(cut ? whole.subarray(0, at) : whole);
+    if (!cut) bytes[at]! ^= change;
+    ports.files.put('/log', bytes);
+    const target = new MemoryDisk(SIZE);
+    const applied = await apply(target);
+    refused += applied ? 0 : 1;
+    assert.ok((await contents(target)).equals(applied ? after : before), applied ? 'applied otherwise' : 'a refused log has changed the replica');
+  }), { numRuns: 1000 });
+  assert.ok(refused > 800, `${refused} of 1000 refused`);
 });

@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
-import { atEnd } from '../rig/at-end.ts';
+import { atEnd, type Ending } from '../rig/at-end.ts';
 import { formatsFor } from '../rig/disk-formats.ts';
 import { Pair } from '../rig/pair.ts';
 
@@ -16,7 +17,8 @@ for (const format of formatsFor('dear')) test(`${format}: kill -9 of either serv
   const { socket, stop } = await reconnectingDisk(t, pair);
   const seed = Number(process.env.SEED ?? Date.now() % 100_000);
   t.diagnostic(`SEED=${seed}`);
-  const load = fio(socket, pair.folder, ROUNDS * 3, seed);
+  const enough = `${pair.folder}/enough`;
+  const load = fio(t, { socket, folder: pair.folder, enough, seed });
   for (let round = 0; round < ROUNDS; round++) {
     const victim = (seed + round * 7) % 3 === 0 ? pair.replica : pair.primary;
     // A moment of the load, not a wait for something to happen.
@@ -25,6 +27,7 @@ for (const format of formatsFor('dear')) test(`${format}: kill -9 of either serv
     await victim.start();
     if (round % 4 === 3) await pair.primary.cli('sync-now', pair.vm);
   }
+  await writeFile(enough, '');
   const done = await load;
   assert.equal(done.status, 0, `${done.output.slice(0, 2000)}\n${pair.primary.log.slice(-6000)}`);
   await stop();
@@ -37,7 +40,7 @@ for (const format of formatsFor('dear')) test(`${format}: kill -9 of either serv
 });
 
 /** A disk that rides out restarts of its server, as QEMU's does with reconnect-delay: nbdkit opens it again and repeats. */
-async function reconnectingDisk(t: { after(f: () => unknown): void }, pair: Pair) {
+async function reconnectingDisk(t: Ending, pair: Pair) {
   const socket = `${pair.folder}/guest.sock`;
   const [uri] = await pair.uris();
   const daemon = spawn('nbdkit', ['-f', '-U', socket, '--filter=retry', 'nbd', `uri=${uri}`, 'retries=60', 'retry-delay=1',
@@ -53,11 +56,15 @@ async function reconnectingDisk(t: { after(f: () => unknown): void }, pair: Pair
   };
 }
 
-/** Random writes with flushes; its exit code tells of any I/O error. */
-async function fio(socket: string, folder: string, seconds: number, seed: number): Promise<{ status: number; output: string }> {
+/** Random writes with flushes until the file `enough` is there; its exit code tells of any I/O error. */
+async function fio(
+  t: Ending, { socket, folder, enough, seed }: { socket: string; folder: string; enough: string; seed: number },
+): Promise<{ status: number; output: string }> {
   const child = spawn('fio', ['--name=load', '--ioengine=nbd', `--uri=nbd+unix:///?socket=${socket}`, '--rw=randwrite', '--bs=4k',
-    '--iodepth=8', '--size=64m', '--fsync=64', '--time_based', `--runtime=${seconds}`,
+    '--iodepth=8', '--size=64m', '--fsync=64', '--time_based', '--runtime=3600',
+    `--trigger-file=${enough}`, '--trigger=true',
     `--randseed=${seed}`], { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
+  atEnd(t, () => child.kill('SIGKILL'));
   let output = '';
   child.stdout.on('data', (data: Buffer) => (output += data.toString()));
   child.stderr.on('data', (data: Buffer) => (output += data.toString()));

@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { decodeFrame } from '../../src/peer/framing.ts';
 import { fromWire } from '../../src/peer/peer-errors.ts';
 import { headFor, isSafe, logSend, mutatedBody, mutatedHead, mutatedName, PAYLOAD_MAX, VALID, WHOLE } from './mutations.ts';
+import { usedBytes } from '../rig/used-bytes.ts';
 import { readAll, startRig } from './rig.ts';
 import type { Rig } from './rig.ts';
 
@@ -43,7 +44,6 @@ test(`850 mutated bodies are each refused with a reason, or are proper messages 
   await using rig = await startRig();
   const seen = handleLogs(rig);
   const outcomes = new Map<string, number>();
-  const before = process.memoryUsage().arrayBuffers;
   await fc.assert(fc.asyncProperty(mutatedName, mutatedBody, async (name, bytes) => {
     const calls = seen.calls;
     const outcome = outcomeOf(Buffer.concat(await rig.dispatcher.dispatch(CALLER(rig), name, bytes)));
@@ -51,6 +51,7 @@ test(`850 mutated bodies are each refused with a reason, or are proper messages 
     assert.equal(seen.calls - calls, outcome === 'answered' ? 1 : 0);
     outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
   }), { seed: SEED, numRuns: 150 });
+  const settled = await usedBytes();
   await fc.assert(fc.asyncProperty(mutatedBody, async (bytes) => {
     const calls = seen.calls;
     const outcome = outcomeOf(Buffer.concat(await rig.dispatcher.dispatch(CALLER(rig), logSend.name, bytes)));
@@ -62,7 +63,8 @@ test(`850 mutated bodies are each refused with a reason, or are proper messages 
   const refused = 850 - (outcomes.get('answered') ?? 0);
   assert.ok(refused > 600, `${refused} were refused: the mutations bite`);
   assert.ok((outcomes.get('answered') ?? 0) > 0, 'some only change what a payload or a text may hold');
-  assert.ok(process.memoryUsage().arrayBuffers - before < 256 * 1024 * 1024);
+  const growth = (await usedBytes()) - settled;
+  assert.ok(growth < 8 * 1024 * 1024, `${growth} bytes more are in use than before the last 700`);
   assert.deepEqual(rig.log.at('error'), []);
   await stillAnswers(rig);
 });
@@ -71,7 +73,8 @@ test(`150 mutated requests over TLS are each refused or hung up on, and the serv
   await using rig = await startRig({ headersMs: 2_000, idleMs: 2_000, lingerMs: 200 });
   const seen = handleLogs(rig);
   const statuses = new Map<string, number>();
-  const before = process.memoryUsage().rss;
+  await stillAnswers(rig);
+  const settled = await usedBytes();
   const request = fc.oneof(
     { weight: 3, arbitrary: mutatedHead.map((head) => Buffer.concat([head, WHOLE])) },
     { weight: 1, arbitrary: mutatedBody.map((bytes) => Buffer.concat([headFor(bytes), bytes])) },
@@ -87,7 +90,8 @@ test(`150 mutated requests over TLS are each refused or hung up on, and the serv
   assert.deepEqual(seen.unsafe, []);
   assert.ok((statuses.get('200') ?? 0) < 75 && (statuses.get('400') ?? 0) > 20, JSON.stringify([...statuses]));
   assert.ok([...statuses.keys()].every((status) => !status.startsWith('5')), JSON.stringify([...statuses]));
-  assert.ok(process.memoryUsage().rss - before < 256 * 1024 * 1024);
+  const growth = (await usedBytes()) - settled;
+  assert.ok(growth < 8 * 1024 * 1024, `${growth} bytes more are in use than before`);
   assert.deepEqual(rig.log.at('error'), []);
   await stillAnswers(rig);
 });
