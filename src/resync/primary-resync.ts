@@ -73,8 +73,9 @@ export class PrimaryResync implements ResyncDriver {
 
   /** When the pending resync of this VM will start by itself; null when only a person starts it. */
   startOf(relationship: RelationshipRecord, now: number): number | null {
-    const { required, settings } = relationship;
-    if (required === null) return null;
+    const { required, settings, tookOver = null } = relationship;
+    // Nothing is sent to a host that has taken over: after its failover has been cancelled this starts as it would have (R21).
+    if (required === null || tookOver !== null) return null;
     if (required.startAt !== null) return required.startAt;
     if (required.held === true || mayOverwriteNewer(required)) return null;
     return nextAutomaticStart(settings.autoResync, now, this.#zone);

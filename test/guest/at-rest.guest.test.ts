@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { atEnd } from '../rig/at-end.ts';
 import { makeExt4 } from '../rig/guest/disk-image.ts';
 import { agentSkip } from '../rig/guest/prepare.ts';
-import { verifyGuest } from '../rig/guest/verify.ts';
+import { inspectDisks } from '../rig/guest/verify.ts';
 import { startWriter } from '../rig/guest/writer.ts';
 import { Pair, type Status } from '../rig/pair.ts';
 import { mustRun } from '../rig/program.ts';
@@ -75,7 +75,7 @@ test('the guest writes records while its file systems are frozen for a point: at
   assert.deepEqual(await Promise.all(copies.map(needsRecovery)), [false, false]);
   // Read only, so that no journal could be replayed: every finding is one of the disk as it lies.
   for (const copy of copies) await mustRun('e2fsck', ['-fn', copy]);
-  const verdict = await verifyGuest(copies, { min: rested.least, max: rested.most });
+  const verdict = await inspectDisks(copies, { min: rested.least, max: rested.most });
   assert.deepEqual(verdict.problems, []);
   // The guest goes on: what it wrote after the instant is nowhere in the point.
   await writer.untilAcked(writer.acked() + 10);

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { atEnd } from '../rig/at-end.ts';
 import { makeExt4 } from '../rig/guest/disk-image.ts';
 import { guestSkip } from '../rig/guest/prepare.ts';
-import { verifyGuest } from '../rig/guest/verify.ts';
+import { inspectDisks } from '../rig/guest/verify.ts';
 import { startWriter, type Writer } from '../rig/guest/writer.ts';
 import { Pair, type Status } from '../rig/pair.ts';
 import { mustRun } from '../rig/program.ts';
@@ -78,6 +78,6 @@ test('a real guest: primary killed mid-write, unplanned failover, reverse at run
   await primary.json('reverse', vm);
   await inSync(primary, pair);
   const replicas = pair.disks.map((_, index) => pair.replicaPath(index));
-  assert.deepEqual((await verifyGuest(replicas, { min: last, max: last })).problems, []);
+  assert.deepEqual((await inspectDisks(replicas, { min: last, max: last })).problems, []);
   await pair.compare();
 });

@@ -6,7 +6,7 @@ import { atEnd } from '../rig/at-end.ts';
 import { convertImage } from '../../src/disk/images/convert-image.ts';
 import { makeExt4 } from '../rig/guest/disk-image.ts';
 import { guestSkip } from '../rig/guest/prepare.ts';
-import { verifyGuest, type Expected } from '../rig/guest/verify.ts';
+import { inspectDisks, type Expected } from '../rig/guest/verify.ts';
 import { startWriter, type Writer } from '../rig/guest/writer.ts';
 import { formatsFor, qemuName } from '../rig/disk-formats.ts';
 import { Pair } from '../rig/pair.ts';
@@ -68,12 +68,12 @@ async function restart(server: Pair['primary']): Promise<void> {
 }
 
 async function agrees(t: TestContext, replica: string[], expected: Expected): Promise<void> {
-  const verdict = await verifyGuest(await readable(replica), expected);
+  const verdict = await inspectDisks(await readable(replica), expected);
   t.diagnostic(`${verdict.records} records, expected ${expected.min}..${expected.max}`);
   assert.deepEqual(verdict.problems, []);
 }
 
-/** The guest that verifies mounts its disks, which writes; and QEMU may not open a VHDX that a server has open. So it gets raw copies. */
+/** What inspects and QEMU read raw files only; a VHDX that a server has open they may not open at all. So they get raw copies. */
 async function readable(disks: string[]): Promise<string[]> {
   if (qemuName(disks[0]!) === 'raw') return disks;
   const copies = disks.map((disk) => `${disk}.copy.raw`);
@@ -98,5 +98,5 @@ async function goesOn(pair: Pair, replica: string[], dead: Writer): Promise<void
   assert.ok(heir.startedAt >= dead.acked() && heir.startedAt <= dead.acked() + 1, `${heir.startedAt} after ${dead.acked()}`);
   await heir.untilAcked(heir.startedAt + 20);
   const last = await heir.stop();
-  assert.deepEqual((await verifyGuest(await readable(replica), { min: last, max: last })).problems, []);
+  assert.deepEqual((await inspectDisks(await readable(replica), { min: last, max: last })).problems, []);
 }

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { atEnd } from '../rig/at-end.ts';
 import { makeExt4 } from '../rig/guest/disk-image.ts';
 import { guestSkip } from '../rig/guest/prepare.ts';
-import { verifyGuest } from '../rig/guest/verify.ts';
+import { inspectDisks, verifyGuest } from '../rig/guest/verify.ts';
 import { startWriter } from '../rig/guest/writer.ts';
 import { temporaryFolder } from '../rig/program.ts';
 
@@ -24,5 +24,8 @@ test('the rig tells a killed guest’s disks from disks that were copied at two 
   const [real, mixture] = [await verifyGuest(live, { min: acked, max: acked + 1 }), await verifyGuest(mixed)];
   assert.deepEqual(real.problems, []);
   assert.equal(mixture.ok, false);
+  // Without a guest the same is found, of both.
+  assert.deepEqual(await inspectDisks(live, { min: acked, max: acked + 1 }), real);
+  assert.equal((await inspectDisks(mixed)).ok, false);
   t.diagnostic(`${acked} records; of the mixture: ${mixture.problems[0]}`);
 });

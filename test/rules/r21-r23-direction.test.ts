@@ -72,6 +72,25 @@ test('R21, R22: after a forced failover both sides say so when they meet, and no
   assert.throws(() => world.primary.relationships.perform(VM_ID, 'resynchronize'), { code: 'INVALID_STATE' });
 });
 
+test('R21: an old primary whose machine went down after it gave way sends nothing; once the failover is cancelled it is repaired by itself', async () => {
+  const world = await replicating(7);
+  world.autoResync = true;
+  const { settings } = world.record(world.primary);
+  world.primary.relationships.update(VM_ID, { settings: { ...settings, autoResync: { enabled: true, intervalStart: '00:00:00', intervalEnd: '23:59:59' } } });
+  world.disconnect();
+  await world.scheduler.pass(2000);
+  assert.equal(await unplanned(world, world.replica), null);
+  world.primary.crash('machine');
+  await world.up(world.primary);
+  await world.scheduler.pass(600_000);
+  const old = world.record(world.primary);
+  assert.deepEqual([old.state, old.required?.trigger, old.required?.held ?? false, old.error?.code],
+    ['WaitingForStartResynchronize', 4, false, 'PEER_FAILED_OVER'], world.story());
+  assert.ok(!world.primary.catalog.events({}).some(({ id }) => id === 'ResynchronizationStarted'), world.story());
+  assert.equal(await cancel(world, world.replica), null);
+  assert.ok(await world.scheduler.until(() => world.record(world.primary).state === 'Replicating', 600_000), world.story());
+});
+
 test('R21: what the old primary wrote after the failover is dropped only by a command that names it', async () => {
   const world = await replicating(4);
   world.network.cut = true;

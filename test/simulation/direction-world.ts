@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { UnderstudyError } from '../../src/model/errors.ts';
 import type { RelationshipRecord } from '../../src/model/records.ts';
-import { disksOf } from './instants.ts';
+import { disksOf, instantsOf, type Instant } from './instants.ts';
 import type { SimHost } from './sim-host.ts';
 import { DISK_BYTES, DISKS, VM_ID, World } from './world.ts';
 
@@ -18,8 +18,14 @@ export class DirectionWorld extends World {
   guestAt: SimHost | null = null;
   /** Nobody could ask the primary at the last unplanned failover, and the two have not met since (R22). */
   forced = false;
+  /** Failovers, by their beginning, that nobody could ask the primary about. */
+  readonly forcedAt = new Set<number>();
   /** A second guest has written on the old primary after a failover. */
   rogueWrote = false;
+  /** Nothing that is a past instant of anybody's is left on its old primary since. */
+  #rogueEver = false;
+  /** What a test guest sees, by the host of the test. */
+  readonly #tests = new Map<SimHost, Uint8Array[]>();
   /** Sectors by disk whose content is certain: id of the write that they hold; 0 is zeroes. */
   #certain = DISKS.map(() => new Map<number, number>());
   #truth = 0;
@@ -75,7 +81,20 @@ export class DirectionWorld extends World {
   /** R22: a guest could get in on one side at most, the forced case excepted. */
   checkOneWriter(): void {
     const open = this.hosts().filter((host) => host.life.alive && host.letsIn(VM_ID));
-    assert.ok(open.length <= 1 || this.forced, `guests are let in on ${open.map(({ name }) => name).join(' and ')}\n${this.story()}`);
+    if (open.length > 1 && !this.forced) this.fail(`guests are let in on ${open.map(({ name }) => name).join(' and ')}`);
+  }
+
+  /** R22's forced case, once both have met: the one keeps guests out and says why, the other says that its old primary is there again. */
+  checkBothSaySo(): void {
+    for (const host of this.hosts()) {
+      const { failover = null, side, state } = this.record(host);
+      if (side !== 'replica' || !FAILED_OVER.includes(state) || failover === null || !this.forcedAt.has(failover.startedAt)) continue;
+      const old = this.record(this.other(host));
+      // A machine crash on top of it is said by the state, and this by the error all the same.
+      assert.equal(old.error?.code, 'PEER_FAILED_OVER', `${old.state}\n${this.story()}`);
+      assert.equal(failover.primaryHolds, true, `${host.name} does not know that its old primary is there\n${this.story()}`);
+      assert.ok(host.catalog.events({}).some(({ id, time }) => id === 'OldPrimaryMet' && time >= failover.startedAt), this.story());
+    }
   }
 
   /** What the guest was answered is what it reads. */
@@ -91,21 +110,23 @@ export class DirectionWorld extends World {
       for (const [sector, id] of sectors) {
         if (before[disk]!.get(sector) !== id) continue;
         const found: number = view.readDoubleLE(sector * SECTOR);
-        if (found !== id) assert.fail(`${what}: disk ${disk} sector ${sector} of ${host.name} holds ${found}, the guest was answered ${id}\n${this.story()}`);
+        if (found !== id) this.fail(`${what}: disk ${disk} sector ${sector} of ${host.name} holds ${found}, the guest was answered ${id}`);
       }
     }
   }
 
   /** As a guest of this host would read them. */
   async contents(host: SimHost): Promise<Uint8Array[]> {
-    if (FAILED_OVER.includes(this.record(host).state)) {
-      return Promise.all(DISKS.map(async (_, index) => {
-        const bytes = new Uint8Array(DISK_BYTES);
-        await host.exports.get(`vm/${index}`)!.read(bytes, 0);
-        return bytes;
-      }));
-    }
+    if (FAILED_OVER.includes(this.record(host).state)) return this.#exported(host, 'vm');
     return disksOf(host);
+  }
+
+  #exported(host: SimHost, name: string): Promise<Uint8Array[]> {
+    return Promise.all(DISKS.map(async (_, index) => {
+      const bytes = new Uint8Array(DISK_BYTES);
+      await host.exports.get(`${name}/${index}`)!.read(bytes, 0);
+      return bytes;
+    }));
   }
 
   /** After a loss that was to be expected, what is there now is the truth: it must be one past instant. */
@@ -118,10 +139,10 @@ export class DirectionWorld extends World {
   }
 
   /** Null when the host dies over it: a crash may be on its way. */
-  async #read(host: SimHost): Promise<Uint8Array[] | null> {
+  async #read(host: SimHost, name?: string): Promise<Uint8Array[] | null> {
     const { life } = host;
     let read = null as Uint8Array[] | null;
-    this.contents(host).then((disks) => (read = disks), () => undefined);
+    (name === undefined ? this.contents(host) : this.#exported(host, name)).then((disks) => (read = disks), () => undefined);
     await this.scheduler.until(() => read !== null || !life.alive, 600_000);
     return read;
   }
@@ -129,30 +150,87 @@ export class DirectionWorld extends World {
   async checkInstant(disks: Uint8Array[], what: string): Promise<void> {
     this.checks++;
     const wrong = this.history.contradiction(disks);
-    if (wrong !== null) assert.fail(`${what}: ${wrong}\n${this.story()}`);
+    if (wrong !== null) this.fail(`${what}: ${wrong}`);
   }
 
-  /** Whoever is a replica in sync shows one past instant. */
+  /**
+   * Promises 2 and 3, at any time and after any crash: whoever is a replica has at least one instant to fail over to, and each that it has
+   * is one past instant of the VM. Read from a copy of its volume as a crash would leave it.
+   */
   async checkReplicas(): Promise<void> {
     for (const host of this.hosts()) {
       const record = this.record(host);
-      if (record.side !== 'replica' || record.state !== 'Replicating' || record.applying !== null || record.baselineId === '') continue;
-      if (record.lastAppliedEpoch < record.consistentFrom || record.resync !== null || this.record(this.other(host)).side !== 'primary') continue;
-      // A diverged old primary is shown to nobody as in sync before it has been told.
-      if ((record.generation ?? 0) !== (this.record(this.other(host)).generation ?? 0)) continue;
-      await this.checkInstant(await disksOf(host), `replica ${host.name}`);
+      if (record.side !== 'replica' || record.baselineId === '' || record.state === 'FailedOver') continue;
+      // What the second guest wrote is in no history; nor is a diverged old primary before it has been told.
+      if (this.#rogueEver || (record.generation ?? 0) !== (this.record(this.other(host)).generation ?? 0)) continue;
+      const instants = await instantsOf(this, host);
+      const { applying, lastAppliedEpoch, consistentFrom, lost } = record;
+      if (instants.length === 0 && lost === null) {
+        this.fail(`${host.name} has nothing consistent to fail over to: ${
+          JSON.stringify({ state: record.state, applying, lastAppliedEpoch, consistentFrom })}`);
+      }
+      for (const { id, disks } of instants) await this.checkInstant(disks, `${id} on replica ${host.name}`);
     }
+  }
+
+  /** A failover to an older point shows that point. */
+  async checkPoint(host: SimHost, asked: Uint8Array[]): Promise<void> {
+    const disks = await this.#read(host);
+    if (disks !== null && !same(disks, asked)) this.fail(`${host.name} shows another point than the one asked for`);
+  }
+
+  /** The points that a person may choose from there, with what they hold. */
+  async points(host: SimHost): Promise<Instant[]> {
+    return this.record(host).side === 'replica' ? (await instantsOf(this, host)).filter(({ id }) => id !== 'latest') : [];
+  }
+
+  /** A test has begun: it shows one past instant, the one that was asked for. */
+  async testBegan(host: SimHost, asked: Uint8Array[] | null): Promise<void> {
+    const disks = await this.#read(host, 'vm - Test');
+    if (disks === null) return;
+    await this.checkInstant(disks, `test on ${host.name}`);
+    if (asked !== null && !same(disks, asked)) this.fail('the test shows another point than the one asked for');
+    this.#tests.set(host, disks);
+  }
+
+  /** A test guest writes and sees what it wrote, whatever goes on around it, and after any restart. */
+  async checkTests(): Promise<void> {
+    for (const host of this.hosts()) {
+      const { testFailover = null, side } = this.record(host);
+      if (testFailover === null) this.#tests.delete(host);
+      const expected = this.#tests.get(host);
+      if (expected === undefined || !host.life.alive) continue;
+      assert.equal(side, 'replica');
+      const found = await this.#read(host, 'vm - Test');
+      // A failover or the end of the test that was still under way has taken it away.
+      if (found === null || (this.record(host).testFailover ?? null) === null) continue;
+      if (!same(found, expected)) this.fail(`the test guest on ${host.name} sees something else`);
+      await this.#testWrites(host, expected);
+    }
+  }
+
+  async #testWrites(host: SimHost, expected: Uint8Array[]): Promise<void> {
+    const index = this.dice.between(0, expected.length - 1);
+    const offset = this.dice.between(0, SECTORS - 1) * SECTOR;
+    const data = Buffer.alloc(SECTOR, this.dice.between(1, 255));
+    const served = host.exports.get(`vm - Test/${index}`)!;
+    const outcome = await this.command(host, async () => {
+      await served.write(data, offset, { fua: false });
+      await served.flush();
+    });
+    if (outcome === null) expected[index]!.set(data, offset);
+    else this.#tests.delete(host);
   }
 
   /** The pair of records, whatever has crashed: one primary that lets guests in, at most (docs/operating/direction.md has the table). */
   checkPair(): void {
     const [a, b] = this.hosts().map((host) => this.record(host));
     const sides = [a!, b!].filter(({ side }) => side === 'primary');
-    if (sides.length === 0) assert.fail(`both are replicas\n${this.story()}`);
+    if (sides.length === 0) this.fail('both are replicas');
     if (sides.length < 2) return;
     const [older, newer] = [a!, b!].sort((one, two) => (one.generation ?? 0) - (two.generation ?? 0));
-    assert.notEqual(older!.generation ?? 0, newer!.generation ?? 0, `two primaries of one generation\n${this.story()}`);
-    assert.ok((older!.prepared ?? older!.tookOver ?? null) !== null, `the old primary still lets guests in\n${this.story()}`);
+    if ((older!.generation ?? 0) === (newer!.generation ?? 0)) this.fail('two primaries of one generation');
+    if ((older!.prepared ?? older!.tookOver ?? null) === null) this.fail('the old primary still lets guests in');
   }
 
   /** The guest's truth goes with the side that is chosen: forward with a failover, back with its cancellation. */
@@ -221,6 +299,7 @@ export class DirectionWorld extends World {
       const tracked = await primary.hold('guest');
       await tracked.disk('d0').write(data, this.dice.pick(sectors) * SECTOR);
       this.rogueWrote = true;
+      this.#rogueEver = true;
     });
   }
 
@@ -274,8 +353,12 @@ export class DirectionWorld extends World {
       if (!FAILED_OVER.includes(this.record(host).state)) continue;
       const { tookOver = null, prepared = null, side } = this.record(this.other(host));
       this.forced = side === 'primary' && tookOver === null && prepared === null;
+      const { failover = null } = this.record(host);
+      if (this.forced && failover !== null) this.forcedAt.add(failover.startedAt);
       return;
     }
     this.forced = false;
   }
 }
+
+const same = (some: Uint8Array[], others: Uint8Array[]): boolean => some.every((disk, index) => Buffer.compare(disk, others[index]!) === 0);

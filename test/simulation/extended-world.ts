@@ -76,7 +76,8 @@ export class ExtendedWorld extends World {
     if (record === undefined || record.baselineId === '' || record.applying !== null || record.initial !== null) return;
     if (record.lastAppliedEpoch < record.consistentFrom) return;
     this.thirdChecks++;
-    assert.equal(this.history.contradiction(this.thirdDisks()), null, this.story());
+    const wrong = this.history.contradiction(this.thirdDisks());
+    if (wrong !== null) this.fail(wrong);
   }
 
   /**
@@ -93,7 +94,7 @@ export class ExtendedWorld extends World {
       for (let from = 0; from < ours[index]!.length; from += 512) {
         if (Buffer.compare(ours[index]!.subarray(from, from + 512), theirs[index]!.subarray(from, from + 512)) === 0) continue;
         const covered = suspects.get(diskId)!.some(({ offset, length }) => offset <= from && from + 512 <= offset + length);
-        assert.ok(covered, `disk ${diskId} at ${from} differs on the third host, and its region is not suspect\n${this.story()}`);
+        if (!covered) this.fail(`disk ${diskId} at ${from} differs on the third host, and its region is not suspect`);
       }
     }
   }

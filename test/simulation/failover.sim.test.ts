@@ -101,7 +101,8 @@ class Drill {
     const { world } = this;
     const name = kind === 'test' ? 'vm - Test' : 'vm';
     const expected = await this.#served(name);
-    assert.equal(world.history.contradiction(expected), null, world.story());
+    const wrong = world.history.contradiction(expected);
+    if (wrong !== null) world.fail(wrong);
     if (asked !== null) assert.deepEqual(expected, asked);
     for (let turn = world.dice.between(1, 5); turn > 0; turn--) {
       this.#write(name, expected);

@@ -23,7 +23,10 @@ export interface Instant {
 
 function snapshotOf({ volume }: SimHost, paths = volume.paths()): MemoryFiles {
   const files = new MemoryFiles();
-  for (const path of paths) files.put(path, volume.contents(path));
+  for (const path of paths) {
+    const { buffer, byteLength: size } = volume.contents(path);
+    files.inodes.set(path, { bytes: Buffer.from(buffer), size });
+  }
   return files;
 }
 
@@ -35,15 +38,16 @@ export function disksOf(host: SimHost): Promise<Uint8Array[]> {
     contentsOf(await openSimDisk(host.volume, files, disk, 'read', host.ports.random))));
 }
 
-export async function instantsOf(world: World): Promise<Instant[]> {
-  const { catalog, volume } = world.replica;
-  const record = world.replicaRecord;
+/** `host`: whichever of the two is the replica. */
+export async function instantsOf(world: World, host = world.replica): Promise<Instant[]> {
+  const { catalog, volume } = host;
+  const record = catalog.relationships.get(VM_ID)!;
   if (record.baselineId === '') return [];
-  const files = snapshotOf(world.replica);
+  const files = snapshotOf(host);
   const vm = catalog.vms.get(record.vmId)!;
   const points = catalog.points.list(record.vmId);
   const waiting = catalog.inbox.list(record.vmId).filter(({ status }) => status === 'received');
-  const base = (disk: DiskRecord) => openSimDisk(volume, files, disk, 'read', world.replica.ports.random);
+  const base = (disk: DiskRecord) => openSimDisk(volume, files, disk, 'read', host.ports.random);
   const found: Instant[] = [];
   for (const [index, point] of points.entries()) {
     if (point.damaged !== null) continue;
@@ -77,7 +81,7 @@ export async function checkInstants(world: World): Promise<number> {
   const instants = await instantsOf(world);
   for (const { id, disks } of instants) {
     const contradiction = world.history.contradiction(disks);
-    if (contradiction !== null) assert.fail(`${id}: ${contradiction}\n${world.story()}`);
+    if (contradiction !== null) world.fail(`${id}: ${contradiction}`);
   }
   return instants.length;
 }

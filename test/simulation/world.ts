@@ -206,6 +206,11 @@ export class World {
     }
   }
 
+  /** For checks that run at every step: the story is told only when one fails. */
+  fail(what: string): never {
+    assert.fail(`${what}\n${this.story()}`);
+  }
+
   /** What both hosts recorded, for the message of a failed run. */
   story(): string {
     const of = (host: SimHost) => host.catalog.events({ limit: 30 })

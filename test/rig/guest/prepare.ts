@@ -8,16 +8,17 @@ import { existsSync, globSync } from 'node:fs';
 import { chmod, copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { gzipSync, zstdDecompressSync } from 'node:zlib';
+import { zstdDecompressSync } from 'node:zlib';
 import { mustRun, run } from '../program.ts';
 
 const INSIDE = fileURLToPath(new URL('inside/', import.meta.url));
 const STATE = fileURLToPath(new URL('../../../.state/guest/', import.meta.url));
 /** Debian's and Ubuntu's names of their newest kernel for virtual machines. */
 const KERNEL_PACKAGES = ['linux-image-cloud-amd64', 'linux-image-virtual'];
-/** Whichever of these a kernel has as modules and not built in. */
+/** Whichever of these a kernel has as modules and not built in; each after those that it needs. */
 const MODULES = ['virtio', 'virtio_ring', 'virtio_pci_legacy_dev', 'virtio_pci_modern_dev', 'virtio_pci', 'virtio_blk', 'crc16',
   'crc32c_generic', 'crc32c-intel', 'libcrc32c', 'mbcache', 'jbd2', 'ext4', 'virtio_console'];
+const inOrder = (name: string): string => `${String(MODULES.indexOf(name.slice(0, -3))).padStart(2, '0')}-${name}`;
 /** A kernel that was kept with other modules is fetched anew. */
 const KERNEL = `kernel-${createHash('sha256').update(MODULES.join(' ')).digest('hex').slice(0, 6)}-`;
 const BUSYBOX = ['/bin/busybox', '/usr/bin/busybox'];
@@ -35,7 +36,7 @@ const onPath = (program: string): boolean =>
 /** Why this machine cannot run guests, in one line; null when it can. */
 export function guestMissing(): string | null {
   if (process.arch !== 'x64') return `the guest is an x86-64 machine, its kernel comes by apt for ${process.arch} here`;
-  const programs = ['qemu-system-x86_64', 'apt-get', 'dpkg', 'cpio', 'mkfs.ext4', 'tar'].filter((program) => !onPath(program));
+  const programs = ['qemu-system-x86_64', 'apt-get', 'dpkg', 'cpio', 'mkfs.ext4', 'debugfs', 'tar'].filter((program) => !onPath(program));
   if (!BUSYBOX.some(existsSync)) programs.push('busybox-static');
   if (!E2FSCK.some(existsSync)) programs.push('e2fsck-static');
   return programs.length === 0 ? null : `not installed: ${programs.join(', ')}`;
@@ -134,12 +135,12 @@ async function makeInitramfs(kernel: string, more: { from: string; to: string }[
     { from: E2FSCK.find(existsSync)!, to: 'bin/e2fsck' },
     { from: join(INSIDE, 'init'), to: 'init' },
     ...globSync(join(INSIDE, '*.sh')).map((from) => ({ from, to: join('jobs', basename(from)) })),
-    ...globSync(join(kernel, 'modules/*.ko')).map((from) => ({ from, to: join('modules', basename(from)) })),
+    ...globSync(join(kernel, 'modules/*.ko')).map((from) => ({ from, to: join('modules', inOrder(basename(from))) })),
     ...more,
   ];
   const digest = createHash('sha256').update(basename(kernel));
   for (const { from, to } of files) digest.update(`${to}\0`).update(await readFile(from));
-  const kept = join(STATE, `initramfs-${digest.digest('hex').slice(0, 16)}.gz`);
+  const kept = join(STATE, `initramfs-${digest.digest('hex').slice(0, 16)}.cpio`);
   if (existsSync(kept)) return kept;
   const work = await mkdtemp(join(STATE, 'initramfs-'));
   try {
@@ -150,8 +151,8 @@ async function makeInitramfs(kernel: string, more: { from: string; to: string }[
     for (const { from, to } of files) await copyFile(from, join(root, to));
     for (const program of ['init', 'bin/busybox', 'bin/e2fsck', ...more.map(({ to }) => to)]) await chmod(join(root, program), 0o755);
     await mustRun('sh', ['-c', 'cd "$1" && find . | cpio -o -H newc --quiet -R 0:0 > ../archive', 'sh', root]);
-    await writeFile(join(work, 'archive.gz'), gzipSync(await readFile(join(work, 'archive')), { level: 1 }));
-    await rename(join(work, 'archive.gz'), kept);
+    // Not packed: the emulated processor would need longer to unpack it than it takes to read.
+    await rename(join(work, 'archive'), kept);
     return kept;
   } finally {
     await rm(work, { recursive: true, force: true });
