@@ -141,7 +141,7 @@ export const replicationCommands: CommandDefinition[] = [
     summary: 'Go on with replication or resynchronization.',
     details:
       'After a pause or an error: goes on shipping. A paused resynchronization goes on where it ' +
-      'stopped. A required one starts ' +
+      'stopped, and one that was interrupted makes its next attempt at once. A required one starts ' +
       `at once, or at --at. After a revert (triggers 5 and 7), and where a disk does not tell whether it was reverted, the replica may know a ` +
       `later state than the primary: what would be lost is named, and only --overwrite-replica goes on.\n${TIME_HELP}`,
     options: [

@@ -77,8 +77,14 @@ function resume(host: Host, { name, extended, resynchronize, at: given, continue
   const { relationships, sender } = sendingEnd(host, extended);
   const { vmId } = vmOfEnd(host, { name, extended });
   if (extended !== true) host.primaries.get(vmId)?.tracked?.recordOwed();
-  const { state, required, resync, settings } = relationships.get(vmId);
+  const { state, required, resync, settings, error } = relationships.get(vmId);
   const now = host.parts.clock.now();
+  const bare = [resynchronize, given, goOn, offPeak].every((option) => option === undefined);
+  if (bare && state === 'Resynchronizing' && error !== null && (error.retryAt ?? 0) > now) {
+    // It is under way, and waits for its next attempt: that is made at once.
+    relationships.update(vmId, { error: { ...error, retryAt: now } });
+    return sender(vmId).interrupt('the next attempt was asked for');
+  }
   // The hours count although they are not switched on: this once, somebody has asked for them.
   const window = offPeak === true ? nextAutomaticStart({ ...settings.autoResync, enabled: true }, now, host.parts.zone) : null;
   const at = window === null || window <= now ? given : new Date(window).toISOString();
