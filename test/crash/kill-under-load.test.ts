@@ -8,7 +8,7 @@ import { atEnd, type Ending } from '../rig/at-end.ts';
 import { formatsFor } from '../rig/disk-formats.ts';
 import { Pair } from '../rig/pair.ts';
 
-const ROUNDS = process.env.UNDERSTUDY_TEST_LONG === '1' ? 40 : 10;
+const ROUNDS = process.env.UNDERSTUDY_TEST_LONG === '1' ? 24 : 10;
 
 for (const format of formatsFor('dear')) test(`${format}: kill -9 of either server at random moments under load, ${ROUNDS} times: ` +
   'no guest I/O error, no resync, disks equal', async (t) => {

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { ExtendedWorld } from './extended-world.ts';
 import { VM_ID } from './world.ts';
 
-const COUNT = Number(process.env.SIM_COUNT ?? (process.env.UNDERSTUDY_TEST_LONG === '1' ? 300 : 3));
+const COUNT = Number(process.env.SIM_COUNT ?? (process.env.UNDERSTUDY_TEST_LONG === '1' ? 60 : 3));
 const FIRST = Number(process.env.SIM_SEED ?? 1);
 
 /** Replays one seed: SIM_SEED=n SIM_COUNT=1 node --test test/simulation/extended.sim.test.ts */

@@ -6,7 +6,7 @@ import { seedRuns } from './seeds.ts';
 import { DISK_BYTES, World } from './world.ts';
 
 /** Replays one seed: SIM_SEED=n SIM_COUNT=1 node --test test/simulation/failover.sim.test.ts */
-for (const { seed, format } of seedRuns({ short: 10, long: 200, imageShare: 20, onlyLong: 'vhdx' })) {
+for (const { seed, format } of seedRuns({ short: 10, long: 120, imageShare: 20, onlyLong: 'vhdx' })) {
   test(`${format}, seed ${seed}: failovers and tests at random with crashes of both sides: what is served is the point asked for, and stays so`, async (t) => {
     const drill = new Drill(seed, format);
     await drill.world.begin();

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { World } from './world.ts';
 
 const LONG = process.env.UNDERSTUDY_TEST_LONG === '1';
-const COUNT = Number(process.env.SIM_COUNT ?? (LONG ? 600 : 60));
+const COUNT = Number(process.env.SIM_COUNT ?? (LONG ? 300 : 60));
 const FIRST = Number(process.env.SIM_SEED ?? 1);
 
 /**

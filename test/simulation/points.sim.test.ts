@@ -5,7 +5,7 @@ import { seedRuns } from './seeds.ts';
 import { World } from './world.ts';
 
 /** Replays one seed: SIM_SEED=n SIM_COUNT=1 node --test test/simulation/points.sim.test.ts */
-for (const { seed, format } of seedRuns({ short: 8, long: 300, imageShare: 30, onlyLong: 'vhd' })) {
+for (const { seed, format } of seedRuns({ short: 8, long: 120, imageShare: 30, onlyLong: 'vhd' })) {
   test(`${format}, seed ${seed}: whatever crashes, every recovery point and the latest are one past instant at any moment`, async () => {
     const world = new World(seed, format);
     world.autoResync = true;

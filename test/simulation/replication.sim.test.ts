@@ -5,7 +5,7 @@ import { seedRuns } from './seeds.ts';
 import { World } from './world.ts';
 
 /** Replays one seed: SIM_SEED=n SIM_COUNT=1 node --test test/simulation/replication.sim.test.ts */
-for (const { seed, format } of seedRuns({ short: 60, long: 600, imageShare: 60 })) {
+for (const { seed, format } of seedRuns({ short: 60, long: 300, imageShare: 60 })) {
   test(`${format}, seed ${seed}: the replica is always one past instant, and catches up when faults end`, async () => {
     const world = new World(seed, format);
     await world.begin();

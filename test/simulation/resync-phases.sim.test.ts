@@ -7,7 +7,7 @@ import type { World } from './world.ts';
 
 const SEED = Number(process.env.SIM_SEED ?? 7);
 const LONG = process.env.UNDERSTUDY_TEST_LONG === '1';
-const INSTANTS = LONG ? 200 : 50;
+const INSTANTS = LONG ? 100 : 50;
 
 /** When the undisturbed run is over, in ms from its begin; every run of the same seed is the same until it is disturbed. */
 async function lengthOf(seed: number): Promise<number> {

@@ -8,6 +8,7 @@ import { mustRun } from '../rig/program.ts';
 import { TestServer } from '../rig/server.ts';
 import type { TestFormat } from '../rig/disk-formats.ts';
 import { assertSameDisk } from '../rig/disk-formats.ts';
+import { answerInside } from './resync-rig.ts';
 
 const DISK_BYTES = 16 << 20;
 
@@ -27,6 +28,7 @@ class Three {
     const pair = await Pair.make(t, { sizes: [DISK_BYTES, DISK_BYTES], frequencySec: 300, env, ...(options.format && { format: options.format }) });
     const three = new Three(pair, new TestServer('third', join(pair.folder, 'third'), env));
     atEnd(t, () => three.third.kill9());
+    for (const server of [pair.primary, pair.replica, three.third]) answerInside(server);
     await Promise.all([pair.replicate(), three.third.start()]);
     const { fingerprint } = await pair.replica.json<{ fingerprint: string }>('fingerprint');
     await three.third.json('authorize', fingerprint, '--name', 'replica', '--storage', join(pair.folder, 'third-store'));
