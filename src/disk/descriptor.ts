@@ -25,6 +25,8 @@ export class Descriptor implements OpenFile {
   #busy = 0;
   #whenIdle: (() => void) | undefined;
   #canPunch = true;
+  /** A file behind a network or a program may hang for ever while the rest of the machine is well. */
+  #isLocal: boolean | undefined;
 
   constructor(path: string, fd: number, native: Libc = libc()) {
     this.path = path;
@@ -104,15 +106,18 @@ export class Descriptor implements OpenFile {
 
   /**
    * `writeOne` on this thread: fast into the page cache, but the event loop stands still for as long as the device
-   * takes.
+   * takes. False, with nothing done, where that may be for ever.
    */
-  writeNow(from: Uint8Array, position: number): void {
+  writeNow(from: Uint8Array, position: number): boolean {
+    this.#isLocal ??= this.#libc.isLocal(this.fd);
+    if (!this.#isLocal) return false;
     let done = 0;
     while (done < from.length) {
       const count = fs.writeSync(this.fd, from, done, Math.min(from.length - done, CALL_BYTES_MAX), position + done);
       if (count === 0) throw ioError('EIO', `${this.path} took only ${done} of ${from.length} bytes at ${position}`);
       done += count;
     }
+    return true;
   }
 
   /** Fills `into` from the page cache; false when that would have to wait or is not all of it: then use `read`. */

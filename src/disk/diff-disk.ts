@@ -12,16 +12,20 @@
  * Byte table: docs/formats/diff-disk.md.
  */
 import { crc32 } from 'node:zlib';
-import { assertInside, type Extent, type Seal, type VirtualDisk } from './virtual-disk.ts';
+import { assertInside, type Extent, type LentRuns, type Seal, type VirtualDisk } from './virtual-disk.ts';
 import { UnderstudyError } from '../model/errors.ts';
 import { LiveMap, liveMapPath } from './live-map.ts';
-import type { Files, OpenFile } from '../model/ports.ts';
+import type { Clock, Files, OpenFile } from '../model/ports.ts';
+import { promptWrites } from './prompt-writes.ts';
 
 const MAGIC = 'UNDSTDIF';
 const VERSION = 1;
 export const PAGE_BYTES = 4096;
 const HEADER_BYTES = 4096;
 const COPY_BYTES = 1 << 20;
+/** Of a merge at once: enough to hide what a system call on another thread costs. */
+const PIECES_AT_ONCE = 8;
+const ZEROES = Buffer.alloc(COPY_BYTES);
 
 export interface DiffDisk extends VirtualDisk {
   /** Bytes that the diff disk holds. */
@@ -46,6 +50,8 @@ export interface MergeRun {
   onProgress?: (mergedBytes: number) => void;
   /** Runs each change of base and diff disk; who opens them meanwhile does it between two of these. Default: at once. */
   exclusive?: (work: () => Promise<void>) => Promise<void>;
+  /** With it most writes are made on this thread, see prompt-writes.ts. */
+  clock?: Pick<Clock, 'monotonic'>;
 }
 
 /** The plain one: which pages it holds is in memory. */
@@ -53,7 +59,7 @@ export interface PageDiffDisk extends DiffDisk {
   runs(offset: number, length: number): Iterable<DiffRun>;
 }
 
-export type MergeTarget = Pick<VirtualDisk, 'write' | 'zero' | 'flush'>;
+export type MergeTarget = Pick<VirtualDisk, 'write' | 'writeNow' | 'zero' | 'flush'>;
 
 /**
  * Opens the diff disk at `path`, or makes an empty one. The base must have the same size as when it was made; it belongs to the
@@ -131,6 +137,8 @@ class PlainDiffDisk implements PageDiffDisk {
   readonly geometry;
   readonly readOnly = false;
   readonly discardReadsZero = true;
+  readonly lend?: (offset: number, length: number) => Promise<LentRuns>;
+  readonly lentFiles?: readonly string[];
   #base: VirtualDisk;
   #pages: OpenFile;
   #map: OpenFile;
@@ -154,6 +162,9 @@ class PlainDiffDisk implements PageDiffDisk {
     this.physicalSectorSize = base.physicalSectorSize;
     this.geometry = base.geometry;
     for (const byte of bits) for (let rest = byte; rest !== 0; rest &= rest - 1) this.#held++;
+    if (base.format !== 'raw' || base.variant !== 'fixed') return;
+    this.lentFiles = [base.location, pages.path];
+    this.lend = (from, length) => Promise.resolve({ runs: this.#places(from, length), release: () => {} });
   }
 
   /** `found`: bytes of the bits that only the live map had; durable with the next flush. */
@@ -164,6 +175,25 @@ class PlainDiffDisk implements PageDiffDisk {
 
   get heldBytes(): number {
     return this.#held * PAGE_BYTES;
+  }
+
+  readNow(into: Uint8Array, offset: number): boolean {
+    assertInside(this, offset, into.length);
+    for (const run of this.runs(offset, into.length)) {
+      const from = run.held ? this.#pages : this.#base;
+      if (from.readNow?.(into.subarray(run.offset - offset, run.offset - offset + run.length), run.offset) !== true) return false;
+    }
+    return true;
+  }
+
+  /** Whole pages, where no guest waits for their bits. */
+  writeNow(from: Uint8Array, offset: number): boolean {
+    assertInside(this, offset, from.length);
+    const end = offset + from.length;
+    const isWhole = offset % PAGE_BYTES === 0 && (end % PAGE_BYTES === 0 || end === this.virtualSize);
+    if (!isWhole || this.#live !== null || this.#pages.writeNow?.(from, offset) !== true) return false;
+    void this.#hold(offset, end);
+    return true;
   }
 
   async read(into: Uint8Array, offset: number): Promise<void> {
@@ -229,22 +259,48 @@ class PlainDiffDisk implements PageDiffDisk {
   }
 
   async merge(into: MergeTarget, options: MergeRun): Promise<void> {
-    const { exclusive = (work) => work() } = options;
+    const { exclusive = (work) => work(), clock, signal, onProgress } = options;
+    const writeNow = clock === undefined ? () => false : promptWrites(into, clock);
+    const write = async ({ offset, data }: Piece, index: number): Promise<void> => {
+      if (ZEROES.compare(data, 0, data.length, 0, data.length) === 0) await into.zero(offset, data.length);
+      // The first always by the thread pool: the server lives meanwhile.
+      else if (index === 0 || !writeNow(data, offset)) await into.write(data, offset);
+    };
     let merged = 0;
-    const buffer = new Uint8Array(COPY_BYTES);
-    for (const run of this.runs(0, this.virtualSize)) {
-      if (!run.held) continue;
-      for (let done = 0; done < run.length; done += COPY_BYTES) {
-        options.signal?.throwIfAborted();
-        const part = buffer.subarray(0, Math.min(COPY_BYTES, run.length - done));
-        await readFully(this.#pages, part, run.offset + done);
-        const offset = run.offset + done;
-        await exclusive(() => (part.every((byte) => byte === 0) ? into.zero(offset, part.length) : into.write(part, offset)));
-        merged += part.length;
-        options.onProgress?.(merged);
-      }
+    for (const pieces of this.#pieces(new Uint8Array(COPY_BYTES))) {
+      signal?.throwIfAborted();
+      await all(pieces.map(async ({ offset, data }) => {
+        if (this.#pages.readNow?.(data, offset) !== true) await readFully(this.#pages, data, offset);
+      }));
+      await exclusive(() => all(pieces.map(write)));
+      for (const { data } of pieces) merged += data.length;
+      onProgress?.(merged);
     }
     await exclusive(() => into.flush());
+  }
+
+  /** All that is held, in order, a few pieces at a time; their data goes into the same memory each time. */
+  *#pieces(memory: Uint8Array): Generator<Piece[]> {
+    let pieces: Piece[] = [];
+    let filled = 0;
+    for (const run of this.runs(0, this.virtualSize)) {
+      if (!run.held) continue;
+      for (let done = 0; done < run.length; ) {
+        const length = Math.min(memory.length - filled, run.length - done);
+        pieces.push({ offset: run.offset + done, data: memory.subarray(filled, filled + length) });
+        [filled, done] = [filled + length, done + length];
+        if (filled < memory.length && pieces.length < PIECES_AT_ONCE) continue;
+        yield pieces;
+        [pieces, filled] = [[], 0];
+      }
+    }
+    if (pieces.length > 0) yield pieces;
+  }
+
+  #places(offset: number, length: number): LentRuns['runs'] {
+    assertInside(this, offset, length);
+    return [...this.runs(offset, length)].map((run) =>
+      ({ offset: run.offset, length: run.length, file: run.held ? 1 : 0, position: run.offset }));
   }
 
   async #writePartial(from: Uint8Array, offset: number): Promise<void> {
@@ -315,6 +371,16 @@ class PlainDiffDisk implements PageDiffDisk {
       at = to;
     }
   }
+}
+
+interface Piece {
+  offset: number;
+  data: Uint8Array;
+}
+
+/** Waits for all of them before it rejects: what is let go of afterwards nobody uses any more. */
+async function all(work: readonly Promise<void>[]): Promise<void> {
+  for (const outcome of await Promise.allSettled(work)) if (outcome.status === 'rejected') throw outcome.reason;
 }
 
 const pageEnd = (offset: number): number => (Math.floor(offset / PAGE_BYTES) + 1) * PAGE_BYTES;

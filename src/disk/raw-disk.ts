@@ -28,8 +28,6 @@ export class RawDisk implements VirtualDisk {
   readonly #file: Descriptor;
   #virtualSize: number;
   readonly #libc: Libc;
-  /** A file behind a network or a program may hang for ever while the rest of the machine is well. */
-  readonly #isLocal: boolean;
 
   /** Takes the file over and closes it with the disk. Use `openRawDisk`. */
   constructor(file: Descriptor, facts: { virtualSize: number; readOnly: boolean; lockHeld: boolean; libc: Libc }) {
@@ -39,7 +37,6 @@ export class RawDisk implements VirtualDisk {
     this.readOnly = facts.readOnly;
     this.lockHeld = facts.lockHeld;
     this.#libc = facts.libc;
-    this.#isLocal = facts.libc.isLocal(file.fd);
   }
 
   get virtualSize(): number {
@@ -109,8 +106,7 @@ export class RawDisk implements VirtualDisk {
 
   writeNow(from: Uint8Array, offset: number): boolean {
     this.#assertWritable(offset, from.length);
-    if (this.#isLocal) this.#file.writeNow(from, offset);
-    return this.#isLocal;
+    return this.#file.writeNow(from, offset);
   }
 
   #assertWritable(offset: number, length: number): void {

@@ -46,6 +46,10 @@ export interface OpenFile {
   /** Makes every write that resolved before this call durable. After a rejection nothing may be assumed durable: never retry. */
   datasync(): Promise<void>;
   truncate(size: number): Promise<void>;
+  /** `read` on this thread, of all of `into`, when that needs no waiting; false when it would have to wait: then use `read`. */
+  readNow?(into: Uint8Array, position: number): boolean;
+  /** `write` on this thread; false, with nothing done, where it might wait for more than a device of this machine. See prompt-writes.ts. */
+  writeNow?(from: Uint8Array, position: number): boolean;
   /**
    * Gives the range's space back to the volume; it reads as zeroes afterwards. Absent or rejected: the bytes stay as they
    * are.

@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { openDiffDisk, removeDiffDisk, type DiffDisk } from '../disk/diff-disk.ts';
 import { hostFiles } from '../disk/host-files.ts';
+import { libc } from '../disk/libc.ts';
 import { MemoryDisk } from '../disk/memory-disk.ts';
+import { openRawDisk } from '../disk/raw-disk.ts';
 import { MemoryFiles } from '../hrl/memory-files.ts';
 import { virtualDiskSuite } from '../../test/conformance/virtual-disk.suite.ts';
 
@@ -47,7 +49,7 @@ test('the base is never written, and merging makes it equal, as often as it is d
 test('a merge that is stopped half-way and done again ends the same', async () => {
   const contents = await baseOf(SIZE);
   const disk = await openDiffDisk(new MemoryFiles(), PATH, new MemoryDisk(SIZE, { contentsOf: contents }));
-  for (const page of [2, 20, 40]) await disk.write(Buffer.alloc(PAGE, page), page * PAGE);
+  for (let page = 2; page <= 40; page += 2) await disk.write(Buffer.alloc(PAGE, page), page * PAGE);
   const seen = await all(disk);
   const stop = new AbortController();
   await assert.rejects(disk.merge(contents, { signal: stop.signal, onProgress: () => stop.abort(new Error('stopped')) }),
@@ -198,3 +200,34 @@ function flushedAtClose(disk: DiffDisk): DiffDisk {
   };
   return disk;
 }
+
+test('over a raw file: whole pages are written and read on the calling thread, and it lends the places of both files', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'understudy-diff-disk-'));
+  try {
+    const path = join(folder, 'base.raw');
+    await writeFile(path, await all(await baseOf(SIZE)));
+    const base = await openRawDisk(path, { readOnly: true, lock: false });
+    const disk = await openDiffDisk(hostFiles, join(folder, 'the.diff'), base);
+    const page = Buffer.alloc(PAGE, 9);
+    assert.equal(disk.writeNow!(page, 3 * PAGE), libc().native);
+    if (!libc().native) await disk.write(page, 3 * PAGE);
+    assert.equal(disk.writeNow!(page.subarray(1), 5 * PAGE), false);
+    assert.equal(disk.heldBytes, PAGE);
+    const seen = Buffer.alloc(3 * PAGE);
+    if (libc().native) assert.equal(disk.readNow!(seen, 2 * PAGE), true);
+    else await disk.read(seen, 2 * PAGE);
+    assert.ok(seen.equals((await all(disk)).subarray(2 * PAGE, 5 * PAGE)) && seen.subarray(PAGE, 2 * PAGE).equals(page));
+    const { runs, release } = await disk.lend!(2 * PAGE, 3 * PAGE);
+    release();
+    assert.deepEqual(disk.lentFiles, [path, join(folder, 'the.diff')]);
+    assert.deepEqual(runs, [2, 3, 4].map((at) => ({ offset: at * PAGE, length: PAGE, file: at === 3 ? 1 : 0, position: at * PAGE })));
+    await disk.flush();
+    await disk.close();
+    const again = await openDiffDisk(hostFiles, join(folder, 'the.diff'), await openRawDisk(path, { readOnly: true, lock: false }), { bootId: 'this boot' });
+    assert.equal(again.heldBytes, PAGE);
+    assert.equal(again.writeNow!(page, 7 * PAGE), false, 'the bit of a page that a guest waits for goes first');
+    await again.close();
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});

@@ -3,7 +3,7 @@
  *
  * Invariants
  * - Merging is redo: it may stop anywhere and begins again from the start; until it has ended readers see base + diff (R19).
- * - The diff disks go only after the end is on record.
+ * - The diff disks go only after the end is on record. Nobody waits for that: on a volume that discards what is freed it takes seconds.
  * - A diff disk that is gone, or a base that is another file than the one that was compared, ends the merge as a loss (trigger 7):
  *   what is there is then no instant of the VM, and nothing may say that it is.
  */
@@ -36,6 +36,8 @@ export class ReplicaMerge {
   #ports: ReplicationPorts;
   #host: ReplicaHost;
   #under = new Map<string, Merge>();
+  /** Of diff disks whose merge is on record. */
+  #removals = new Set<Promise<void>>();
   #stop = new AbortController();
 
   constructor(ports: ReplicationPorts, host: ReplicaHost) {
@@ -63,6 +65,7 @@ export class ReplicaMerge {
   async close(): Promise<void> {
     this.#stop.abort(new Error('the server stops'));
     await Promise.all([...this.#under.values()].map(({ done }) => done));
+    await Promise.all(this.#removals);
   }
 
   async #run(vmId: string, merge: Merge): Promise<void> {
@@ -96,7 +99,7 @@ export class ReplicaMerge {
         const diff = await lane.run(() => openDiffDiskFor(this.#ports.files, diffPath(disk, token), base, { mustExist: true }));
         merge.totalBytes = before + diff.heldBytes;
         try {
-          await diff.merge(base, { signal: this.#stop.signal, exclusive: (work) => lane.run(work),
+          await diff.merge(base, { signal: this.#stop.signal, clock: this.#ports.clock, exclusive: (work) => lane.run(work),
             onProgress: (bytes) => (merge.mergedBytes = before + bytes) });
           before += diff.heldBytes;
         } finally {
@@ -109,8 +112,18 @@ export class ReplicaMerge {
       }
     }
     this.#ports.relationships.update(vm.vmId, { resync: null, appliedSeals: await vm.seals() });
-    for (const disk of disks) await removeDiffDisk(this.#ports.files, diffPath(disk, token));
+    const removal = this.#remove(disks, token).finally(() => this.#removals.delete(removal));
+    this.#removals.add(removal);
     vm.wake();
+  }
+
+  /** What stays is swept before the next run (`sweepDiffDisks`). */
+  async #remove(disks: readonly DiskRecord[], token: string): Promise<void> {
+    try {
+      for (const disk of disks) await removeDiffDisk(this.#ports.files, diffPath(disk, token));
+    } catch (error) {
+      this.#ports.log.warn({ error: messageOf(error) }, 'a diff disk that was merged could not be removed yet');
+    }
   }
 
   /** The merge's undo unit: all that it overwrites, before it does (R14, R19). */

@@ -252,7 +252,7 @@ export class ReplicaResync {
     const base = fresh ? await this.#ports.openDiskForReading(record) : target;
     try {
       await runTarget(channel, {
-        base, target, allow: 'mend', compute: this.#ports.compute, session: { token, phase: 'comparing' }, signal,
+        base, target, allow: 'mend', compute: this.#ports.compute, session: { token, phase: 'comparing' }, signal, clock: this.#ports.clock,
         admit: () => this.#require(vm, token),
       });
     } finally {
@@ -303,7 +303,7 @@ export class ReplicaResync {
     const disk = await this.#ports.openDisk(record);
     try {
       await runTarget(channel, { base: disk, target: disk, allow: 'mend', compute: this.#ports.compute,
-        session: { token, phase: 'initial' }, signal: this.#stop.signal, admit: check });
+        session: { token, phase: 'initial' }, signal: this.#stop.signal, admit: check, clock: this.#ports.clock });
     } finally {
       await disk.close();
     }

@@ -38,7 +38,7 @@ async function comparing(seed: number, { keepPoints }: { keepPoints: boolean }):
   primaryOf(world).interrupt('a test');
   world.stopGuest();
   await world.scheduler.pass(5000);
-  for (let count = 0; count < 10; count++) world.guestWrite();
+  for (let count = 0; count < 20; count++) world.guestWrite();
   await world.scheduler.pass(1000);
   resume(world);
   assert.ok(await world.scheduler.until(() => world.replicaRecord.resync?.phase === 'comparing', 60_000), world.story());
@@ -126,3 +126,14 @@ for (const keepPoints of [false, true]) {
     assert.ok(tally.phases.get('merging')! >= 10 * DISKS.length, `${tally.phases.get('merging')} kills while merging`);
   });
 }
+
+test('nobody waits until the diff disks are gone: they are removed, or swept later, when the end of the merge is on record', async () => {
+  const world = await comparing(4, { keepPoints: false });
+  const { files } = world.replica.ports;
+  const remove = files.remove.bind(files);
+  let asked = 0;
+  files.remove = (path) => (path.includes('.diff') ? new Promise(() => void asked++) : remove(path));
+  assert.ok(await world.scheduler.until(() => world.relationship.state === 'Replicating' && asked > 0, 60_000), world.story());
+  assert.equal(world.replicaRecord.resync, null);
+  world.checkReplica();
+});

@@ -11,7 +11,7 @@ import { DIGEST_BYTES, PAGE_BYTES, type TreeShape, pagesPerLeaf } from './tree-s
 export type Pace = (bytes: number) => Promise<void> | void;
 
 /** Fills `into` from the disk; the tracker's read takes turns with guest writes. */
-export type ReadSpan = (into: Uint8Array, offset: number) => Promise<void>;
+export type ReadSpan = (into: Uint8Array, offset: number) => Promise<void> | void;
 
 export interface LeafHasher {
   /** One digest for each of the leaves `[first, first + count)` of the disk. */

@@ -1,6 +1,6 @@
 /** What both sides of a compare are given, and what they report. */
 import type { VirtualDisk } from '../../disk/virtual-disk.ts';
-import type { Compute } from '../../model/ports.ts';
+import type { Clock, Compute } from '../../model/ports.ts';
 import type { LeafHasher, Pace, ReadSpan } from './leaf-hasher.ts';
 import type { ByteRange } from './selection.ts';
 import type { TreeShape } from './tree-shape.ts';
@@ -90,4 +90,6 @@ export interface TargetOptions extends SideOptions {
   allow: CompareMode;
   /** Called before each write; throws when the resync has moved on (rule R18). */
   admit?: () => void;
+  /** With it most writes into the page cache are made on this thread, see prompt-writes.ts. */
+  clock?: Pick<Clock, 'monotonic'>;
 }

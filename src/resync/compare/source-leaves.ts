@@ -46,6 +46,9 @@ export const MEND_LEAVES_MAX = 512;
 /** Leaves of one zero message. */
 const ZERO_LEAVES_MAX = 4096;
 
+/** Batches of leaves that are being hashed: one on the thread, the others ready for it. */
+const OPENING_MAX = 3;
+
 /** Mend messages that are being compressed or wait to be sent; each holds a megabyte. */
 const COMPRESSING_MAX = 3;
 
@@ -86,7 +89,8 @@ export class SourceLeaves {
   readonly #mendQueue: MendLeaf[] = [];
   readonly #mends = new Map<number, number[]>();
   #ids = 0;
-  #opening = false;
+  /** Batches whose pages are being hashed. */
+  #opening = 0;
   #finished = false;
   differingPages = 0;
   sentBytes = 0;
@@ -113,14 +117,17 @@ export class SourceLeaves {
   /** Reads queued leaves, at most a window at a time, and sends the hashes of their spans. */
   async openLoop(): Promise<void> {
     const { conversation } = this.#context;
-    const ready = () =>
-      this.#finished || this.#zeroQueue.length > 0 || (this.#queue.length > 0 && this.#open.size < LEAF_WINDOW);
+    const mayOpen = () => this.#opening < OPENING_MAX && this.#leavesToOpen();
     for (;;) {
-      await conversation.until(ready);
+      await conversation.until(() => this.#finished || this.#zeroQueue.length > 0 || mayOpen());
       if (this.#finished) return;
       if (this.#zeroQueue.length > 0) await this.#sendZeroRuns();
-      else await this.#sendSpanHashes();
+      else this.#sendSpanHashes().catch((error: unknown) => conversation.fail(error as Error));
     }
+  }
+
+  #leavesToOpen(): boolean {
+    return this.#queue.length > 0 && this.#open.size + this.#opening * LEAF_BATCH < LEAF_WINDOW;
   }
 
   async #sendSpanHashes(): Promise<void> {
@@ -129,7 +136,7 @@ export class SourceLeaves {
     const other = this.#queue.findIndex((leaf) => leaf.round !== round);
     const taken = this.#queue.splice(0, Math.min(LEAF_BATCH, other < 0 ? LEAF_BATCH : other));
     const positions = taken.map(({ position }) => position).sort((a, b) => a - b);
-    this.#opening = true;
+    this.#opening++;
     const digests = await hasher.pages(positions.map((position) => selection.leafAt(position)));
     const perLeaf = pagesPerLeaf(shape) * DIGEST_BYTES;
     const entries = positions.map((position, at) => {
@@ -142,7 +149,8 @@ export class SourceLeaves {
     });
     const id = this.#ids++;
     this.#batches.set(id, positions);
-    this.#opening = false;
+    this.#opening--;
+    conversation.notify();
     await conversation.send(FRAME.spanHashes, encodeHashList({ id, round: hashRound(round, hashBytes), entries }));
   }
 
@@ -249,8 +257,7 @@ export class SourceLeaves {
   #mendReady(): boolean {
     if (this.#mendQueue.length === 0) return false;
     if (this.#mendQueue.length >= MEND_LEAVES_MAX) return true;
-    const waitsForAnswers =
-      this.#batches.size > 0 || this.#opening || (this.#queue.length > 0 && this.#open.size < LEAF_WINDOW);
+    const waitsForAnswers = this.#batches.size > 0 || this.#opening > 0 || this.#leavesToOpen();
     if (!waitsForAnswers) return true;
     let pages = 0;
     for (const { mask } of this.#mendQueue) if ((pages += pagesIn(mask)) * PAGE_BYTES >= MEND_BYTES) return true;

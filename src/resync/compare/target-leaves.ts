@@ -3,8 +3,9 @@
  * proves the leaf. Nothing is written but leaves that were opened or that the groups have found to differ, and only
  * while `admit` allows it.
  */
+import { promptWrites } from '../../disk/prompt-writes.ts';
 import type { VirtualDisk } from '../../disk/virtual-disk.ts';
-import type { Compute } from '../../model/ports.ts';
+import type { Clock, Compute } from '../../model/ports.ts';
 import { malformed } from './byte-cursor.ts';
 import type { Conversation } from './conversation.ts';
 import {
@@ -47,6 +48,8 @@ import {
 
 /** Questions that wait; the source's own window keeps far below. */
 const QUEUE_MAX = 2 * Math.max(MEND_WINDOW, LEAF_WINDOW);
+/** Span questions that are being answered. */
+const ANSWERING_MAX = 3;
 /** Received mends that wait for the disk: more stay in the stream, so that memory is bounded. */
 const MENDS_WAITING = 8;
 
@@ -61,6 +64,7 @@ export interface TargetLeafContext {
   hashBytes: number;
   mode: CompareMode;
   admit: () => void;
+  clock: Pick<Clock, 'monotonic'> | undefined;
   /** Leaves proven since the last call. */
   onProven(positions: readonly number[]): void;
 }
@@ -73,6 +77,7 @@ export class TargetLeaves {
   readonly #differing = new Set<number>();
   /** Page digests of leaves as they are on this disk, from the span question until the proof. */
   readonly #open = new Map<number, DigestList>();
+  readonly #writeNow: (from: Uint8Array, offset: number) => boolean;
   #finished = false;
   differingPages = 0;
   firstDifference: number | null = null;
@@ -80,6 +85,7 @@ export class TargetLeaves {
 
   constructor(context: TargetLeafContext) {
     this.#context = context;
+    this.#writeNow = context.clock === undefined ? () => false : promptWrites(context.target, context.clock);
   }
 
   add(positions: readonly number[]): void {
@@ -108,12 +114,18 @@ export class TargetLeaves {
     this.#context.conversation.notify();
   }
 
+  /** A few questions at a time, so that the hashing thread always has the next one. */
   async spanLoop(): Promise<void> {
     const { conversation } = this.#context;
+    let answering = 0;
     for (;;) {
-      await conversation.until(() => this.#finished || this.#spanQueue.length > 0);
+      await conversation.until(() => this.#finished || (this.#spanQueue.length > 0 && answering < ANSWERING_MAX));
       if (this.#finished) return;
-      await this.#answerSpans(this.#spanQueue.shift()!);
+      answering++;
+      this.#answerSpans(this.#spanQueue.shift()!).then(() => {
+        answering--;
+        conversation.notify();
+      }, (error: unknown) => conversation.fail(error as Error));
     }
   }
 
@@ -172,11 +184,13 @@ export class TargetLeaves {
         bytes: payload.subarray(used, (used += run.length)),
       })),
     );
-    for (const { run, bytes } of runs) await this.#noteFirst(bytes, run.offset);
+    for (const { run, bytes } of runs) if (run.offset < (this.firstDifference ?? Infinity)) await this.#noteFirst(bytes, run.offset);
     await inParallel(runs, ({ run, bytes }) => this.#write(bytes, run));
     let changed = 0;
-    await inParallel(runs, async ({ position, run }) => {
-      const pages = await this.#readBack(position, run);
+    // What was to be written is no longer needed, and its memory takes what is there now.
+    await inParallel(runs, async ({ position, run, bytes }) => {
+      bytes.fill(0);
+      const pages = await this.#readBack(position, run, bytes);
       changed += pages;
     });
     this.sentBytes += used;
@@ -223,15 +237,15 @@ export class TargetLeaves {
       while (end < bytes.length && isZero(bytes.subarray(end, end + PAGE_BYTES)) === zero) end += PAGE_BYTES;
       end = Math.min(end, bytes.length);
       this.#context.admit();
+      const part = bytes.subarray(at, end);
       if (zero) await target.zero(offset + at, end - at);
-      else await target.write(bytes.subarray(at, end), offset + at);
+      else if (!this.#writeNow(part, offset + at)) await target.write(part, offset + at);
       at = end;
     }
   }
 
   /** Finds the exact byte while the old one is still there; costs a read only where a lower one may come up. */
   async #noteFirst(bytes: Uint8Array, offset: number): Promise<void> {
-    if (this.firstDifference !== null && offset >= this.firstDifference) return;
     const old = Buffer.alloc(bytes.length);
     await this.#context.target.read(old, offset);
     const byte = old.findIndex((value, at) => value !== bytes[at]);
@@ -239,10 +253,9 @@ export class TargetLeaves {
   }
 
   /** Digests what the disk now holds into the open leaf; returns how many pages really changed. */
-  async #readBack(position: number, run: ByteRange): Promise<number> {
+  async #readBack(position: number, run: ByteRange, bytes: Uint8Array): Promise<number> {
     const { target, compute, selection } = this.#context;
-    const bytes = Buffer.allocUnsafe(run.length);
-    await target.read(bytes, run.offset);
+    if (target.readNow?.(bytes, run.offset) !== true) await target.read(bytes, run.offset);
     const digests = this.#open.get(position)!;
     const firstPage = (run.offset - selection.rangeAt(position).offset) / PAGE_BYTES;
     let changed = 0;

@@ -25,7 +25,7 @@ import { Settlement } from './settlement.ts';
 import { TargetGroups } from './target-groups.ts';
 import { TargetLeaves } from './target-leaves.ts';
 import { PAGE_BYTES, type TreeShape, segmentLeaves, shapeRefusal } from './tree-shape.ts';
-import { hasherFor } from './worker-hasher.ts';
+import { HasherAtNeed, hasherFor } from './worker-hasher.ts';
 
 /** Answers one compare and resolves with the source's result; rejects with the first failure of either side. */
 export async function runTarget(channel: FrameChannel, options: TargetOptions): Promise<CompareResult> {
@@ -44,7 +44,7 @@ export async function runTarget(channel: FrameChannel, options: TargetOptions): 
       };
       const scanner = options.hasher ?? (await hasherFor(base, shared));
       if (options.hasher === undefined) opened.push(scanner);
-      const pages = base === target ? scanner : await hasherFor(target, shared);
+      const pages = base === target ? scanner : new HasherAtNeed(() => hasherFor(target, shared));
       if (pages !== scanner) opened.push(pages);
       return new Target({ conversation, options, hello, selection, shape, scanner, pages }).run();
     });
@@ -153,6 +153,7 @@ class Target {
       hashBytes: hello.pageHashBytes,
       mode: hello.mode,
       admit: options.admit ?? (() => {}),
+      clock: options.clock,
       onProven: (positions) => {
         for (const position of positions) this.#settlement.proven(position);
         this.#report();

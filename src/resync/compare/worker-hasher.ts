@@ -170,6 +170,32 @@ export async function hasherFor(disk: VirtualDisk, options: HasherOptions): Prom
   return options.read === undefined && (await readableFromOutside(disk)) ? new WorkerHasher(disk, options) : new InThreadHasher(disk, options);
 }
 
+/** Made when it is asked for the first time: where nothing differs no thread is started. */
+export class HasherAtNeed implements LeafHasher {
+  readonly #make: () => Promise<LeafHasher>;
+  #made: Promise<LeafHasher> | null = null;
+
+  constructor(make: () => Promise<LeafHasher>) {
+    this.#make = make;
+  }
+
+  async leaves(first: number, count: number): Promise<DigestList> {
+    return (await this.#hasher()).leaves(first, count);
+  }
+
+  async pages(leaves: readonly number[]): Promise<DigestList> {
+    return (await this.#hasher()).pages(leaves);
+  }
+
+  async close(): Promise<void> {
+    await (await this.#made)?.close();
+  }
+
+  #hasher(): Promise<LeafHasher> {
+    return (this.#made ??= this.#make());
+  }
+}
+
 async function readableFromOutside(disk: VirtualDisk): Promise<boolean> {
   const paths = disk.lentFiles ?? [disk.location];
   if (!paths.every((path) => path.startsWith('/'))) return false;
