@@ -40,6 +40,12 @@ const ROWS: Row[] = [
   { words: ['resync', 'history', 'web1'], asks: 'resync.history', params: { name: 'web1' }, shows: /finished +full-compare +8 KiB +10/ },
   { words: ['cycles', 'web1'], asks: 'cycles', params: { name: 'web1' }, shows: /success +4\.?0? KiB/ },
   { words: ['resume', 'web1', '--resynchronize', '--off-peak'], asks: 'resume', params: { name: 'web1', resynchronize: true, offPeak: true }, shows: /web1/ },
+  {
+    words: ['test-connection', 'munich:7743', '--fingerprint', F],
+    asks: 'test-connection',
+    params: { replica: 'munich:7743', fingerprint: F },
+    shows: /Host +munich\nAnswered in .*\nIts clock +\+0\.002 s/,
+  },
   { words: ['unauthorize', F], asks: 'unauthorize', params: { fingerprint: F }, shows: /berlin/ },
   {
     words: ['authorizations'],

@@ -128,6 +128,7 @@ export function fakeOperations(): HostOperations {
     'authorize': entry,
     'unauthorize': entry,
     'authorizations': () => Promise.resolve([ENTRY]),
+    'test-connection': () => Promise.resolve({ hostName: 'munich', clockSkewSeconds: 0.002, seconds: 0.01 }),
     'vm.add': vm,
     'vm.show': vm,
     'vm.attach': vm,

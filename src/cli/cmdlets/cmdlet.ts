@@ -27,7 +27,7 @@ export type Cmdlet = {
   run(bound: Bound, context: CmdletContext, input: readonly Row[] | null): Promise<readonly Row[]>;
 };
 
-export const VM_NAME: Parameter = { name: 'VMName', type: 'strings', aliases: ['Name'], position: 0 };
+export const VM_NAME: Parameter = { name: 'VMName', type: 'strings', aliases: ['Name', 'VM', 'VMReplication'], position: 0 };
 export const RELATIONSHIP: Parameter = {
   name: 'ReplicationRelationshipType',
   type: ['Simple', 'Extended'],

@@ -133,17 +133,19 @@ function bindPositional(
 /** By exact name or alias, else by a prefix that fits one parameter only. Any case. */
 function findParameter(cmdlet: string, parameters: readonly Parameter[], given: string): Parameter {
   const wanted = given.toLowerCase();
-  const names = ({ name, aliases = [] }: Parameter): string[] => [name, ...aliases].map((each) => each.toLowerCase());
-  const exact = parameters.find((parameter) => names(parameter).includes(wanted));
+  const names = ({ name, aliases = [] }: Parameter): string[] => [name, ...aliases];
+  const exact = parameters.find((parameter) => names(parameter).some((name) => name.toLowerCase() === wanted));
   if (exact !== undefined) return exact;
-  const fitting = parameters.filter((parameter) => names(parameter).some((name) => name.startsWith(wanted)));
+  const fits = (name: string): boolean => name.toLowerCase().startsWith(wanted);
+  const fitting = parameters.filter((parameter) => names(parameter).some(fits));
   const [only] = fitting;
   if (only !== undefined && fitting.length === 1) return only;
   if (fitting.length > 1) {
     throw new UnderstudyError(
       'usage',
       'PARAMETER_AMBIGUOUS',
-      `-${given} could be ${listed(fitting)}`,
+      // By the name that fits, and also those that do nothing here: who means one of them learns it from its own refusal.
+      `-${given} could be ${fitting.map((parameter) => `-${names(parameter).find(fits)}`).join(', ')}`,
       'Write more of its name.',
     );
   }

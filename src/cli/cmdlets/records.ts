@@ -4,7 +4,7 @@
  */
 
 import { BLOCK_BYTES } from '../../model/limits.ts';
-import type { AuthorizationEntry, Health, RecoveryPoint, Status } from '../../server/api/contract.ts';
+import type { AuthorizationEntry, Health, RecoveryPoint, Status, Vm } from '../../server/api/contract.ts';
 import { TimeSpan } from './values.ts';
 import type { Value } from './values.ts';
 
@@ -96,6 +96,15 @@ export const VM_REPLICATION_SERVER: RecordType = {
   aliases: { RepEnabled: 'ReplicationEnabled', AuthType: 'AllowedAuthenticationType' },
 };
 
+/** What a guest's card gets after a failover, of one address family. */
+export type GuestAddress = { card: string; address: string; prefix: number; gateway: string | null; dns: string[] };
+
+export const FAILOVER_CONFIGURATION: RecordType = {
+  name: 'VMNetworkAdapterFailoverConfiguration',
+  columns: [property('VMName'), property('VMNetworkAdapterName'), property('IPv4Address'), property('IPv4SubnetMask'), property('IPv6Address')],
+  aliases: {},
+};
+
 export const VM_SNAPSHOT: RecordType = {
   name: 'VMSnapshot',
   columns: [property('VMName'), property('Name'), property('SnapshotType'), property('CreationTime'), property('ParentSnapshotName')],
@@ -118,6 +127,14 @@ const known = (status: Status, name: string): Value => {
 /** Properties that VMReplication and VMReplicationHealth share. */
 function common(status: Status): [string, Value][] {
   return [
+    ['TestVirtualMachine', (status.testFailover ?? null) === null ? null : `${status.vmName} - Test`],
+    ['AllowedPrimaryServer', null],
+    // A replicated disk is none of a checkpoint's.
+    ['VMSnapshotId', null],
+    ['VMSnapshotName', null],
+    ['CimSession', null],
+    ['ComputerName', status.mode === 'Replica' ? status.replicaServer : status.primaryServer],
+    ['IsDeleted', false],
     ['CurrentReplicaServerName', status.replicaServer],
     ['LastAppliedLogTime', date(status.lastAppliedLogTime)],
     ['LastReplicationTime', date(status.lastReplicationTime)],
@@ -151,29 +168,27 @@ export function replicationRow(status: Status): Row {
       ['ReplicaServerPort', status.replicaPort ?? null],
       ['ReplicationFrequencySec', status.frequencySec],
       ['ResynchronizeStartTime', date(status.resynchronizeStartTime)],
-      ['TestVirtualMachine', (status.testFailover ?? null) === null ? null : `${status.vmName} - Test`],
       ['VSSSnapshotFrequencyHour', known(status, 'applicationConsistentHours')],
       ['VSSSnapshotReplicationEnabled', Number(known(status, 'applicationConsistentHours') ?? 0) > 0],
-      // A host's settings of its guests do not travel, and a replicated disk is none of a checkpoint's.
+      // A host's settings of its guests do not travel.
       ['ReplicateHostKvpItems', false],
-      ['AllowedPrimaryServer', null],
       ...common(status),
-      ['VMSnapshotId', null],
-      ['VMSnapshotName', null],
-      ['CimSession', null],
-      ['ComputerName', status.mode === 'Replica' ? status.replicaServer : status.primaryServer],
-      ['IsDeleted', false],
       ['ReplicationHealthDetails', status.healthDetails],
     ]),
   };
 }
 
 export function healthRow(status: Status, { statistics }: Health): Row {
+  const atRest = (status.applicationConsistentAttempt ?? null) as { time: string; failure: unknown } | null;
   return {
     type: VM_REPLICATION_HEALTH,
     properties: new Map<string, Value>([
+      ['CurrentTask', /^(Resynchronizing|InitialReplicationInProgress)$/.test(status.state) ? [status.state] : []],
       ['MonitoringStartTime', date(statistics.monitoringStartTime)],
       ['MonitoringEndTime', date(statistics.monitoringEndTime)],
+      ['LastReplicationType', status.lastReplicationTime === null ? 'None' : 'Regular'],
+      ['FailedOverReplicationType', (status.failover ?? null) === null ? 'None' : 'Regular'],
+      ['LastVSSSnapshotTime', atRest === null || atRest.failure !== null ? null : date(atRest.time)],
       ['LastTestFailoverInitiatedTime', date(statistics.lastTestFailoverTime)],
       ['InitialReplicationSize', statistics.initialReplicationBytes ?? null],
       ['PendingReplicationSize', statistics.pendingBytes],
@@ -219,19 +234,58 @@ export function authorizationRow(entry: AuthorizationEntry): Row {
   };
 }
 
-export function serverRow(host: { fingerprint: string; name: string }, entries: readonly AuthorizationEntry[]): Row {
+/** `monitoring`: as the host tells it. What an older server does not tell is empty. */
+export function serverRow(
+  host: { fingerprint: string; name: string; peerPort?: number | undefined; monitoringIntervalSec?: number | undefined;
+    monitoringStart?: string | undefined },
+  entries: readonly AuthorizationEntry[],
+): Row {
   return {
     type: VM_REPLICATION_SERVER,
     properties: new Map<string, Value>([
       ['AllowedAuthenticationType', 'Certificate'],
       ['AuthorizationEntries', entries.map(({ name, fingerprint }) => name ?? fingerprint)],
+      ['CertificateAuthenticationPort', host.peerPort ?? null],
+      ['CertificateAuthenticationPortMapping', null],
       ['CertificateThumbprint', host.fingerprint],
+      ['DefaultStorageLocation', entries.find(({ fingerprint }) => fingerprint === 'any')?.storage ?? null],
+      // Hosts know each other by certificates alone.
+      ['KerberosAuthenticationPort', null],
+      ['KerberosAuthenticationPortMapping', null],
+      ['MonitoringInterval', span(host.monitoringIntervalSec)],
+      ['MonitoringStartTime', host.monitoringStart === undefined ? null : clock(host.monitoringStart)],
       ['Name', host.name],
+      // It has answered.
+      ['OperationalStatus', ['Ok']],
+      ['StatusDescriptions', []],
       ['ReplicationAllowedFromAnyServer', entries.some(({ fingerprint }) => fingerprint === 'any')],
       ['ReplicationEnabled', entries.length > 0],
     ]),
   };
 }
+
+export function failoverConfigurationRow(vm: Vm, card: string, sides: { IPv4?: GuestAddress | undefined; IPv6?: GuestAddress | undefined }): Row {
+  const of = (family: 'IPv4' | 'IPv6'): [string, Value][] => {
+    const side = sides[family];
+    return [
+      [`${family}Address`, side?.address ?? null],
+      family === 'IPv4' ? ['IPv4SubnetMask', side === undefined ? null : maskOf(side.prefix)] : ['IPv6SubnetPrefixLength', side?.prefix ?? null],
+      [`${family}DefaultGateway`, side?.gateway ?? null],
+      [`${family}PreferredDNSServer`, side?.dns[0] ?? null],
+      [`${family}AlternateDNSServer`, side?.dns[1] ?? null],
+    ];
+  };
+  return {
+    type: FAILOVER_CONFIGURATION,
+    properties: new Map<string, Value>([
+      ['VMName', vm.name], ['VMId', vm.vmId], ['VMNetworkAdapterName', card], ...of('IPv4'), ...of('IPv6'),
+    ]),
+  };
+}
+
+/** 24 → 255.255.255.0 */
+const maskOf = (prefix: number): string =>
+  [0, 8, 16, 24].map((before) => 256 - 2 ** (8 - Math.min(8, Math.max(0, prefix - before)))).join('.');
 
 /** A property by its name or alias, any case; undefined when there is none. */
 export function findProperty({ type, properties }: Row, name: string): { name: string; value: Value } | undefined {

@@ -97,6 +97,10 @@ const SERVER: readonly Parameter[] = [
   { name: 'ReplicaServerName', type: 'string', aliases: ['ReplicaServer'], position: 1 },
   { name: 'ReplicaServerPort', type: 'int', aliases: ['ReplicaPort'], position: 2 },
 ];
+const OF_REPLICAS: readonly Parameter[] = [
+  { name: 'AllowedPrimaryServer', type: 'string', aliases: ['AllowedPS'],
+    unsupported: 'the replica knows its primary by fingerprint; see Set-VMReplicationAuthorizationEntry' },
+];
 const AS_REPLICA: Parameter = {
   name: 'AsReplica',
   type: 'switch',
@@ -111,6 +115,8 @@ const ENABLE: Cmdlet = {
     ...SERVER,
     ...SETTING_PARAMETERS,
     { name: 'ExcludedVhdPath', type: 'strings' },
+    { name: 'ExcludedVhd', type: 'strings', unsupported: 'name the disk by its path: -ExcludedVhdPath' },
+    ...OF_REPLICAS,
     AS_REPLICA,
     PASSTHRU,
     AS_JOB,
@@ -145,12 +151,10 @@ const SET: Cmdlet = {
     { name: 'DisableVSSSnapshotReplication', type: 'switch', aliases: ['DisableVSS'] },
     { name: 'Reverse', type: 'switch' },
     AS_REPLICA,
+    ...OF_REPLICAS,
     { name: 'UseBackup', type: 'switch', unsupported: 'give it to Start-VMInitialReplication' },
-    {
-      name: 'ReplicatedDiskPaths',
-      type: 'strings',
-      unsupported: 'the set of disks is fixed while replication is enabled',
-    },
+    ...['ReplicatedDiskPaths', 'ReplicatedDisks'].map((name): Parameter => (
+      { name, type: 'strings', unsupported: 'the set of disks is fixed while replication is enabled' })),
     PASSTHRU,
     AS_JOB,
   ],

@@ -2,6 +2,7 @@
 
 import { UnderstudyError } from '../../model/errors.ts';
 import type { Cmdlet, CmdletContext } from './cmdlet.ts';
+import { NETWORK_CMDLETS } from './network-cmdlets.ts';
 import { bind, COMMON_PARAMETERS } from './parameters.ts';
 import { findStage } from './pipeline.ts';
 import type { Output } from './pipeline.ts';
@@ -14,7 +15,7 @@ import type { Word } from './words.ts';
 export type { CmdletContext } from './cmdlet.ts';
 export { splitShellLine } from './words.ts';
 
-export const CMDLETS: readonly Cmdlet[] = [...REPLICATION_CMDLETS, ...SERVER_CMDLETS];
+export const CMDLETS: readonly Cmdlet[] = [...REPLICATION_CMDLETS, ...SERVER_CMDLETS, ...NETWORK_CMDLETS];
 
 /** Whether these words (or this whole line, as one word) are for `runCmdlet`: Verb-VMSomething, Get-Help or Get-Command. */
 export function isCmdlet(words: readonly string[]): boolean {

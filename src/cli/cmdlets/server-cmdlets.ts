@@ -6,6 +6,7 @@ import { maybe, PASSTHRU, required, textOf, truthOf } from './cmdlet.ts';
 import type { Cmdlet, CmdletContext } from './cmdlet.ts';
 import type { Bound, Parameter } from './parameters.ts';
 import { authorizationRow, serverRow } from './records.ts';
+import { AUTHENTICATION, replicaAddress } from './setting-parameters.ts';
 import { matches } from './wildcard.ts';
 
 const FINGERPRINT = /^[0-9a-f]{2}(:?[0-9a-f]{2}){31}$/i;
@@ -141,4 +142,71 @@ const GET_SERVER: Cmdlet = {
   ],
 };
 
-export const SERVER_CMDLETS: readonly Cmdlet[] = [GET_SERVER, GET, NEW, SET, REMOVE];
+const BY_SERVE = 'it is an option of the server: understudy serve --help';
+const NO_KERBEROS = 'hosts know each other by the fingerprints of their certificates';
+const ANY_GROUP = 'DEFAULT';
+
+/** Whom this host lets in at all is the list of authorizations; "any server" is one entry of it. */
+const SET_SERVER: Cmdlet = {
+  name: 'Set-VMReplicationServer',
+  summary: 'Lets any server keep replicas on this host, or no longer',
+  parameters: [
+    { name: 'ReplicationEnabled', type: 'bool', aliases: ['RepEnabled'], position: 0,
+      only: { value: true, why: 'it is while a server is authorized; see Remove-VMReplicationAuthorizationEntry' } },
+    { name: 'AllowedAuthenticationType', type: ['Kerberos', 'Certificate', 'CertificateAndKerberos'], aliases: ['AuthType'], position: 1,
+      only: { value: 'Certificate', why: NO_KERBEROS } },
+    { name: 'ReplicationAllowedFromAnyServer', type: 'bool', aliases: ['AllowAnyServer'], position: 2 },
+    { name: 'DefaultStorageLocation', type: 'string', aliases: ['StorageLoc'] },
+    { name: 'CertificateThumbprint', type: 'string', unsupported: 'the server makes its own certificate' },
+    { name: 'KerberosAuthenticationPort', type: 'int', aliases: ['KerbAuthPort'], unsupported: NO_KERBEROS },
+    { name: 'KerberosAuthenticationPortMapping', type: 'string', unsupported: NO_KERBEROS },
+    { name: 'CertificateAuthenticationPort', type: 'int', aliases: ['CertAuthPort'], unsupported: BY_SERVE },
+    { name: 'CertificateAuthenticationPortMapping', type: 'string', unsupported: BY_SERVE },
+    { name: 'MonitoringInterval', type: 'time-span', unsupported: 'it is the same on every host; Get-VMReplicationServer shows it' },
+    { name: 'MonitoringStartTime', type: 'time-of-day', unsupported: 'it is the same on every host; Get-VMReplicationServer shows it' },
+    { name: 'Force', type: 'switch' },
+    PASSTHRU,
+  ],
+  async run(bound, context) {
+    const [any, storage] = [truthOf(bound, 'ReplicationAllowedFromAnyServer'), textOf(bound, 'DefaultStorageLocation')];
+    const known = (await context.call('authorizations', {})).find(({ fingerprint }) => fingerprint === 'any');
+    if (any === undefined && storage === undefined) {
+      throw new UnderstudyError('usage', 'ARGUMENT_MISSING', 'Set-VMReplicationServer is given nothing to change', 'See: Get-Help Set-VMReplicationServer');
+    }
+    if (storage !== undefined && (any === false || (any === undefined && known === undefined))) {
+      throw new UnderstudyError('usage', 'ARGUMENT_INVALID', '-DefaultStorageLocation is for any server, and none but those that are named is allowed',
+        'Give it with -ReplicationAllowedFromAnyServer 1, or per server: Set-VMReplicationAuthorizationEntry -ReplicaStorageLocation.');
+    }
+    if (truthOf(bound, 'WhatIf') === true) {
+      context.stdout.write('What if: Performing the operation "Set-VMReplicationServer" on target "this host".\n');
+    } else if (any === false) {
+      if (known !== undefined) await context.call('unauthorize', { fingerprint: 'any' });
+    } else {
+      const folder = storage === undefined ? (known?.storage ?? undefined) : context.path(storage);
+      await context.call('authorize', { fingerprint: 'any', ...maybe('storage', folder), trustGroup: known?.trustGroup ?? ANY_GROUP });
+    }
+    return truthOf(bound, 'Passthru') === true ? GET_SERVER.run(bound, context, null) : [];
+  },
+};
+
+const TEST_NAME = 'Test-VMReplicationConnection';
+const TEST: Cmdlet = {
+  name: TEST_NAME,
+  summary: 'Finds out whether a replica server answers and lets this host in',
+  parameters: [
+    { name: 'ReplicaServerName', type: 'string', aliases: ['ReplicaServer'], position: 0 },
+    { name: 'ReplicaServerPort', type: 'int', aliases: ['ReplicaPort'], position: 1 },
+    ...AUTHENTICATION.map((parameter, index) => ({ ...parameter, position: 2 + index })),
+    { name: 'BypassProxyServer', type: 'bool' },
+  ],
+  async run(bound, context) {
+    required(TEST_NAME, bound, 'ReplicaServerName');
+    const fingerprint = required(TEST_NAME, bound, 'ReplicaFingerprint');
+    const replica = replicaAddress(bound) ?? '';
+    const { hostName } = await context.call('test-connection', { replica, fingerprint });
+    context.stdout.write(`The connection to the replica server '${hostName}' (${replica}) was established.\n`);
+    return [];
+  },
+};
+
+export const SERVER_CMDLETS: readonly Cmdlet[] = [GET_SERVER, SET_SERVER, GET, NEW, SET, REMOVE, TEST];

@@ -70,6 +70,9 @@ function frequency(seconds: number | undefined): 30 | 300 | 900 | undefined {
   );
 }
 
+/** The parameters by which hosts know each other, wherever a replica server is named. */
+export const AUTHENTICATION: readonly Parameter[] = SETTING_PARAMETERS.slice(0, 2);
+
 /** `HOST:PORT` of -ReplicaServerName and -ReplicaServerPort; an IPv6 address in brackets. */
 export function replicaAddress(bound: Bound): string | undefined {
   const name = textOf(bound, 'ReplicaServerName');

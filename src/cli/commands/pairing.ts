@@ -2,7 +2,7 @@
 
 import { define, option } from '../command.ts';
 import type { CommandDefinition } from '../command.ts';
-import { orNothing } from '../format.ts';
+import { duration, orNothing } from '../format.ts';
 import type { Row } from '../output.ts';
 import type { AuthorizationEntry } from '../../server/api/contract.ts';
 
@@ -19,6 +19,20 @@ export const pairingCommands: CommandDefinition[] = [
           ['Fingerprint', fingerprint],
         ]),
       );
+    },
+  }),
+  define<{ fingerprint: string }>({
+    path: 'test-connection',
+    arguments: '<host:port>',
+    argumentHelp: { 'host:port': 'a host that could keep replicas' },
+    summary: 'Find out whether a host answers, is the one that is meant, and lets this host in.',
+    details: 'Changes nothing on either side. It says what is wrong: nobody listens, another certificate, not authorised there, or a clock that is ' +
+      'more than five minutes off.',
+    options: [option('--fingerprint <fingerprint>', "of that host: `understudy fingerprint` shows it there").makeOptionMandatory()],
+    examples: ['test-connection munich:7743 --fingerprint 8E:82:…:23:33'],
+    async run({ call, output }, [replica], { fingerprint }) {
+      output.print(await call('test-connection', { replica: replica!, fingerprint }), ({ hostName, clockSkewSeconds, seconds }) =>
+        output.list([['Host', hostName], ['Answered in', duration(seconds)], ['Its clock', `${clockSkewSeconds >= 0 ? '+' : ''}${clockSkewSeconds} s`]]));
     },
   }),
   define<{ name?: string; storage?: string; trustGroup?: string }>({

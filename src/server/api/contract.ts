@@ -77,7 +77,10 @@ export const OPERATIONS = {
   'fingerprint': {
     summary: "This host's name and the fingerprint of its certificate.",
     params: none,
-    result: z.looseObject({ fingerprint: z.string(), name: z.string() }),
+    result: z.looseObject({
+      fingerprint: z.string(), name: z.string(), peerPort: z.int().optional(), monitoringIntervalSec: z.int().optional(),
+      monitoringStart: z.string().optional(),
+    }),
     reads: true,
   },
   'authorize': {
@@ -100,6 +103,13 @@ export const OPERATIONS = {
     params: none,
     result: z.array(authorizationEntry),
     reads: true,
+  },
+  'test-connection': {
+    summary: 'Greets a host that could keep replicas: whether it answers, is the one that is meant, and lets this host in.',
+    params: z.strictObject({ replica: hostPort, fingerprint }),
+    result: z.looseObject({ hostName: z.string(), clockSkewSeconds: z.number().describe('its clock minus ours'), seconds: z.number().min(0) }),
+    reads: true,
+    long: true,
   },
   'vm.add': {
     summary: 'Makes a virtual machine and its disks known to this host.',

@@ -5,7 +5,7 @@ import type { VmRecord } from '../../model/records.ts';
 import { changeSettings, relationshipSettingsSchema, type SettingsChange } from '../../model/settings.ts';
 import { settingsError } from '../../model/settings.ts';
 import { newStatistics } from '../../model/statistics.ts';
-import { normaliseFingerprint } from './pairing-operations.ts';
+import { normaliseFingerprint, splitHostPort } from './pairing-operations.ts';
 import { announcementOf } from '../../replication/announcement.ts';
 import { exportFolderOf } from '../../replication/export-folder.ts';
 import { prepareExportFolder } from '../../replication/export-writer.ts';
@@ -177,13 +177,6 @@ function changeRelationship(
   relationships.update(vm.vmId, { settings, remote });
   relationships.note(vm.vmId, makeEvent(ACTIVITY_EVENTS.settingsChanged, vm.name, { changes: { ...change, ...where } }));
   end.sender(vm.vmId).settingsChanged();
-}
-
-export function splitHostPort(text: string): [host: string, port: number] {
-  const colon = text.lastIndexOf(':');
-  const port = Number(text.slice(colon + 1));
-  if (port < 1 || port > 65_535) throw new UnderstudyError('usage', 'BAD_ADDRESS', `${text} is not HOST:PORT`, 'Give for example 10.0.0.2:7743.');
-  return [text.slice(0, colon).replace(/^\[|\]$/g, ''), port];
 }
 
 function parsed<T>(parse: () => T): T {
