@@ -56,17 +56,24 @@ async function begin(primary: AnySendingVm, signal: AbortSignal): Promise<Initia
 async function copy(primary: AnySendingVm, initial: InitialReplication, signal: AbortSignal): Promise<void> {
   const { ports, vmId, relationship } = primary;
   const startedAt = ports.clock.now();
-  const progress = (copied: CopyProgress) => (primary.initialProgress = { ...copied, startedAt });
+  let sent = { sentBytes: 0, wireBytes: 0 };
+  const progress = (copied: CopyProgress) => {
+    sent = copied;
+    primary.initialProgress = { ...copied, startedAt };
+  };
   const release = await ports.transferSlot(signal);
   try {
     const options = { compression: relationship.settings.compression, signal, progress };
-    const sent = initial.method === 'existing' ? await primary.resync!.mendExisting(primary, initial, options)
+    sent = initial.method === 'existing' ? await primary.resync!.mendExisting(primary, initial, options)
       : await sendInitialCopy(ports, primary.link(), vmId, initial, sources(primary), options);
-    const { transferred } = primary.relationship;
-    ports.relationships.update(vmId, { transferred: {
-      ...transferred, initialBytes: transferred.initialBytes + sent.sentBytes, wireBytes: transferred.wireBytes + sent.wireBytes } });
   } finally {
     release();
+    // Also of a copy that was cut: what is sent again counts again, as it passed the link twice.
+    const { transferred } = ports.relationships.find(vmId) ?? {};
+    if (transferred !== undefined) {
+      ports.relationships.update(vmId, { transferred: {
+        ...transferred, initialBytes: transferred.initialBytes + sent.sentBytes, wireBytes: transferred.wireBytes + sent.wireBytes } });
+    }
     primary.initialProgress = null;
   }
 }

@@ -16,6 +16,8 @@ export class Outbox {
   readonly ports: ReplicationPorts;
   readonly vmId: string;
   #require: (loss: TrackingLoss) => void;
+  /** Sent, also in attempts that failed, and not on record yet: that is with the set that is delivered next. */
+  #wireBytes = 0;
 
   constructor(ports: ReplicationPorts, vmId: string, require: (loss: TrackingLoss) => void) {
     this.ports = ports;
@@ -32,7 +34,7 @@ export class Outbox {
       const { settings, baselineId, initial, resync } = this.#relationship;
       try {
         const shipped = await shipSet(ports, link, ports.relationships.vm(this.vmId), initial?.token ?? resync?.token ?? baselineId, set,
-          { compression: settings.compression, signal });
+          { compression: settings.compression, signal, onWire: (sent) => (this.#wireBytes += sent) });
         bytes += shipped.bytes;
         this.#delivered(set, shipped, late);
         late = false;
@@ -47,15 +49,16 @@ export class Outbox {
     return { bytes, late };
   }
 
-  #delivered(set: EpochRecord, shipped: { bytes: number; wireBytes: number }, late: boolean): void {
+  #delivered(set: EpochRecord, shipped: { bytes: number }, late: boolean): void {
     const { relationships, catalog, clock } = this.ports;
     catalog.transaction(() => {
       catalog.epochs.put({ ...set, status: 'received' });
       const { transferred } = this.#relationship;
       relationships.update(this.vmId, {
         lastReplicationTime: clock.now(), lastReceivedEpoch: set.epoch, error: null,
-        transferred: { ...transferred, logBytes: transferred.logBytes + shipped.bytes, wireBytes: transferred.wireBytes + shipped.wireBytes },
+        transferred: { ...transferred, logBytes: transferred.logBytes + shipped.bytes, wireBytes: transferred.wireBytes + this.#wireBytes },
       });
+      this.#wireBytes = 0;
       const latencyMs = Math.max(0, clock.now() - set.closedAt!);
       relationships.count(this.vmId, { outcome: late ? 'late' : 'success', bytes: shipped.bytes, latencyMs });
     });

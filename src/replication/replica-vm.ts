@@ -49,6 +49,8 @@ export class ReplicaVm {
   #halted = new AbortController();
   /** A failover is being carried out; the primary must not think that it was cancelled. */
   takingOver = false;
+  /** Came over the network and is not on record yet: put there with the next set or piece of work, so that nothing is written for it alone. */
+  #arrivedBytes = 0;
   /** Told of whatever is written to the disks: the leg to an extended replica (R27). */
   watch: BaseWatch | null = null;
 
@@ -108,6 +110,21 @@ export class ReplicaVm {
     });
   }
 
+  arrived(bytes: number): void {
+    this.#arrivedBytes += bytes;
+  }
+
+  keepArrived(): void {
+    if (this.#arrivedBytes > 0) this.#ports.relationships.update(this.vmId, { transferred: this.#withArrived() });
+  }
+
+  #withArrived(): RelationshipRecord['transferred'] {
+    const { transferred } = this.relationship;
+    const wireBytes = transferred.wireBytes + this.#arrivedBytes;
+    this.#arrivedBytes = 0;
+    return { ...transferred, wireBytes };
+  }
+
   async commit(epoch: number): Promise<void> {
     if (epoch <= this.relationship.lastReceivedEpoch) return;
     await this.inbox.commit(epoch, ({ disks }) => {
@@ -115,7 +132,7 @@ export class ReplicaVm {
       const bytes = disks.reduce((sum, { size }) => sum + size, 0);
       this.#ports.relationships.update(this.vmId, {
         lastReceivedEpoch: epoch, lastReplicationTime: this.#clock.now(), wantedAgain: null,
-        transferred: { ...relationship.transferred, logBytes: relationship.transferred.logBytes + bytes },
+        transferred: { ...this.#withArrived(), logBytes: relationship.transferred.logBytes + bytes },
       });
       this.#ports.relationships.count(this.vmId,
         { outcome: 'success', bytes, latencyMs: Math.max(0, this.#clock.now() - this.#closedAt(epoch)) });

@@ -39,7 +39,7 @@ export class ReplicaGap extends Error {
  */
 export async function shipSet(
   ports: Pick<ReplicationPorts, 'files' | 'compute'>, link: PeerLink, vm: VmRecord,
-  baselineId: string, set: EpochRecord, options: { compression: boolean; signal: AbortSignal; progress?: (sent: number) => void },
+  baselineId: string, set: EpochRecord, options: { compression: boolean; signal: AbortSignal; onWire?: (bytes: number) => void },
 ): Promise<Shipped> {
   const { signal } = options;
   const sizes = new Map(vm.disks.map(({ diskId, virtualSize }) => [diskId, virtualSize]));
@@ -66,7 +66,7 @@ export async function shipSet(
 
 async function sendFile(
   ports: Pick<ReplicationPorts, 'files' | 'compute'>, link: PeerLink, name: { vmId: string; epoch: number; diskId: string },
-  path: string, options: { from: number; size: number; compression: boolean; signal: AbortSignal; progress?: (sent: number) => void },
+  path: string, options: { from: number; size: number; compression: boolean; signal: AbortSignal; onWire?: (bytes: number) => void },
 ): Promise<number> {
   const file = await ports.files.open(path, 'read');
   let wireBytes = 0;
@@ -75,7 +75,7 @@ async function sendFile(
     const sent = await sendPiece(ports.compute, data, options.compression, (payload, encoding) =>
       link.call(logDataMessage, { ...name, offset, length: data.length, encoding }, payload, { signal: options.signal }));
     wireBytes += sent;
-    options.progress?.(data.length);
+    options.onWire?.(sent);
   };
   try {
     await inParallel(IN_FLIGHT_MAX, pieces(file, options.from, options.size, path), ({ offset, data }) => send(offset, data));

@@ -273,10 +273,20 @@ export class PrimaryResync implements ResyncDriver {
     }
     const pacer = new Pacer(ports.clock, () => primary.relationship.settings.resyncShare, () => tracked.openOperations, signal);
     const stream = await primary.link().stream(resyncCompareMessage, { vmId, token, diskId, fresh: before.cursor === 0 }, { signal });
+    const channel = new StreamChannel(stream, stream, ports.compute);
+    let latest = { comparedBytes: 0, differingBytes: 0, sentBytes: 0, wireBytes: 0 };
+    const told = { pages: 0, wire: 0 };
+    /** The counters never forget a stretch that was cut: they are on record with each cursor, and with the end, however it comes. */
+    const transferred = () => {
+      const { transferred: before } = primary.relationship;
+      const more = { pages: latest.sentBytes - told.pages, wire: channel.sentBytes - told.wire };
+      Object.assign(told, { pages: latest.sentBytes, wire: channel.sentBytes });
+      return { ...before, resyncBytes: before.resyncBytes + more.pages, wireBytes: before.wireBytes + more.wire };
+    };
     const keep = (change: Partial<ResyncDisk>) => {
       const resync = runOf(primary, token);
       // It has come further: what failed before has passed, and the next failure is the first one again.
-      ports.relationships.update(vmId, { error: null,
+      ports.relationships.update(vmId, { error: null, transferred: transferred(),
         resync: { ...resync, disks: { ...resync.disks, [diskId]: { ...resync.disks[diskId]!, ...change } } } });
     };
     const counted = (progress: { comparedBytes: number; differingBytes: number; sentBytes: number; wireBytes: number }) => ({
@@ -285,8 +295,7 @@ export class PrimaryResync implements ResyncDriver {
     const ranges = suspects?.get(diskId) ?? [{ offset: 0, length: tracked.disk.virtualSize }];
     const map = new DiskMap(tracked.disk.virtualSize, ranges, before.map === undefined ? null : { text: before.map, cursor: before.cursor });
     this.live.get(vmId)?.maps.set(diskId, map);
-    let latest = { comparedBytes: 0, differingBytes: 0, sentBytes: 0, wireBytes: 0 };
-    const result = await runSource(new StreamChannel(stream, stream, ports.compute), {
+    const result = await runSource(channel, {
       disk: tracked.disk, mode: 'mend', compute: ports.compute, session: { token, phase: 'comparing' }, signal, cursor: before.cursor,
       ...(suspects === null ? {} : { ranges: suspects.get(diskId)! }),
       ...(this.#checkpointBytes && { checkpointBytes: this.#checkpointBytes }),
@@ -297,11 +306,16 @@ export class PrimaryResync implements ResyncDriver {
         latest = progress;
         this.live.get(vmId)?.disks.set(diskId, progress);
       },
+    }).catch((error: unknown) => {
+      try {
+        if (ports.relationships.find(vmId) !== undefined) ports.relationships.update(vmId, { transferred: transferred() });
+      } catch (unwritten) {
+        ports.log.debug({ error: messageOf(unwritten) }, 'what was sent is not on record');
+      }
+      throw error;
     });
+    latest = result;
     keep({ ...counted(result), cursor: tracked.disk.virtualSize, compared: true, map: String(map) });
-    const { transferred } = primary.relationship;
-    ports.relationships.update(vmId, { transferred: { ...transferred, resyncBytes: transferred.resyncBytes + result.sentBytes,
-      wireBytes: transferred.wireBytes + result.wireBytes } });
   }
 
   /** Steps 5 and 6: one log switch makes what will be merged one instant; then the merge is on record. */

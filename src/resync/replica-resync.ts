@@ -86,12 +86,12 @@ export class ReplicaResync {
     });
     dispatcher.handleStream(resyncCompareMessage, async (caller, { vmId, token, diskId, fresh }, stream) => {
       const vm = host.of(caller, vmId);
-      await this.#over(stream, (channel) =>
+      await this.#over(vm, stream, (channel) =>
         this.#alone(vm, 'compare', (signal) => this.#compare(vm, { token, diskId, fresh }, channel, signal)));
     });
     dispatcher.handleStream(existingCompareMessage, async (caller, { vmId, token, diskId }, stream) => {
       const vm = host.of(caller, vmId);
-      await this.#over(stream, (channel) => this.#mendExisting(vm, token, diskId, channel));
+      await this.#over(vm, stream, (channel) => this.#mendExisting(vm, token, diskId, channel));
     });
     dispatcher.handle(verifyHoldMessage, async (caller, { vmId, token, epoch, hold }) => {
       const vm = host.of(caller, vmId);
@@ -101,7 +101,7 @@ export class ReplicaResync {
     });
     dispatcher.handleStream(verifyCompareMessage, async (caller, { vmId, token, diskId }, stream) => {
       const vm = host.of(caller, vmId);
-      await this.#over(stream, (channel) => this.#verify(vm, token, diskId, channel));
+      await this.#over(vm, stream, (channel) => this.#verify(vm, token, diskId, channel));
     });
     dispatcher.handle(resyncMergeMessage, async (caller, { vmId, token, throughEpoch, keepPoints }) => {
       await this.#merge(host.of(caller, vmId), token, throughEpoch, keepPoints === true);
@@ -129,13 +129,16 @@ export class ReplicaResync {
   }
 
   /** A refusal before the compare has begun goes to the primary as one of the compare does: it must not look like a lost link. */
-  async #over(stream: Duplex, work: (channel: StreamChannel) => Promise<void>): Promise<void> {
+  async #over(vm: ReplicaVm, stream: Duplex, work: (channel: StreamChannel) => Promise<void>): Promise<void> {
     const channel = new StreamChannel(stream, stream, this.#ports.compute);
     try {
       await work(channel);
     } catch (error) {
       await refuse(channel, error as Error);
       throw error;
+    } finally {
+      vm.arrived(channel.receivedBytes);
+      if (this.#ports.relationships.find(vm.vmId) !== undefined) vm.keepArrived();
     }
   }
 

@@ -28,6 +28,8 @@ export class Pair {
   readonly disks: string[] = [];
   readonly format: TestFormat;
   vmId = '';
+  /** Where the primary finds the replica, when something stands between them. */
+  linkPort: number | null = null;
 
   constructor(folder: string, vm: string, env: Record<string, string>, format: TestFormat = 'raw') {
     this.format = format;
@@ -71,7 +73,7 @@ export class Pair {
 
   async enable(frequencySec: number, more: string[] = []): Promise<void> {
     const { fingerprint } = await this.replica.json<{ fingerprint: string }>('fingerprint');
-    await this.primary.json('enable', this.vm, '--replica', `127.0.0.1:${this.replica.peerPort}`, '--fingerprint', fingerprint,
+    await this.primary.json('enable', this.vm, '--replica', `127.0.0.1:${this.linkPort ?? this.replica.peerPort}`, '--fingerprint', fingerprint,
       '--frequency', String(frequencySec), ...more);
   }
 

@@ -235,6 +235,19 @@ test('hosts that do not trust each other', async (t) => {
     await refused(primary, enable(fingerprint, http), { code: 'PEER_TLS_FAILED', exit: 4, says: /no TLS 1\.3 connection/ });
   });
 
+  await t.test('a test of the connection says the same beforehand, and of one that works who answers', async () => {
+    const own = (await primary.json<{ fingerprint: string }>('fingerprint')).fingerprint;
+    const connection = (print: string, port = replica.peerPort) => ['test-connection', `127.0.0.1:${port}`, '--fingerprint', print];
+    await refused(primary, connection(WRONG_FINGERPRINT), { code: 'PEER_FINGERPRINT_MISMATCH', exit: 4, says: new RegExp(fingerprint) }, [replica]);
+    await refused(primary, connection(fingerprint, 1), { code: 'PEER_REFUSED', exit: 4, says: /127\.0\.0\.1:1 refuses connections/ });
+    await refused(primary, connection(fingerprint), { code: 'PEER_NOT_AUTHORISED', exit: 4, says: new RegExp(own) }, [replica]);
+    await replica.json('authorize', own);
+    const { hostName, clockSkewSeconds } = await primary.json<{ hostName: string; clockSkewSeconds: number }>(...connection(fingerprint));
+    assert.equal(hostName, 'replica');
+    assert.ok(Math.abs(clockSkewSeconds) < 60);
+    await replica.json('unauthorize', own);
+  });
+
   await t.test('a storage location that cannot be used', async () => {
     const own = (await primary.json<{ fingerprint: string }>('fingerprint')).fingerprint;
     const path = join(folder, 'a.raw', 'below-a-file');

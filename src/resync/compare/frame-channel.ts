@@ -59,7 +59,8 @@ export class StreamChannel implements FrameChannel {
   #pendingBytes = 0;
   #sentFrames = 0;
   #receivedFrames = 0;
-  #wireBytes = 0;
+  #sentBytes = 0;
+  #receivedBytes = 0;
   #failure: Error | null = null;
   #wakeWriters: (() => void)[] = [];
 
@@ -84,7 +85,16 @@ export class StreamChannel implements FrameChannel {
   }
 
   get wireBytes(): number {
-    return this.#wireBytes;
+    return this.#sentBytes + this.#receivedBytes;
+  }
+
+  /** Of those. */
+  get sentBytes(): number {
+    return this.#sentBytes;
+  }
+
+  get receivedBytes(): number {
+    return this.#receivedBytes;
   }
 
   async send(type: number, parts: readonly Uint8Array[]): Promise<void> {
@@ -94,7 +104,7 @@ export class StreamChannel implements FrameChannel {
     const header = Buffer.alloc(HEADER_BYTES);
     header.writeUInt32BE(type * 2 ** 24 + length);
     const seal = this.#seal(this.#sentFrames++, [header, ...parts]);
-    this.#wireBytes += HEADER_BYTES + length + SEAL_BYTES;
+    this.#sentBytes += HEADER_BYTES + length + SEAL_BYTES;
     // Small frames as one piece: one record on TLS, one packet on the link.
     if (length <= 4096) this.#writable.write(Buffer.concat([header, ...parts, seal]));
     else {
@@ -166,7 +176,7 @@ export class StreamChannel implements FrameChannel {
       }
       this.#pending.push(chunk);
       this.#pendingBytes += chunk.length;
-      this.#wireBytes += chunk.length;
+      this.#receivedBytes += chunk.length;
     }
     const all = this.#pending.length === 1 ? this.#pending[0]! : Buffer.concat(this.#pending);
     this.#pending = all.length > count ? [all.subarray(count)] : [];
