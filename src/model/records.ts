@@ -254,6 +254,26 @@ export interface ResyncRecord {
   disks: Record<string, ResyncDisk>;
 }
 
+/** A verify between two of its windows. Ranges are bytes of disks, by disk id. */
+export interface VerifyRecord {
+  /** What it speaks of; with another baseline or other sizes it means nothing. */
+  baselineId: string;
+  sizes: Record<string, number>;
+  startedAt: number;
+  /** 1 is the look at everything; later ones are at what was written meanwhile. */
+  pass: number;
+  /** The oldest and the newest point that were compared. */
+  from: number | null;
+  at: number | null;
+  windows: number;
+  longestHoldMs: number;
+  /** Not looked at yet in this pass; and to be looked at in the next one. */
+  open: Record<string, { offset: number; length: number }[]>;
+  again: Record<string, { offset: number; length: number }[]>;
+  differingBytes: number;
+  findings: { path: string; offset: number; length: number }[];
+}
+
 export interface RelationshipRecord {
   vmId: string;
   side: Side;
@@ -286,6 +306,8 @@ export interface RelationshipRecord {
   consistentFrom: number;
   /** Bytes of the initial copy, of logs and of resyncs that have been sent (primary) or received (replica). */
   transferred: { initialBytes: number; logBytes: number; wireBytes: number; resyncBytes: number };
+  /** Primary: a verify that is under way or was cut, as it was after its last window. */
+  verifying?: VerifyRecord | null;
   /** Replica: how its disks looked after the last apply; what differs now was changed behind our back (trigger 7). */
   appliedSeals: Record<string, SealRecord>;
   /** Replica: the epoch that is being applied; its disks are between two instants, and redo mends that (R13). */

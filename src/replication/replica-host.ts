@@ -81,14 +81,14 @@ export class ReplicaHost {
       ({ result: { cursors: await this.of(caller, vmId).beginInitial(token, method, firstEpoch) } }));
     handle(initialDataMessage, async (caller, params, payload) => {
       const vm = this.of(caller, params.vmId);
-      vm.arrived(payload.length);
+      vm.arrived.add(payload.length);
       await this.#withPiece(params, payload, (data) => vm.initial.write(params.token, params.diskId, params.offset, data, params.digest));
       return { result: {} };
     });
     handle(initialCheckpointMessage, async (caller, { vmId, token, diskId, offset }) => {
       const vm = this.of(caller, vmId);
       await vm.initial.checkpoint(token, diskId, offset);
-      vm.keepArrived();
+      vm.arrived.keep();
       return { result: {} };
     });
     handle(initialCompleteMessage, async (caller, { vmId, token, consistentFrom }) => {
@@ -99,7 +99,7 @@ export class ReplicaHost {
       ({ result: await this.of(caller, vmId).offer(baselineId, epoch, closedAt, disks, applicationConsistent) }));
     handle(logDataMessage, async (caller, params, payload) => {
       const vm = this.of(caller, params.vmId);
-      vm.arrived(payload.length);
+      vm.arrived.add(payload.length);
       await this.#withPiece(params, payload, (data) => vm.inbox.write(params.epoch, params.diskId, params.offset, data));
       return { result: {} };
     });

@@ -18,6 +18,7 @@ import {
   replicatedDisks, type InboxRecord, type InitialReplication, type RelationshipRecord, type SealRecord, type VmRecord,
 } from '../model/records.ts';
 import { applySet, defectOf } from './apply.ts';
+import { ArrivedBytes } from './arrived-bytes.ts';
 import { Inbox, type OfferAnswer } from './inbox.ts';
 import { InitialReceiver } from './initial-receiver.ts';
 import type { AnsweredVm, OfferedLog } from './messages.ts';
@@ -49,8 +50,8 @@ export class ReplicaVm {
   #halted = new AbortController();
   /** A failover is being carried out; the primary must not think that it was cancelled. */
   takingOver = false;
-  /** Came over the network and is not on record yet: put there with the next set or piece of work, so that nothing is written for it alone. */
-  #arrivedBytes = 0;
+  /** What came over the network for it. */
+  readonly arrived: ArrivedBytes;
   /** Told of whatever is written to the disks: the leg to an extended replica (R27). */
   watch: BaseWatch | null = null;
 
@@ -58,6 +59,7 @@ export class ReplicaVm {
     this.#ports = ports;
     this.#clock = ports.clock;
     this.vmId = vmId;
+    this.arrived = new ArrivedBytes(ports.relationships, vmId);
     this.inbox = new Inbox(ports, vmId);
     this.initial = new InitialReceiver(ports, vmId);
     this.points = new RecoveryPoints(ports, vmId);
@@ -110,21 +112,6 @@ export class ReplicaVm {
     });
   }
 
-  arrived(bytes: number): void {
-    this.#arrivedBytes += bytes;
-  }
-
-  keepArrived(): void {
-    if (this.#arrivedBytes > 0) this.#ports.relationships.update(this.vmId, { transferred: this.#withArrived() });
-  }
-
-  #withArrived(): RelationshipRecord['transferred'] {
-    const { transferred } = this.relationship;
-    const wireBytes = transferred.wireBytes + this.#arrivedBytes;
-    this.#arrivedBytes = 0;
-    return { ...transferred, wireBytes };
-  }
-
   async commit(epoch: number): Promise<void> {
     if (epoch <= this.relationship.lastReceivedEpoch) return;
     await this.inbox.commit(epoch, ({ disks }) => {
@@ -132,7 +119,7 @@ export class ReplicaVm {
       const bytes = disks.reduce((sum, { size }) => sum + size, 0);
       this.#ports.relationships.update(this.vmId, {
         lastReceivedEpoch: epoch, lastReplicationTime: this.#clock.now(), wantedAgain: null,
-        transferred: { ...this.#withArrived(), logBytes: relationship.transferred.logBytes + bytes },
+        transferred: { ...this.arrived.taken(), logBytes: relationship.transferred.logBytes + bytes },
       });
       this.#ports.relationships.count(this.vmId,
         { outcome: 'success', bytes, latencyMs: Math.max(0, this.#clock.now() - this.#closedAt(epoch)) });

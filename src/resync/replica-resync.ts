@@ -30,8 +30,8 @@ import {
   verifyCompareMessage, verifyHoldMessage,
 } from './messages.ts';
 
-/** A verify of a very large disk over a slow line takes hours; longer than that its primary is gone. */
-const HOLD_MS = 24 * 3_600_000;
+/** A window of a verify takes minutes. Longer than that its primary is gone, or is to try a smaller one: apply does not wait for it. */
+const HOLD_MS = 1_800_000;
 
 /** What is being done with a VM's diff disks. */
 interface Work {
@@ -51,7 +51,11 @@ export class ReplicaResync {
   /** Verifies that keep a replica at one epoch, by token. */
   #holds = new Map<string, AbortController>();
 
-  constructor(ports: ReplicationPorts, host: ReplicaHost) {
+  readonly #holdMs: number;
+
+  /** `holdMs`: how long a verify may hold apply back at most; shorter in the simulation. */
+  constructor(ports: ReplicationPorts, host: ReplicaHost, { holdMs = HOLD_MS } = {}) {
+    this.#holdMs = holdMs;
     this.#ports = ports;
     this.#host = host;
     this.#merges = new ReplicaMerge(ports, host);
@@ -96,7 +100,7 @@ export class ReplicaResync {
     dispatcher.handle(verifyHoldMessage, async (caller, { vmId, token, epoch, hold }) => {
       const vm = host.of(caller, vmId);
       if (hold) await this.#holdAt(vm, token, epoch);
-      else this.#holds.get(token)?.abort();
+      else this.#holds.get(token)?.abort(busy('the hold of this verify has ended'));
       return { result: {} };
     });
     dispatcher.handleStream(verifyCompareMessage, async (caller, { vmId, token, diskId }, stream) => {
@@ -137,8 +141,8 @@ export class ReplicaResync {
       await refuse(channel, error as Error);
       throw error;
     } finally {
-      vm.arrived(channel.receivedBytes);
-      if (this.#ports.relationships.find(vm.vmId) !== undefined) vm.keepArrived();
+      vm.arrived.add(channel.receivedBytes);
+      vm.arrived.keep();
     }
   }
 
@@ -274,8 +278,10 @@ export class ReplicaResync {
     }
     const held = new AbortController();
     this.#holds.set(token, held);
-    void this.#ports.clock.sleep(HOLD_MS, AbortSignal.any([held.signal, this.#stop.signal])).catch(() => undefined).then(() => {
+    void this.#ports.clock.sleep(this.#holdMs, AbortSignal.any([held.signal, this.#stop.signal])).catch(() => undefined).then(() => {
       this.#holds.delete(token);
+      // Before the first write of apply: what is compared from here on would not be the point any more.
+      held.abort(busy('the hold of this verify has ended'));
       release();
     });
   }

@@ -42,6 +42,7 @@ import { LinkPool } from './link-pool.ts';
 import { checkNbdOverTcp, nbdTls, reachableAs, type NbdOverTcp } from './nbd-over-tcp.ts';
 import { Slots } from './slots.ts';
 import { exportName, trackedExport } from './tracked-export.ts';
+import type { VerifyProgress } from '../resync/verify.ts';
 import { VerifySchedule } from './verify-schedule.ts';
 
 export interface HostOptions {
@@ -69,7 +70,9 @@ export class Host {
   readonly replicaResync: ReplicaResync;
   readonly failover: ReplicaFailover;
   readonly extended: ExtendedLegs;
-  #verifies = new VerifySchedule(this);
+  #verifySchedule = new VerifySchedule(this);
+  /** How far verifies are that run now, by VM. */
+  readonly verifies = new Map<string, VerifyProgress>();
   readonly primaryDirection: PrimaryDirection;
   readonly replicaDirection: ReplicaDirection;
   readonly guestLatency: GuestLatency;
@@ -180,7 +183,7 @@ export class Host {
 
   /** Seals the disks and ends; guests see their connections close. */
   async close(): Promise<void> {
-    await this.#verifies.close();
+    await this.#verifySchedule.close();
     await this.guestControl.close();
     await this.definitions.close();
     await this.nbd.close();
@@ -335,7 +338,7 @@ export class Host {
     }
     await this.nbd.listenUnix(`${this.dataFolder}/nbd.sock`);
     if (options.nbd !== undefined) await this.nbd.listenTcp(options.nbd.host, options.nbd.port, nbdTls(options.nbd, this.identity));
-    this.#verifies.start();
+    this.#verifySchedule.start();
     this.definitions.start();
   }
 

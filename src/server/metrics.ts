@@ -31,8 +31,10 @@ const HYPER_V: Definition[] = [
   ['average_replication_size_bytes', 'gauge', 'Average size of a log set', ({ health }) => health.statistics.averageReplicationBytes],
   ['compression_efficiency', 'gauge', 'Share of what was sent that compression saved, in percent', ({ relationship }) => efficiency(relationship)],
   ['last_replication_size_bytes', 'gauge', 'Size of the last log set', ({ relationship }) => relationship?.statistics.lastBytes],
-  ['network_received_bytes_total', 'counter', 'Bytes of logs, copies and compares received over the network', onSide('replica', ({ relationship }) => relationship!.transferred.wireBytes)],
-  ['network_sent_bytes_total', 'counter', 'Bytes of logs, copies and compares sent over the network', onSide('primary', ({ relationship }) => relationship!.transferred.wireBytes)],
+  ['network_received_bytes_total', 'counter', 'Bytes of logs, copies and compares received over the network',
+    onSide('replica', ({ relationship }) => relationship!.transferred.wireBytes)],
+  ['network_sent_bytes_total', 'counter', 'Bytes of logs, copies and compares sent over the network',
+    onSide('primary', ({ relationship }) => relationship!.transferred.wireBytes)],
   ['replications_total', 'counter', 'Successful cycles; begins anew with each monitoring interval', ({ health }) => health.statistics.successfulReplications],
   ['replication_latency_seconds', 'gauge', 'Latency of the last cycle', ({ relationship }) =>
     (relationship === undefined || relationship.statistics.deliveredCycles === 0 ? null : relationship.statistics.lastLatencyMs / 1000)],

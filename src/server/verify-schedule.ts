@@ -4,10 +4,10 @@
  * One at a time on a host, and only while the VM replicates; one that cannot run now is tried again later. It reads slowly (the
  * setting's own rate) and finds out only: what it finds is an event, and repairing stays a person's decision.
  */
-import { messageOf } from '../model/errors.ts';
+import { messageOf, UnderstudyError } from '../model/errors.ts';
 import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
 import { nextVerify } from '../model/schedule.ts';
-import { verify, type VerifyResult } from '../resync/verify.ts';
+import { verify, type VerifyProgress, type VerifyResult } from '../resync/verify.ts';
 import type { Host } from './host.ts';
 import { sendingEnd, vmOfEnd } from './sending-end.ts';
 
@@ -24,7 +24,15 @@ export async function verifyOnRecord(
   const { vmId } = vmOfEnd(host, { name, extended: options.extended });
   relationships.check(vmId, 'verify');
   const startedAt = clock.monotonic();
-  const result = await verify(sender(vmId), options);
+  const live = (progress: VerifyProgress) => {
+    host.verifies.set(vmId, progress);
+    options.progress(progress.comparedBytes, progress.totalBytes);
+  };
+  if (host.verifies.has(vmId)) {
+    throw new UnderstudyError('state', 'VERIFY_UNDER_WAY', `a verify of VM '${name}' is under way`, 'See: understudy resync status.');
+  }
+  live({ comparedBytes: 0, totalBytes: 0, differingBytes: 0, windows: 0, heldSince: null });
+  const result = await verify(sender(vmId), { signal: options.signal, progress: live }).finally(() => host.verifies.delete(vmId));
   const seconds = Math.round((clock.monotonic() - startedAt) / 1000);
   const { comparedBytes, differingBytes, findings, equal } = result;
   relationships.update(vmId, { lastVerifiedAt: clock.now() });

@@ -62,6 +62,8 @@ export class SimHost {
   readonly exports = new Map<string, NbdExport>();
   /** Between recovery points. */
   pointIntervalMs = 3_600_000;
+  /** For which a verify holds apply back at most. */
+  verifyHoldMs = 1_800_000;
   resync!: PrimaryResync;
   primaryDirection!: PrimaryDirection;
   replicaDirection!: ReplicaDirection;
@@ -122,7 +124,7 @@ export class SimHost {
     });
     this.replicas = new ReplicaHost(this.ports, 'UTC');
     this.replicas.serve(this.dispatcher);
-    this.replicaResync = new ReplicaResync(this.ports, this.replicas);
+    this.replicaResync = new ReplicaResync(this.ports, this.replicas, { holdMs: this.verifyHoldMs });
     this.replicaResync.serve(this.dispatcher);
     this.failover = this.#makeFailover(this.replicas, this.replicaResync);
     this.resync = new PrimaryResync(new ResyncQueue(() => 1), 'UTC', { checkpointBytes: CHECKPOINT_BYTES });

@@ -71,7 +71,8 @@ test('Set-VMReplicationServer lets any server in with its storage, and no longer
   const any = { fingerprint: 'any', name: null, storage: '/old', trustGroup: 'g' };
   await using host = await startFakeHost({ authorizations: () => Promise.resolve([any]) });
   for (const [line, asked] of [
-    ['Set-VMReplicationServer $true Certificate $true -DefaultStorageLocation /srv/replicas', ['authorize', { fingerprint: 'any', storage: '/srv/replicas', trustGroup: 'g' }]],
+    ['Set-VMReplicationServer $true Certificate $true -DefaultStorageLocation /srv/replicas',
+      ['authorize', { fingerprint: 'any', storage: '/srv/replicas', trustGroup: 'g' }]],
     ['Set-VMReplicationServer -StorageLoc replicas', ['authorize', { fingerprint: 'any', storage: '/work-folder/replicas', trustGroup: 'g' }]],
     ['Set-VMReplicationServer -AllowAnyServer 1', ['authorize', { fingerprint: 'any', storage: '/old', trustGroup: 'g' }]],
     ['Set-VMReplicationServer -AllowAnyServer 0', ['unauthorize', { fingerprint: 'any' }]],

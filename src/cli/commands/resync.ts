@@ -91,7 +91,9 @@ export const resyncCommands: CommandDefinition[] = [
     arguments: '<name>',
     argumentHelp: nameHelp,
     summary: 'Prove that the replica equals a point of the primary, while the guest writes.',
-    details: 'Exit code 1 when a difference was found, with --repair also when it was mended.',
+    details: 'The replica is held for a few minutes at a time, each time at a point of its own; between two of these windows it applies what has\n' +
+      'arrived. One that was cut goes on where it was. `resync status` shows how far it is.\n' +
+      'Exit code 1 when a difference was found, with --repair also when it was mended.',
     options: [option('--repair', 'mend what differs'), extendedOption()],
     examples: ['verify web1', 'verify web1 --repair'],
     async run({ call, output, zone }, [name], { repair, ...which }) {
@@ -103,6 +105,7 @@ export const resyncCommands: CommandDefinition[] = [
           ['Compared', bytes(result.comparedBytes)],
           ['Differing', bytes(result.differingBytes)],
           ['Unproven', bytes(result.unprovenBytes)],
+          ...(result.windows === undefined ? [] : [['Windows', `${result.windows}, apply held for ${duration(result.longestHoldSeconds ?? 0)} at most`] as const]),
           ...(result.repairedBytes === undefined ? [] : [['Repaired', bytes(result.repairedBytes)] as const]),
         ]),
       );
@@ -120,6 +123,7 @@ function resyncText(status: ResyncStatus, output: Output): string {
     ['Done', status.percent === null ? orNothing(null) : `${status.percent.toFixed(1)} %`],
     ...(typeof status.bytesPerSecond === 'number' ? [['Rate', rate(status.bytesPerSecond)] as const] : []),
     ['Time left', duration(status.etaSeconds)],
+    ...verifyRow(status),
   ]);
   if (status.disks.length === 0) return head;
   const disks = status.disks.map((disk): Row => [
@@ -130,6 +134,14 @@ function resyncText(status: ResyncStatus, output: Output): string {
     ['Sent', bytes(disk.sentBytes)],
   ]);
   return `${head}\n\n${output.table(disks, '')}`;
+}
+
+function verifyRow({ verify }: ResyncStatus): Row {
+  if (verify === null || verify === undefined) return [];
+  const { running, comparedBytes, totalBytes, differingBytes, windows, heldSeconds } = verify;
+  const held = heldSeconds === null ? '' : `; apply held for ${duration(heldSeconds)}`;
+  return [['Verify', `${bytes(comparedBytes)} of ${bytes(totalBytes)} in ${windows} windows${running ? held : '; it was cut, and goes on with the next one'}` +
+    (differingBytes > 0 ? `; ${bytes(differingBytes)} differ` : '')]];
 }
 
 function planText(plan: ResyncPlan, output: Output): string {

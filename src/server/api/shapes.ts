@@ -259,6 +259,10 @@ export const resyncStatus = z.looseObject({
   etaSeconds: seconds.nullable(),
   bytesPerSecond: z.number().min(0).nullable().optional(),
   startTime: time.nullable().optional(),
+  verify: z.looseObject({
+    running: z.boolean().describe('false = it was cut, and goes on with the next one'), startTime: time.nullable(), comparedBytes: bytes, totalBytes: bytes,
+    differingBytes: bytes, windows: z.int().min(0), heldSeconds: seconds.nullable().describe('so long the replica has not applied for it; null = it does'),
+  }).nullable().optional(),
 });
 
 export const resyncPlan = z.looseObject({
@@ -338,7 +342,10 @@ export const verifyResult = z.looseObject({
   comparedBytes: bytes,
   differingBytes: bytes,
   unprovenBytes: bytes,
-  at: time.describe('the instant for which the answer holds'),
+  at: time.describe('the newest instant for which the answer holds'),
+  from: time.optional().describe('the oldest: each part of the disks was compared at one of its own in between'),
+  windows: z.int().min(0).optional().describe('so often the replica was held'),
+  longestHoldSeconds: seconds.optional(),
   repairedBytes: bytes.optional(),
 });
 

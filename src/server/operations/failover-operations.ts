@@ -82,5 +82,7 @@ async function verifyVm(host: Host, { name, extended, repair }: Params<'verify'>
     primary.wake();
     while (relationships.get(vm.vmId).state !== 'Replicating') await host.parts.clock.sleep(100, context.signal);
   }
-  return { vmName: name, ...result, at: new Date(result.at).toISOString(), repairedBytes: mends ? differingBytes : 0 };
+  const { longestHoldMs, from, ...rest } = result;
+  return { vmName: name, ...rest, at: new Date(result.at).toISOString(), from: new Date(from).toISOString(),
+    longestHoldSeconds: longestHoldMs / 1000, repairedBytes: mends ? differingBytes : 0 };
 }

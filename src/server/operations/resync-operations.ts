@@ -165,7 +165,24 @@ export function resyncStatusShape(host: Host, vm: VmRecord, extended = false): R
     disks, etaSeconds: rate === null || rate === 0 || resync?.phase !== 'comparing' ? null : (total - compared) / rate,
     bytesPerSecond: rate, startTime: startAt === null ? null : new Date(startAt).toISOString(),
     resyncStartTime: resync === null ? null : new Date(resync.startedAt).toISOString(),
+    verify: verifyShape(host, vm, relationship),
     mergedBytes: live?.mergedBytes ?? 0, mergeTotalBytes: live?.mergeTotalBytes ?? 0,
+  };
+}
+
+/** One that runs, or that was cut and will go on; null when there is none. */
+function verifyShape(host: Host, { vmId }: VmRecord, { verifying = null }: RelationshipRecord) {
+  const live = host.verifies.get(vmId);
+  if (live === undefined && verifying === null) return null;
+  const { clock } = host.parts;
+  const left = (ranges: Record<string, { length: number }[]>) => Object.values(ranges).flat().reduce((sum, { length }) => sum + length, 0);
+  const totalBytes = Object.values(verifying?.sizes ?? {}).reduce((sum, size) => sum + size, 0);
+  return {
+    running: live !== undefined, startTime: verifying === null ? null : new Date(verifying.startedAt).toISOString(),
+    totalBytes: live?.totalBytes ?? totalBytes, windows: live?.windows ?? verifying!.windows,
+    comparedBytes: live?.comparedBytes ?? totalBytes - left(verifying!.open) - left(verifying!.again),
+    differingBytes: live?.differingBytes ?? verifying!.differingBytes,
+    heldSeconds: live === undefined || live.heldSince === null ? null : (clock.monotonic() - live.heldSince) / 1000,
   };
 }
 
