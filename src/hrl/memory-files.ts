@@ -16,6 +16,8 @@ export type WriteFate = { bytes: number; then: 'ENOSPC' | 'EIO' | 'hang' } | und
 type Operation = 'open' | 'read' | 'remove' | 'datasync' | 'syncFolder';
 
 interface Inode {
+  /** Tells files apart, as `stat` does. */
+  number: bigint;
   bytes: Buffer;
   size: number;
 }
@@ -30,6 +32,7 @@ export class MemoryFiles implements Files {
   readonly asked: string[] = [];
   writes = 0;
   openFiles = 0;
+  #numbers = 0n;
 
   /** What another process finds after this one died. */
   afterCrash(): MemoryFiles {
@@ -45,7 +48,7 @@ export class MemoryFiles implements Files {
   }
 
   put(path: string, bytes: Uint8Array): void {
-    this.inodes.set(path, { bytes: Buffer.from(bytes), size: bytes.length });
+    this.inodes.set(path, { number: (this.#numbers += 1n), bytes: Buffer.from(bytes), size: bytes.length });
   }
 
   inode(path: string): Inode {
@@ -88,9 +91,10 @@ export class MemoryFiles implements Files {
   }
 
   async stat(path: string): Promise<FileStat | null> {
-    const size = this.inodes.get(path)?.size;
-    if (size === undefined) return null;
-    return { kind: 'file', size, allocated: size, mtimeNs: 0n, ctimeNs: 0n, inode: 0n, device: 0n };
+    const found = this.inodes.get(path);
+    if (found === undefined) return null;
+    const { size, number } = found;
+    return { kind: 'file', size, allocated: size, mtimeNs: 0n, ctimeNs: 0n, inode: number, device: 0n };
   }
 
   async syncFolder(path: string): Promise<void> {
