@@ -1,4 +1,5 @@
 import type { SectorBits } from './sector-bits.ts';
+import type { Range } from './space.ts';
 
 /**
  * How one image file (VHD, VHDX) maps blocks of the disk to places in the file. The looking up is synchronous and in
@@ -25,6 +26,8 @@ export interface BlockMap {
   readonly sectorSize: number;
   /** What a whole block of zeroes becomes; null when it has to be stored (fixed disks, differencing VHD). */
   readonly zeroedState: 'absent' | 'zero' | null;
+  /** Bytes of full blocks that read as zeroes whatever the file holds there. Only of a map that is read and never written. */
+  readonly stale?: Range | undefined;
   state(block: number): BlockState;
   /** Of a full or partial block. */
   position(block: number): number;

@@ -1,6 +1,7 @@
 import type { OpenFile } from '../../model/ports.ts';
 import type { BlockMap, BlockRoom } from './block-map.ts';
 import type { SectorBits } from './sector-bits.ts';
+import type { Range } from './space.ts';
 
 /** A fixed VHD: the disk is the file, and nothing ever moves. */
 export class FixedMap implements BlockMap {
@@ -10,9 +11,11 @@ export class FixedMap implements BlockMap {
   readonly begun = true;
   readonly overfull = false;
   readonly unsettled = false;
+  readonly stale: Range | undefined;
   readonly #file: OpenFile;
 
-  constructor(file: OpenFile) {
+  constructor(file: OpenFile, stale?: Range) {
+    this.stale = stale;
     this.#file = file;
   }
 

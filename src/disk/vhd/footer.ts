@@ -1,5 +1,6 @@
 import type { Geometry } from '../virtual-disk.ts';
 import { GEOMETRY_LARGEST, geometryBytes, sameGeometry } from './geometry.ts';
+import type { Range } from './space.ts';
 
 /*
  *  offset  size  field            VHD footer, 512 bytes, big-endian; last sector of the file, copied to sector 0 unless
@@ -18,11 +19,15 @@ import { GEOMETRY_LARGEST, geometryBytes, sameGeometry } from './geometry.ts';
  *      64     4  checksum         one's complement of the sum of all other bytes
  *      68    16  unique id        what a child stores as its parent
  *      84     1  saved state
- *      85   427  reserved         0
+ *      85   395  reserved         0
+ *     480    24  growth           0, or 'ustgrow\0', start u64, end u64: see `Footer.growth`
+ *     504     8  reserved         0
  */
 export const FOOTER_BYTES = 512;
 const COOKIE = 'conectix';
 const CHECKSUM_AT = 64;
+const GROWTH_AT = 480;
+const GROWTH_MARK = 'ustgrow\0';
 
 /** 2040 GiB: the largest VHD that Windows and QEMU open. */
 export const VHD_BYTES_MAX = 0xff000000 * 512;
@@ -46,6 +51,11 @@ export interface Footer {
   /** Lower case with dashes. */
   uniqueId: string;
   savedState: number;
+  /**
+   * Of a fixed disk that has just grown: these bytes of the disk are what lay behind its old end, with the old footer, and mean zeroes. Ours;
+   * other readers ignore it, as the format has them do with reserved bytes. Gone as soon as they are zeroes.
+   */
+  growth?: Range;
 }
 
 export interface Malformed {
@@ -96,7 +106,14 @@ export function decodeFooter(from: Uint8Array): Footer | Malformed {
     type,
     uniqueId: uuidText(bytes.subarray(68, 84)),
     savedState: bytes[84]!,
+    ...(type === VHD_TYPE.fixed && growthOf(bytes, Number(currentSize))),
   };
+}
+
+function growthOf(bytes: Buffer, currentSize: number): Pick<Footer, 'growth'> {
+  const [start, end] = [Number(bytes.readBigUInt64BE(GROWTH_AT + 8)), Number(bytes.readBigUInt64BE(GROWTH_AT + 16))];
+  const marked = bytes.toString('latin1', GROWTH_AT, GROWTH_AT + 8) === GROWTH_MARK;
+  return marked && start % 512 === 0 && start < end && end <= currentSize ? { growth: { start, end } } : {};
 }
 
 export function encodeFooter(footer: Footer): Buffer {
@@ -117,6 +134,11 @@ export function encodeFooter(footer: Footer): Buffer {
   bytes.writeUInt32BE(footer.type, 60);
   bytes.set(uuidBytes(footer.uniqueId), 68);
   bytes[84] = footer.savedState;
+  if (footer.growth !== undefined) {
+    bytes.write(GROWTH_MARK, GROWTH_AT, 'latin1');
+    bytes.writeBigUInt64BE(BigInt(footer.growth.start), GROWTH_AT + 8);
+    bytes.writeBigUInt64BE(BigInt(footer.growth.end), GROWTH_AT + 16);
+  }
   bytes.writeUInt32BE(vhdChecksum(bytes, CHECKSUM_AT), CHECKSUM_AT);
   return bytes;
 }

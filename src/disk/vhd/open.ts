@@ -4,7 +4,7 @@ import { fileSeal } from './file-seal.ts';
 import { FixedMap } from './fixed-map.ts';
 import { GuardedFile } from './guarded-file.ts';
 import { findParent } from './parent-path.ts';
-import { resizeFile } from './resize.ts';
+import { readForWriting, resizeFile } from './resize.ts';
 import { SparseDisk, type GrownParts } from './sparse-disk.ts';
 import type { Seal } from '../virtual-disk.ts';
 import { readVhd } from './vhd-image.ts';
@@ -46,10 +46,11 @@ async function openLink(path: string, files: Files, options: OpenOptions, guard:
   const file = options.readOnly ? await files.open(path, 'read') : new GuardedFile(await files.open(path, 'write'));
   let parent: SparseDisk | null = null;
   try {
-    const image = await readVhd(file);
+    const foundSeal = options.readOnly ? null : await fileSeal(path, files);
+    const image = options.readOnly ? await readVhd(file) : await readForWriting(file);
     if (image.variant === 'differencing') parent = await openParent(path, files, image, options, guard);
     // The first flush mends footers that a crash has left different.
-    return diskOf(file, image, parent, files, options.readOnly ? null : await fileSeal(path, files));
+    return diskOf(file, image, parent, files, foundSeal);
   } catch (error) {
     await file.close();
     await parent?.close();
@@ -60,7 +61,7 @@ async function openLink(path: string, files: Files, options: OpenOptions, guard:
 /** The disk over a file that was read already; owns both from now on. `foundSeal`: null when it is open for reading. */
 export function diskOf(file: OpenFile, image: VhdImage, parent: SparseDisk | null, files: Files, foundSeal: Seal | null): SparseDisk {
   const readOnly = foundSeal === null;
-  const map = image.sparse === null ? new FixedMap(file) : new VhdMap(file, image, image.sparse, readOnly);
+  const map = image.sparse === null ? new FixedMap(file, image.footer.growth) : new VhdMap(file, image, image.sparse, readOnly);
   return new SparseDisk({
     location: file.path, format: 'vhd', variant: image.variant, virtualSize: image.virtualSize,
     logicalSectorSize: 512, physicalSectorSize: 512, geometry: image.footer.geometry,

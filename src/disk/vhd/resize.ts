@@ -6,7 +6,7 @@ import type { Footer } from './footer.ts';
 import { geometryOf } from './geometry.ts';
 import { readExactly } from './image-errors.ts';
 import { assertGrows } from './merge-runs.ts';
-import { alignUp, layout } from './space.ts';
+import { alignUp, layout, type Range } from './space.ts';
 import { ABSENT, readVhd, usedRanges } from './vhd-image.ts';
 import type { SparseParts, VhdImage } from './vhd-image.ts';
 
@@ -25,7 +25,7 @@ export async function resizeVhd(path: string, files: Files, options: { size: num
 
 /** The same for a file that is open, but at rest: stored blocks stay where they are, so they may be read and written meanwhile. */
 export async function resizeFile(file: OpenFile, size: number): Promise<void> {
-  const image = await readVhd(file);
+  const image = await readForWriting(file);
   assertGrows(file.path, image.virtualSize, size);
   if (size % 512 !== 0 || size > VHD_BYTES_MAX) {
     throw new UnderstudyError('usage', 'DISK_SIZE_REFUSED', `a VHD cannot have ${size} bytes`,
@@ -38,13 +38,34 @@ export async function resizeFile(file: OpenFile, size: number): Promise<void> {
   else await growSparse(file, image, image.sparse, footer);
 }
 
-/** The new footer is durable before the old one, now inside of the disk, becomes zeroes. */
+/**
+ * The new footer is durable before the old one, now inside of the disk, becomes zeroes; until that is durable too, the new one says where
+ * it lies. So a crash leaves the old disk, or the larger one with nothing but zeroes behind the old end.
+ */
 async function growFixed(file: OpenFile, image: VhdImage, footer: Footer): Promise<void> {
+  const growth = { start: image.virtualSize, end: Math.min(image.fileSize, footer.currentSize) };
+  await file.write([encodeFooter({ ...footer, growth })], footer.currentSize);
+  await file.datasync();
+  // A file that was longer than its disk: the footer that counts is the last one.
+  if (image.fileSize > footer.currentSize + FOOTER_BYTES) await file.truncate(footer.currentSize + FOOTER_BYTES);
+  await endGrowth(file, footer, growth);
+}
+
+async function endGrowth(file: OpenFile, { growth: _, ...footer }: Footer, { start, end }: Range): Promise<void> {
+  const zeroes = Buffer.alloc(Math.min(end - start, 1 << 20));
+  for (let at = start; at < end; at += zeroes.length) await file.write([zeroes.subarray(0, Math.min(zeroes.length, end - at))], at);
+  await file.datasync();
   await file.write([encodeFooter(footer)], footer.currentSize);
   await file.datasync();
-  const oldFooter = Math.min(image.fileSize, footer.currentSize) - image.virtualSize;
-  await file.write([Buffer.alloc(oldFooter)], image.virtualSize);
-  await file.datasync();
+}
+
+/** What the file says, once a growth that was interrupted has come to its end. Whoever will write to the disk begins here. */
+export async function readForWriting(file: OpenFile): Promise<VhdImage> {
+  const image = await readVhd(file);
+  const { growth } = image.footer;
+  if (growth === undefined) return image;
+  await endGrowth(file, image.footer, growth);
+  return readVhd(file);
 }
 
 /** Table, then header, then footers: each step is durable before the next, and each in-between state is the old disk. */

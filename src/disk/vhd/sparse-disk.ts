@@ -7,7 +7,7 @@ import type { BlockMap } from './block-map.ts';
 import { floorTo, pieces, settleAll, type Run } from './block-ranges.ts';
 import { GuardedFile } from './guarded-file.ts';
 import { Lane, Pins } from './lane.ts';
-import { allSet, isSet, runEnd } from './sector-bits.ts';
+import { StoredBlocks } from './stored-blocks.ts';
 
 /**
  * A virtual disk over a block map and perhaps a parent: what VHD and VHDX have in common.
@@ -53,16 +53,14 @@ export class SparseDisk implements VirtualDisk {
   readonly discardReadsZero = true;
   readonly parent: SparseDisk | null;
   declare readonly foundSeal?: Seal;
-  readonly #file: OpenFile;
   readonly #growFile: SparseDiskParts['grow'];
   #virtualSize: number;
   #geometry: Geometry | null;
-  #map: BlockMap;
+  readonly #blocks: StoredBlocks;
   #sealAtRest: () => Promise<Seal>;
   /** Every answer of a change waits until the tables say so too: in memory alone they would die with this process. */
   #servesGuest = false;
   readonly #lane = new Lane();
-  readonly #pins = new Pins();
   #flushWaiting: Promise<void> | null = null;
   #broken: Error | null = null;
   #closed = false;
@@ -77,8 +75,7 @@ export class SparseDisk implements VirtualDisk {
     this.#geometry = parts.geometry;
     this.readOnly = parts.readOnly;
     this.parent = parts.parent;
-    this.#file = parts.file;
-    this.#map = parts.map;
+    this.#blocks = new StoredBlocks({ ...parts, pins: new Pins() });
     this.#sealAtRest = parts.sealAtRest;
     this.#growFile = parts.grow;
     if (parts.foundSeal !== undefined) this.foundSeal = parts.foundSeal;
@@ -104,20 +101,16 @@ export class SparseDisk implements VirtualDisk {
 
   serveGuest(leave: () => Promise<void> | null): void {
     this.#servesGuest = true;
-    if (this.#file instanceof GuardedFile) this.#file.leave = leave;
+    if (this.#blocks.file instanceof GuardedFile) this.#blocks.file.leave = leave;
+  }
+
+  get #map(): BlockMap {
+    return this.#blocks.map;
   }
 
   async read(into: Uint8Array, offset: number): Promise<void> {
     assertInside(this, offset, into.length);
-    if (into.length === 0) return;
-    const { blockSize } = this.#map;
-    const first = Math.floor(offset / blockSize);
-    if (offset + into.length <= (first + 1) * blockSize) return this.#readBlock(first, into, offset);
-    const parts: Promise<void>[] = [];
-    for (const [block, start, end] of pieces(offset, into.length, blockSize)) {
-      parts.push(this.#readBlock(block, into.subarray(start - offset, end - offset), start));
-    }
-    await settleAll(parts);
+    await this.#blocks.read(into, offset);
   }
 
   async write(from: Uint8Array, offset: number): Promise<void> {
@@ -168,7 +161,7 @@ export class SparseDisk implements VirtualDisk {
         if (!(error instanceof UnderstudyError)) await this.#settle(() => Promise.reject(error as Error));
         throw error;
       }
-      this.#map = grown.map;
+      this.#blocks.map = grown.map;
       this.#sealAtRest = grown.sealAtRest;
       this.#virtualSize = grown.virtualSize;
       this.#geometry = grown.geometry;
@@ -187,25 +180,12 @@ export class SparseDisk implements VirtualDisk {
 
   async *extents(offset: number, length: number): AsyncIterable<Extent> {
     assertInside(this, offset, length);
-    let last: Extent | null = null;
-    for await (const run of this.runs(offset, length)) {
-      for await (const extent of this.#extentsOf(run)) {
-        if (last !== null && last.kind === extent.kind) last.length += extent.length;
-        else {
-          if (last !== null) yield last;
-          last = { ...extent };
-        }
-      }
-    }
-    if (last !== null) yield last;
+    yield* this.#blocks.extents(offset, length);
   }
 
   /** Where the bytes of a range are, in order and without gaps: what a merge copies and what it leaves. */
-  async *runs(offset: number, length: number): AsyncIterable<Run> {
-    for (const [block, start, end] of pieces(offset, length, this.#map.blockSize)) {
-      while (this.#map.state(block) === 'partial' && this.#map.bits(block) === undefined) await this.#map.loadBits(block);
-      yield* [...this.#runsOf(block, start, end)]; // At once: the bits may leave memory while the caller works.
-    }
+  runs(offset: number, length: number): AsyncIterable<Run> {
+    return this.#blocks.runs(offset, length);
   }
 
   get lentFiles(): readonly string[] {
@@ -213,36 +193,8 @@ export class SparseDisk implements VirtualDisk {
   }
 
   /** Each block whose room the range touches is pinned until the release. */
-  async lend(offset: number, length: number): Promise<LentRuns> {
-    const held: number[] = [];
-    const lent: LentRuns = { runs: [], release: () => held.splice(0).forEach((block) => this.#pins.release(block)) };
-    try {
-      for (const [block, start, end] of pieces(offset, length, this.#map.blockSize)) {
-        while (this.#map.state(block) === 'partial' && this.#map.bits(block) === undefined) await this.#map.loadBits(block);
-        // The pins are set in the same breath as the places are looked up, as in `#readBlock`.
-        const runs = [...this.#runsOf(block, start, end)];
-        for (const { from, ...place } of runs) {
-          if (from !== 'file') continue;
-          this.#pins.hold(block);
-          held.push(block);
-          lent.runs.push({ ...place, file: 0 });
-        }
-        // A parent is open for reading only: nothing in it moves.
-        for (const run of runs) if (run.from === 'parent') lent.runs.push(...await this.#lentByParent(run));
-      }
-    } catch (error) {
-      lent.release();
-      throw error;
-    }
-    return lent;
-  }
-
-  async #lentByParent({ offset, length }: Run): Promise<LentRuns['runs']> {
-    const inside = Math.max(0, Math.min(length, this.parent!.virtualSize - offset));
-    if (inside === 0) return [];
-    const { runs, release } = await this.parent!.lend(offset, inside);
-    release();
-    return runs.map((run) => ({ ...run, file: run.file + 1 }));
+  lend(offset: number, length: number): Promise<LentRuns> {
+    return this.#blocks.lend(offset, length);
   }
 
   async seal({ goesOn = false }: { goesOn?: boolean } = {}): Promise<Seal> {
@@ -258,7 +210,7 @@ export class SparseDisk implements VirtualDisk {
       if (!this.readOnly && this.#broken === null) await this.#lane.run(() => this.#settle(() => this.#map.rest()));
     } finally {
       try {
-        await this.#file.close();
+        await this.#blocks.file.close();
       } finally {
         await this.parent?.close();
       }
@@ -292,93 +244,17 @@ export class SparseDisk implements VirtualDisk {
     }
   }
 
-  async #readBlock(block: number, into: Uint8Array, offset: number): Promise<void> {
-    while (this.#map.state(block) === 'partial' && this.#map.bits(block) === undefined) await this.#map.loadBits(block);
-    // From here to the end of the loop nothing is awaited: the pin is set in the same breath as the place is looked up.
-    const parts: Promise<void>[] = [];
-    for (const run of this.#runsOf(block, offset, offset + into.length)) {
-      const piece = into.subarray(run.offset - offset, run.offset - offset + run.length);
-      if (run.from === 'zero') piece.fill(0);
-      else if (run.from === 'parent') parts.push(this.#readParent(piece, run.offset));
-      else parts.push(this.#readFile(block, piece, run.position));
-    }
-    await settleAll(parts);
-  }
-
-  async #readFile(block: number, into: Uint8Array, position: number): Promise<void> {
-    this.#pins.hold(block);
-    try {
-      const count = await this.#file.read(into, position);
-      if (count < into.length)
-        throw ioError('EIO', `${this.location} ends at ${position + count}, inside of block ${block}`);
-    } finally {
-      this.#pins.release(block);
-    }
-  }
-
-  /** A child may be larger than its parent: there it reads as zeroes. */
-  async #readParent(into: Uint8Array, offset: number): Promise<void> {
-    const inside = this.parent === null ? 0 : Math.max(0, Math.min(into.length, this.parent.virtualSize - offset));
-    into.fill(0, inside);
-    if (inside > 0) await this.parent!.read(into.subarray(0, inside), offset);
-  }
-
-  *#runsOf(block: number, start: number, end: number): Iterable<Run> {
-    const { blockSize, sectorSize } = this.#map;
-    const state = this.#map.state(block);
-    const base = block * blockSize;
-    const absent = this.parent === null ? 'zero' : 'parent';
-    if (state === 'absent' || state === 'zero') {
-      yield { offset: start, length: end - start, from: state === 'zero' ? 'zero' : absent, position: 0 };
-      return;
-    }
-    const position = this.#map.position(block) - base;
-    if (state === 'full') {
-      yield { offset: start, length: end - start, from: 'file', position: position + start };
-      return;
-    }
-    const bits = this.#map.bits(block)!;
-    const lastSector = Math.ceil((end - base) / sectorSize);
-    for (let at = start; at < end;) {
-      const sector = Math.floor((at - base) / sectorSize);
-      const runStop = Math.min(end, base + runEnd(bits, sector, lastSector) * sectorSize);
-      yield { offset: at, length: runStop - at, from: isSet(bits, sector) ? 'file' : absent, position: position + at };
-      at = runStop;
-    }
-  }
-
-  async *#extentsOf(run: Run): AsyncIterable<Extent> {
-    if (run.from !== 'parent') {
-      yield { offset: run.offset, length: run.length, kind: run.from === 'file' ? 'data' : 'zero' };
-      return;
-    }
-    const inside = Math.max(0, Math.min(run.length, this.parent!.virtualSize - run.offset));
-    if (inside > 0) yield* this.parent!.extents(run.offset, inside);
-    if (inside < run.length) yield { offset: run.offset + inside, length: run.length - inside, kind: 'zero' };
-  }
-
-  /** True when every sector of the range is stored, as far as memory knows. */
-  #stored(block: number, start: number, end: number): boolean {
-    const state = this.#map.state(block);
-    if (state === 'full') return true;
-    if (state !== 'partial') return false;
-    const bits = this.#map.bits(block);
-    const { blockSize, sectorSize } = this.#map;
-    const base = block * blockSize;
-    return bits !== undefined && allSet(bits, Math.floor((start - base) / sectorSize), Math.ceil((end - base) / sectorSize));
-  }
-
   async #writeBlock(block: number, from: Uint8Array, offset: number): Promise<void> {
-    if (this.#stored(block, offset, offset + from.length)) return this.#writeStored(block, from, offset);
+    if (this.#blocks.stored(block, offset, offset + from.length)) return this.#writeStored(block, from, offset);
     await this.#lane.run(() => this.#writeMapped(block, from, offset));
   }
 
   async #writeStored(block: number, from: Uint8Array, offset: number): Promise<void> {
-    this.#pins.hold(block);
+    this.#blocks.pins.hold(block);
     try {
-      await this.#file.write([from], this.#map.position(block) + offset - block * this.#map.blockSize);
+      await this.#blocks.file.write([from], this.#map.position(block) + offset - block * this.#map.blockSize);
     } finally {
-      this.#pins.release(block);
+      this.#blocks.pins.release(block);
     }
   }
 
@@ -387,7 +263,7 @@ export class SparseDisk implements VirtualDisk {
     if (this.#broken !== null) throw this.#broken;
     const end = offset + from.length;
     if (this.#map.state(block) === 'partial') await this.#map.loadBits(block);
-    if (this.#stored(block, offset, end)) return this.#writeStored(block, from, offset);
+    if (this.#blocks.stored(block, offset, end)) return this.#writeStored(block, from, offset);
     const state = this.#map.state(block);
     if (state === 'partial') return this.#writeSectors(block, from, offset);
     const base = block * this.#map.blockSize;
@@ -397,7 +273,7 @@ export class SparseDisk implements VirtualDisk {
     try {
       if (hidesParent) await this.#fillRoom(room, from, offset - base);
       else
-        await this.#file.write(
+        await this.#blocks.file.write(
           await this.#withEdges(block, from, offset),
           room.position + floorTo(offset - base, this.#map.sectorSize),
         );
@@ -415,12 +291,12 @@ export class SparseDisk implements VirtualDisk {
       await this.#writeZeroes(room.position, start);
       await this.#writeZeroes(room.position + start + from.length, this.#map.blockSize - start - from.length);
     }
-    await this.#file.write([from], room.position + start);
+    await this.#blocks.file.write([from], room.position + start);
   }
 
   async #writeZeroes(position: number, length: number): Promise<void> {
     for (let done = 0; done < length; done += CHUNK_BYTES) {
-      await this.#file.write([ZEROES.subarray(0, Math.min(CHUNK_BYTES, length - done))], position + done);
+      await this.#blocks.file.write([ZEROES.subarray(0, Math.min(CHUNK_BYTES, length - done))], position + done);
     }
   }
 
@@ -429,11 +305,11 @@ export class SparseDisk implements VirtualDisk {
     const base = block * this.#map.blockSize;
     const buffers = await this.#withEdges(block, from, offset);
     const lead = buffers.length > 0 && buffers[0] !== from ? buffers[0]!.length : 0;
-    this.#pins.hold(block);
+    this.#blocks.pins.hold(block);
     try {
-      await this.#file.write(buffers, this.#map.position(block) + offset - base - lead);
+      await this.#blocks.file.write(buffers, this.#map.position(block) + offset - base - lead);
     } finally {
-      this.#pins.release(block);
+      this.#blocks.pins.release(block);
     }
     await this.#markWritten(block, offset, offset + from.length);
   }
@@ -451,7 +327,7 @@ export class SparseDisk implements VirtualDisk {
    */
   async #withEdges(block: number, from: Uint8Array, offset: number): Promise<Uint8Array[]> {
     const { sectorSize } = this.#map;
-    const stored = (at: number) => this.#stored(block, at, at + 1);
+    const stored = (at: number) => this.#blocks.stored(block, at, at + 1);
     const end = offset + from.length;
     const head = offset % sectorSize;
     const tail = (sectorSize - (end % sectorSize)) % sectorSize;
@@ -464,7 +340,7 @@ export class SparseDisk implements VirtualDisk {
   async #around(offset: number, length: number): Promise<Uint8Array> {
     const bytes = new Uint8Array(length);
     const inside = Math.max(0, Math.min(length, this.virtualSize - offset));
-    await this.#readParent(bytes.subarray(0, inside), offset);
+    await this.#blocks.readParent(bytes.subarray(0, inside), offset);
     return bytes;
   }
 
@@ -475,23 +351,16 @@ export class SparseDisk implements VirtualDisk {
       if (this.#broken !== null) throw this.#broken;
       if (this.#map.state(block) === zeroed) return;
       this.#map.vacate(block, zeroed);
-      await this.#pins.drained(block);
+      await this.#blocks.pins.drained(block);
     });
   }
 
   async #zeroPart(block: number, start: number, end: number): Promise<void> {
     const state = this.#map.state(block);
     if (state === 'zero' || (state === 'absent' && this.parent === null)) return;
-    if (state === 'absent' && (await this.#parentReadsZero(start, end - start))) return;
+    if (state === 'absent' && (await this.#blocks.parentReadsZero(start, end - start))) return;
     for (let at = start; at < end; at += CHUNK_BYTES) {
       await this.#writeBlock(block, ZEROES.subarray(0, Math.min(CHUNK_BYTES, end - at)), at);
     }
-  }
-
-  async #parentReadsZero(offset: number, length: number): Promise<boolean> {
-    for await (const extent of this.#extentsOf({ offset, length, from: 'parent', position: 0 })) {
-      if (extent.kind === 'data') return false;
-    }
-    return true;
   }
 }
