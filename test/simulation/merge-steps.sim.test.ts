@@ -145,7 +145,7 @@ for (const { keepPoints, format } of CASES) {
 }
 
 test('nobody waits until the diff disks are gone: they are removed, or swept later, when the end of the merge is on record', async () => {
-  const world = await comparing(4, { keepPoints: false });
+  const world = await comparing(4, { keepPoints: false, format: 'raw' });
   const { files } = world.replica.ports;
   const remove = files.remove.bind(files);
   let asked = 0;

@@ -386,9 +386,10 @@ test(`${format}: a replica volume that is full: the cause is shown, the guest go
   await rm(small, { recursive: true, force: true });
   await mkdir(small);
   // A VHDX has 4 MiB of tables.
-  await mustRun('mount', ['-t', 'tmpfs', '-o', `size=${format === 'vhdx' ? 12 : 4}m`, 'understudy-test', small]);
+  const mib = format === 'vhdx' ? 12 : 4;
+  await mustRun('mount', ['-t', 'tmpfs', '-o', `size=${mib}m`, 'understudy-test', small]);
   try {
-    await fillsUpAndHeals(pair, small);
+    await fillsUpAndHeals(pair, small, mib);
   } finally {
     // Before the folder goes.
     await pair.kill();
@@ -396,24 +397,26 @@ test(`${format}: a replica volume that is full: the cause is shown, the guest go
   }
 });
 
-async function fillsUpAndHeals(pair: Pair, small: string): Promise<void> {
+/** `mib`: size of the volume at `small`, too small for the disks of the VM. */
+async function fillsUpAndHeals(pair: Pair, small: string, mib: number): Promise<void> {
+  const free = `${mib << 20} bytes free`;
   await pair.primary.json('vm', 'attach', pair.vm);
   await writeSomething(pair, 32);
   await refused(pair.primary, ['start', pair.vm],
-    { code: 'REPLICA_STORAGE_FULL', exit: 5, says: /has 4194304 bytes free, the disks of VM 'vm1' hold 33554432/,
+    { code: 'REPLICA_STORAGE_FULL', exit: 5, says: new RegExp(`has ${free}, the disks of VM 'vm1' hold 33554432`),
       advises: /Free space there/ }, [pair.replica]);
   const later = () => ['start', pair.vm, '--at', new Date(Date.now() + 1500).toISOString()];
-  await refused(pair.primary, later(), { code: 'REPLICA_STORAGE_FULL', exit: 5, says: /4194304 bytes free.* hold 33554432/ }, [pair.replica]);
+  await refused(pair.primary, later(), { code: 'REPLICA_STORAGE_FULL', exit: 5, says: new RegExp(`${free}.* hold 33554432`) }, [pair.replica]);
   assert.deepEqual(await readdir(small), [], 'something was left behind');
   const medium = join(small, 'usb', 'disks');
   await refused(pair.primary, ['start', pair.vm, '--export', medium],
-    { code: 'EXPORT_FOLDER_FULL', exit: 5, says: /store has 4194304 bytes free, the disks of VM 'vm1' hold 33554432/, advises: /larger medium/ },
+    { code: 'EXPORT_FOLDER_FULL', exit: 5, says: new RegExp(`store has ${free}, the disks of VM 'vm1' hold 33554432`), advises: /larger medium/ },
     [pair.replica]);
   assert.deepEqual(await readdir(small), [], 'something was left behind');
   // Room that there was when it was asked for is gone when it is needed.
   await mustRun('mount', ['-o', 'remount,size=64m', small]);
   await pair.primary.json(...later());
-  await mustRun('mount', ['-o', 'remount,size=4m', small]);
+  await mustRun('mount', ['-o', `remount,size=${mib}m`, small]);
   const status = await pair.primary.until<{ healthDetails: string[]; state: string }>(['status', pair.vm],
     ({ healthDetails }) => /no space/i.test(healthDetails.join('\n')));
   assert.equal(status.state, 'InitialReplicationInProgress', JSON.stringify(status));
