@@ -24,8 +24,8 @@ export interface Instant {
 function snapshotOf({ volume }: SimHost, paths = volume.paths()): MemoryFiles {
   const files = new MemoryFiles();
   for (const path of paths) {
-    const { buffer, byteLength: size } = volume.contents(path);
-    files.inodes.set(path, { bytes: Buffer.from(buffer), size });
+    const { buffer, byteLength } = volume.contents(path);
+    files.give(path, Buffer.from(buffer, 0, byteLength));
   }
   return files;
 }
