@@ -25,6 +25,8 @@ import { intersect, subtract, sumOf, takeWindow, united, wholeLeaves, WindowSize
 const PASSES_MAX = 4;
 /** Attempts at one window: a cycle may come between its point and its hold, and a hold that takes too long ends. */
 const ATTEMPTS_MAX = 5;
+/** What was proven longer ago is looked at anew. */
+const GOES_ON_MS = 7 * 86_400_000;
 
 export interface VerifyResult {
   equal: boolean;
@@ -99,6 +101,7 @@ export async function verify(primary: AnySendingVm, options: VerifyOptions): Pro
 function takenUp(primary: AnySendingVm): VerifyRecord | null {
   const { verifying = null, baselineId } = primary.relationship;
   if (verifying === null || verifying.baselineId !== baselineId) return null;
+  if (primary.ports.clock.now() - verifying.startedAt > GOES_ON_MS) return null;
   const sizes = new Map(replicatedDisks(primary.vm).map(({ diskId, virtualSize }) => [diskId, virtualSize]));
   const same = Object.keys(verifying.sizes).length === sizes.size && Object.entries(verifying.sizes).every(([diskId, size]) => sizes.get(diskId) === size);
   return same ? verifying : null;

@@ -237,7 +237,7 @@ const ROWS: Row[] = [
     words: ['resync', 'status', 'web1'],
     asks: 'resync.status',
     params: { name: 'web1' },
-    shows: /Rung +suspect-regions[^]*512 MiB/,
+    shows: /Rung +suspect-regions[^]*Verify +512 MiB of 1 GiB in 3 windows; apply held for 12 s[^]*512 MiB/,
   },
   { words: ['resync', 'plan', 'web1'], asks: 'resync.plan', params: { name: 'web1' }, shows: /Rung +full-compare/ },
   { words: ['resync', 'queue'], asks: 'resync.queue', params: {}, shows: /web1 +running +0 +50/ },

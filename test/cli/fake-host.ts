@@ -91,6 +91,7 @@ const RESYNC = {
   disks: [RESYNC_DISK],
   etaSeconds: 90,
   bytesPerSecond: 1 << 20,
+  verify: { running: true, startTime: null, comparedBytes: 1 << 29, totalBytes: 1 << 30, differingBytes: 0, windows: 3, heldSeconds: 12 },
 };
 const PLAN = {
   vmName: 'web1',

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { decide } from '../../src/model/relationship.ts';
 import { cancel, failOver, replicaOf, resume, resyncBegins, suspend } from './resync-rig.ts';
+import type { LiveProgress } from '../../src/resync/primary-resync.ts';
 import { CHECKPOINT_BYTES } from './sim-host.ts';
 import type { World } from './world.ts';
 
@@ -20,9 +21,14 @@ async function lengthOf(seed: number): Promise<number> {
 const length = await lengthOf(SEED);
 const instants = Array.from({ length: INSTANTS }, (_, index) => (length * (index + 0.5)) / INSTANTS);
 
-async function at(ms: number): Promise<World> {
+async function at(ms: number, stretches?: Stretches): Promise<World> {
   const world = await resyncBegins(SEED);
-  await world.scheduler.pass(ms);
+  const end = world.scheduler.now + ms;
+  await world.scheduler.until(() => {
+    stretches?.look(world);
+    return world.scheduler.now >= end;
+  }, ms);
+  await world.scheduler.pass(end - world.scheduler.now);
   return world;
 }
 
@@ -30,13 +36,37 @@ const replicaPhase = (world: World): string => world.replicaRecord.resync?.phase
 const bases = (world: World): Buffer[] => world.replica.relationships.vm(world.relationship.vmId).disks
   .map(({ path }) => Buffer.from(world.replica.volume.contents(path)));
 
-/** Ends equal, and nothing that was decided before the last checkpoint but one is compared again. */
-async function goesOn(world: World, disturb: () => Promise<void>): Promise<void> {
+/** What each stretch of a run has compared, seen at every step of the simulation; a killed server begins a stretch as a pause does. */
+class Stretches {
+  #bytes = new Map<LiveProgress, number>();
+  #tokens = new Set<string>();
+
+  look(world: World): void {
+    const live = world.primary.resync.live.get(world.relationship.vmId);
+    if (live === undefined) return;
+    this.#tokens.add(live.token);
+    this.#bytes.set(live, [...live.disks.values()].reduce((sum, { comparedBytes }) => sum + comparedBytes, 0));
+  }
+
+  /** One run to its end, compared whole: nothing twice but what lies behind the last checkpoint of each stretch. */
+  check(world: World): void {
+    if (this.#tokens.size !== 1) return;
+    const total = world.primary.relationships.vm(world.relationship.vmId).disks.reduce((sum, { virtualSize }) => sum + virtualSize, 0);
+    const sum = [...this.#bytes.values()].reduce((all, bytes) => all + bytes, 0);
+    assert.ok(sum >= total, `${sum} bytes compared of ${total}`);
+    const twiceMax = (this.#bytes.size - 1) * CHECKPOINT_BYTES.compared;
+    assert.ok(sum - total <= twiceMax, `${sum - total} bytes compared twice in ${this.#bytes.size} stretches, at most ${twiceMax} are allowed`);
+    stretchesSeen.push(this.#bytes.size);
+  }
+}
+const stretchesSeen: number[] = [];
+
+/** Ends equal, and nothing that was decided before the last checkpoint is compared again. */
+async function goesOn(world: World, stretches: Stretches, disturb: () => Promise<void>): Promise<void> {
   const before = world.relationship.resync;
-  const live = before === null ? undefined : world.primary.resync.live.get(world.relationship.vmId);
-  const decided = Object.entries(before?.disks ?? {}).map(([diskId, { cursor, compared }]) =>
-    ({ diskId, cursor, compared, since: live?.disks.get(diskId)?.comparedBytes ?? 0 }));
+  const decided = Object.entries(before?.disks ?? {}).map(([diskId, { cursor, compared }]) => ({ diskId, cursor, compared }));
   const cursors = new Map(decided.map(({ diskId, cursor }) => [diskId, cursor]));
+  stretches.look(world);
   await disturb();
   const after = world.relationship.resync;
   if (before !== null && after?.token === before.token && before.firstEpoch > 0) {
@@ -47,6 +77,11 @@ async function goesOn(world: World, disturb: () => Promise<void>): Promise<void>
     }
   }
   world.checkReplica();
+  await world.scheduler.until(() => {
+    if (world.primary.life.alive) stretches.look(world);
+    return world.relationship.state === 'Replicating';
+  }, 600_000);
+  stretches.check(world);
   await world.catchUp({ resync: true });
   world.checkReplica();
 }
@@ -58,13 +93,15 @@ describe('at 50 instants of a resynchronization', () => {
     const name = `instant ${index} of ${INSTANTS} (${Math.round(ms)} ms)`;
 
     test(`${name}: pause, link cut, kill of either side: it goes on from its cursor, and ends equal`, async () => {
-      const world = await at(ms);
+      const stretches = new Stretches();
+      const world = await at(ms, stretches);
       seen.add(replicaPhase(world));
       const kind = ['pause', 'cut', 'primary', 'replica', 'replica machine'][index % 5]!;
-      await goesOn(world, async () => {
+      await goesOn(world, stretches, async () => {
         if (kind === 'cut') {
           world.network.cut = true;
           await world.scheduler.pass(20_000);
+          world.network.cut = false;
         } else if (kind === 'pause') {
           if (world.relationship.state !== 'Resynchronizing' || world.relationship.resync?.phase === 'merging') return;
           suspend(world);
@@ -125,7 +162,58 @@ describe('at 50 instants of a resynchronization', () => {
   test('the instants fell into every phase', () => {
     for (const phase of ['none', 'comparing', 'merging']) assert.ok(seen.has(phase), `no instant while ${phase}: ${[...seen].join()}`);
   });
+
+  test('and most of them cut a stretch that the next one went on from', () => {
+    assert.ok(stretchesSeen.length >= INSTANTS / 2, `${stretchesSeen.length} runs were counted`);
+    assert.ok(stretchesSeen.filter((count) => count >= 2).length >= INSTANTS / 4, stretchesSeen.join());
+  });
 });
+
+for (const phase of ['characteristics', 'comparing', 'completing', 'merging'] as const) {
+  const reached = async (): Promise<World> => {
+    const world = await resyncBegins(SEED);
+    assert.ok(await world.scheduler.until(() => world.relationship.resync?.phase === phase, 600_000), `never ${phase}: ${world.story()}`);
+    return world;
+  };
+
+  test(`${phase}: planned and test failover are refused on both sides, an unplanned one serves one past instant, and nothing overwrites it`, async () => {
+    const world = await reached();
+    const { vmId } = world.relationship;
+    const before = bases(world);
+    const merging = replicaPhase(world) === 'merging';
+    const prepare = decide(world.primary.relationships.situation(vmId), 'prepare-failover');
+    assert.ok('code' in prepare && prepare.code === 'INVALID_STATE', 'the primary can be prepared');
+    // Before the replica has heard of the run it is a replica as any other.
+    if (replicaPhase(world) !== 'none') {
+      for (const operation of ['test-failover', 'planned-failover'] as const) {
+        const decision = decide(world.replica.relationships.situation(vmId), operation);
+        assert.ok('code' in decision && decision.code === 'INVALID_STATE', operation);
+      }
+    }
+    const served = await failOver(world);
+    assert.equal(world.history.contradiction(served), null);
+    await world.scheduler.pass(60_000);
+    assert.equal(world.replicaRecord.state, 'FailedOverWaitingCompletion');
+    if (merging) return;
+    for (const [disk, content] of bases(world).entries()) assert.ok(content.equals(before[disk]!), `base ${disk} has changed`);
+    const diffs = world.replica.volume.paths().filter((path) => path.includes('.diff') && !path.includes('.failover.'));
+    assert.deepEqual(diffs, [], 'what had been compared is still there');
+  });
+
+  test(`${phase}: cancelled, the base stays byte for byte; merging, it cannot be cancelled`, async () => {
+    const world = await reached();
+    const before = bases(world);
+    if (phase === 'merging') return void assert.throws(() => cancel(world), { code: 'INVALID_STATE' });
+    const { baselineId } = world.replicaRecord;
+    cancel(world);
+    await world.scheduler.pass(120_000);
+    assert.equal(world.relationship.state, 'WaitingForStartResynchronize', world.story());
+    assert.equal(world.replicaRecord.baselineId, baselineId);
+    for (const [disk, content] of bases(world).entries()) assert.ok(content.equals(before[disk]!), `base ${disk} has changed`);
+    resume(world);
+    await world.catchUp({ resync: true });
+  });
+}
 
 test('what was compared is not compared twice beyond a checkpoint', async () => {
   const world = await resyncBegins(SEED);
