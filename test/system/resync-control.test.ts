@@ -132,12 +132,17 @@ for (const format of formatsFor('dear')) describe(`${format}: pause, continue, c
 
   test('logs past the limit during a full compare: required again, and again a full compare', async () => {
     // A minute is long enough for a guest's write also on a machine that is busy.
+    const base = await digestOf(pair.replicaPath(0));
     await underWay('4M', () => true);
+    while ((await diffFiles(pair)).length === 0) await new Promise((resolve) => setTimeout(resolve, 50));
     await pair.primary.json('set', pair.vm, '--log-limit', '0.1');
     await guestWrites(pair, 1, [{ at: '4M', length: '1M', byte: 3 }]);
     await pair.untilState('WaitingForStartResynchronize');
     const event = (await events(pair.primary, pair)).findLast(({ id }) => id === 'ResynchronizationRequired')!;
     assert.equal(event.data['trigger'], 2);
+    // What the run had come to is dropped, and the replica is what it was.
+    await diffFilesGone(pair);
+    assert.equal(await digestOf(pair.replicaPath(0)), base);
     assert.equal((await pair.primary.json<{ rung: string }>('resync', 'plan', pair.vm)).rung, 'full-compare');
     await pair.primary.json('set', pair.vm, '--log-limit', '50');
     await faster();
