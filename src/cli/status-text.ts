@@ -12,8 +12,13 @@ export function statusList(status: Status, output: Output, zone: string): string
   const served = (status.disks ?? []).flatMap(({ path, uri }) =>
     uri === null ? [] : [[`Served ${path}`, uri] as const],
   );
+  const written = status.failover ?? status.testFailover ?? null;
+  const dropping: Row = [
+    ...(written?.writtenBytes === undefined ? [] : [['Written since', `${bytes(written.writtenBytes)}; failover cancel drops it`] as const]),
+    ...(status.droppedBytes === undefined ? [] : [['Dropped', `${bytes(status.droppedBytes)} that was written on the failed-over disks`] as const]),
+  ];
   const details = status.healthDetails.map((detail, index) => [index === 0 ? 'Health details' : '', detail] as const);
-  return output.list([...mainFields(status, zone), ...logFields(status), ...served, ...details]);
+  return output.list([...mainFields(status, zone), ...logFields(status), ...served, ...dropping, ...details]);
 }
 
 function tableRow(status: Status): Row {

@@ -108,10 +108,12 @@ export class ReplicaDirection {
     });
   }
 
-  cancel(vmId: string): Promise<void> {
+  /** Returns the bytes that were written since and are dropped. */
+  cancel(vmId: string): Promise<number> {
     return this.#lanes.run(vmId, async () => {
-      await this.#failover.cancel(vmId);
+      const dropped = await this.#failover.cancel(vmId);
       this.#tellToLook(vmId);
+      return dropped;
     });
   }
 

@@ -71,6 +71,11 @@ export class ReplicaFailover {
       diskId: record.diskId, name, bytes: served.virtualSize, logicalSectorSize: record.logicalSectorSize }));
   }
 
+  /** What its guest has written since the failover or in the test, and what cancelling it drops; null when nothing is served. */
+  writtenBytes(vmId: string, kind: 'failover' | 'test'): number | null {
+    return (kind === 'test' ? this.#tests : this.#failovers).writtenBytes(vmId);
+  }
+
   isServed(vmId: string): boolean {
     return this.#failovers.namesOf(vmId) !== null;
   }
@@ -104,7 +109,7 @@ export class ReplicaFailover {
 
   /** Takes the disks away from guests, everything written durable, for the moment of a reversal; `resume` undoes it. */
   suspend(vmId: string): Promise<void> {
-    return this.#inTurn(vmId, () => this.#failovers.end(vmId));
+    return this.#inTurn(vmId, async () => void (await this.#failovers.end(vmId)));
   }
 
   resume(vmId: string): Promise<void> {
@@ -133,15 +138,17 @@ export class ReplicaFailover {
     });
   }
 
-  /** Takes a failover back, or ends a test: what was written since is deleted, and replication goes on where it was. */
-  cancel(vmId: string): Promise<void> {
+  /** Takes a failover back, or ends a test: what was written since is deleted (the bytes of it are returned), and replication goes on where it was. */
+  cancel(vmId: string): Promise<number> {
     return this.#inTurn(vmId, async () => {
       const vm = this.#checked(vmId, 'cancel-failover');
       if (vm.relationship.testFailover) return this.#endTest(vm);
-      await this.#failovers.end(vmId);
-      this.#parts.ports.relationships.perform(vmId, 'cancel-failover', { failover: null });
+      const written = await this.#failovers.end(vmId);
+      this.#parts.ports.relationships.perform(vmId, 'cancel-failover', { failover: null }, {},
+        written === 0 ? 'asked by the user; nothing had been written there' : `asked by the user; ${written} bytes that were written there are dropped`);
       await this.#failovers.removeDisks(vmId);
       await this.#goOn(vm);
+      return written;
     });
   }
 
@@ -236,15 +243,16 @@ export class ReplicaFailover {
   }
 
   /** `go on`: a failover does not wait for the test guest to be off; its disks go away under it. */
-  async #endTest(vm: ReplicaVm, guest: 'wait' | 'go on' = 'wait'): Promise<void> {
+  async #endTest(vm: ReplicaVm, guest: 'wait' | 'go on' = 'wait'): Promise<number> {
     const { relationships } = this.#parts.ports;
     const off = this.#parts.stopTestGuest?.(vm.vmId);
     if (guest === 'wait') await off;
-    await this.#tests.end(vm.vmId);
+    const written = await this.#tests.end(vm.vmId);
     relationships.update(vm.vmId, { testFailover: null });
     relationships.note(vm.vmId, makeEvent(ACTIVITY_EVENTS.testFailoverStopped, vm.vm.name, {}));
     await this.#tests.removeDisks(vm.vmId);
     await this.#goOn(vm);
+    return written;
   }
 
   async #goOn(vm: ReplicaVm): Promise<void> {

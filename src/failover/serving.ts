@@ -96,12 +96,19 @@ export class Serving {
     for (const { name, served } of opened) exports.add(name, countingClients(diskExport(name, served, { description }), served));
   }
 
-  /** Takes the VM's disks away from its guests, after their last requests. */
-  async end(vmId: string): Promise<void> {
+  /** Bytes that guests have written since, in whole pages, and that are not in the replica disks; null when nothing is served. */
+  writtenBytes(vmId: string): number | null {
+    return sumOrNull(this.#served.get(vmId));
+  }
+
+  /** Takes the VM's disks away from its guests, after their last requests; returns what they had written, as `writtenBytes`. */
+  async end(vmId: string): Promise<number> {
     const opened = this.#served.get(vmId) ?? [];
     this.#served.delete(vmId);
     for (const { name } of opened) await this.#parts.exports.remove(name);
+    const written = sumOrNull(opened) ?? 0;
     for (const { served } of opened) await served.close();
+    return written;
   }
 
   async discard(opened: OpenedDisk[]): Promise<void> {
@@ -169,6 +176,11 @@ export class Serving {
     const points = vm.points.list().filter(({ epoch }) => epoch >= pointEpoch);
     return openPoint(ports, await ports.openDiskForReading(disk), disk, points, (epoch, reason) => vm.points.damaged(epoch, reason));
   }
+}
+
+function sumOrNull(opened: readonly OpenedDisk[] | undefined): number | null {
+  if (opened === undefined) return null;
+  return opened.reduce((sum, { served: { current } }) => sum + ('heldBytes' in current ? (current.heldBytes as number) : 0), 0);
 }
 
 /** Lets a plain disk go when its last client has: so that others may open the file. */

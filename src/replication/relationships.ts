@@ -86,9 +86,9 @@ export class Relationships {
     return requireAllowed(situation, operation);
   }
 
-  /** Carries an operation of the user out on the record: next state, further changes and event in one transaction. */
-  perform(vmId: string, operation: Operation, change: Change = {}, circumstances: Circumstances = {}): Step {
-    const step = this.check(vmId, operation, circumstances);
+  /** Carries an operation of the user out on the record: next state, further changes and event (which says `reason`) in one transaction. */
+  perform(vmId: string, operation: Operation, change: Change = {}, circumstances: Circumstances = {}, reason?: string): Step {
+    const step = requireAllowed(this.situation(vmId, circumstances), operation, reason);
     this.#commit(vmId, step, change);
     return step;
   }

@@ -4,9 +4,9 @@ import type { PointRecord, VmRecord } from '../model/records.ts';
 import type { RecoveryPoint } from './api/contract.ts';
 import type { Host } from './host.ts';
 
-/** Oldest first, the latest instant last: what it is now, with what waits in the inbox. A primary knows the latest only. */
+/** Oldest first, the latest instant last: what it is now, with what waits in the inbox. A primary knows the latest only, and who keeps the others. */
 export function pointShapes(host: Host, vm: VmRecord): RecoveryPoint[] {
-  const { lastAppliedTime, lastAppliedEpoch, consistentFrom, baselineId, state, failover } = host.relationships.get(vm.vmId);
+  const { lastAppliedTime, lastAppliedEpoch, consistentFrom, baselineId, state, failover, side, remote } = host.relationships.get(vm.vmId);
   if (baselineId === '') return [];
   // The failover is complete: there is no other instant any more.
   if (state === 'FailedOver' || (failover?.settling ?? null) !== null) return [];
@@ -16,7 +16,8 @@ export function pointShapes(host: Host, vm: VmRecord): RecoveryPoint[] {
   }
   const points = host.catalog.points.list(vm.vmId).map((point) => shape(point, latestTime));
   if (latestTime === null || latestEpoch < consistentFrom) return points;
-  return [...points, { id: 'latest', time: new Date(latestTime).toISOString(), kind: 'latest', bytes: 0, lossSeconds: 0, damaged: null }];
+  return [...points, { id: 'latest', time: new Date(latestTime).toISOString(), kind: 'latest', bytes: 0, lossSeconds: 0, damaged: null,
+    ...(side === 'primary' ? { keptBy: remote.name || remote.host } : {}) }];
 }
 
 const shape = (point: PointRecord, latestTime: number | null): RecoveryPoint => ({

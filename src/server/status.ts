@@ -167,19 +167,20 @@ function replicated(host: Host, vm: VmRecord, relationship: RelationshipRecord, 
       uri: side === 'replica' ? (host.failover.servedAs(vm.vmId)?.map((name) => host.exportUri(name))[index] ?? null)
         : extended || vm.attach === 'stopped' ? null : host.uri(vm, index) })),
     ...(side === 'replica' ? {
-      failover: servedShape(host, vm, relationship.failover), testFailover: servedShape(host, vm, relationship.testFailover),
+      failover: servedShape(host, vm, relationship.failover, 'failover'), testFailover: servedShape(host, vm, relationship.testFailover, 'test'),
       recoveryPoints: host.catalog.points.list(vm.vmId).length } : {}),
     ...(log === null ? {} : { logBytes: log.bytes, logLimitBytes: log.limitBytes,
       secondsToLogLimit: log.limitReachedAt === null ? null : Math.max(0, (log.limitReachedAt - host.parts.clock.now()) / 1000) }),
   };
 }
 
-function servedShape(host: Host, { vmId }: VmRecord, served: FailoverRecord | null | undefined) {
+function servedShape(host: Host, { vmId }: VmRecord, served: FailoverRecord | null | undefined, kind: 'failover' | 'test') {
   if (!served) return null;
   const point = host.catalog.points.list(vmId).find(({ epoch }) => epoch === served.pointEpoch);
   return {
     point: served.pointEpoch === null ? 'latest' : pointId(point ?? { time: served.time! }), time: isoOrNull(served.time),
     startTime: new Date(served.startedAt).toISOString(), settling: served.settling,
+    ...(served.settling === null ? { writtenBytes: host.failover.writtenBytes(vmId, kind) ?? 0 } : {}),
   };
 }
 

@@ -1,11 +1,13 @@
 /**
- * Verify by itself: every so many days, at a time of the day, for each VM whose settings say so (`--verify-every`).
+ * Verify by itself: every so many days, at a time of the day, for each VM whose settings say so (`--verify-every`), and for each leg to an
+ * extended replica whose own settings do.
  *
  * One at a time on a host, and only while the VM replicates; one that cannot run now is tried again later. It reads slowly (the
  * setting's own rate) and finds out only: what it finds is an event, and repairing stays a person's decision.
  */
 import { messageOf, UnderstudyError } from '../model/errors.ts';
 import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
+import type { RelationshipRecord } from '../model/records.ts';
 import { nextVerify } from '../model/schedule.ts';
 import { verify, type VerifyProgress, type VerifyResult } from '../resync/verify.ts';
 import type { Host } from './host.ts';
@@ -42,11 +44,18 @@ export async function verifyOnRecord(
   return result;
 }
 
+interface Due {
+  vmId: string;
+  extended: boolean;
+}
+
+const keyOf = ({ vmId, extended }: Due): string => `${vmId} ${extended}`;
+
 export class VerifySchedule {
   #host: Host;
   #stop = new AbortController();
   #loop: Promise<void> = Promise.resolve();
-  /** By VM: not again before, after one that failed to run. */
+  /** By VM and leg: not again before, after one that failed to run. */
   #notBefore = new Map<string, number>();
 
   constructor(host: Host) {
@@ -66,29 +75,31 @@ export class VerifySchedule {
     const { signal } = this.#stop;
     const { clock } = this.#host.parts;
     while (!signal.aborted) {
-      for (const vmId of this.#due()) if (!signal.aborted) await this.#verify(vmId);
+      for (const due of this.#due()) if (!signal.aborted) await this.#verify(due);
       await clock.sleep(LOOK_EVERY_MS, signal).catch(() => undefined);
     }
   }
 
-  #due(): string[] {
-    const { catalog, parts: { clock, zone } } = this.#host;
+  #due(): Due[] {
+    const { catalog, extended, parts: { clock, zone } } = this.#host;
     const now = clock.now();
-    return catalog.relationships.list().filter(({ vmId, side, state, settings, lastVerifiedAt, createdAt }) => {
-      if (side !== 'primary' || state !== 'Replicating' || settings.verify.everyDays === 0) return false;
-      if ((this.#notBefore.get(vmId) ?? 0) > now) return false;
-      return nextVerify(settings.verify, lastVerifiedAt ?? createdAt, zone) <= now;
-    }).map(({ vmId }) => vmId);
+    const dueOf = (records: readonly RelationshipRecord[], isLeg: boolean): Due[] =>
+      records.filter(({ vmId, side, state, settings, lastVerifiedAt, createdAt }) => {
+        if (side !== 'primary' || state !== 'Replicating' || settings.verify.everyDays === 0) return false;
+        if ((this.#notBefore.get(keyOf({ vmId, extended: isLeg })) ?? 0) > now) return false;
+        return nextVerify(settings.verify, lastVerifiedAt ?? createdAt, zone) <= now;
+      }).map(({ vmId }) => ({ vmId, extended: isLeg }));
+    return [...dueOf(catalog.relationships.list(), false), ...dueOf(extended.ports.catalog.relationships.list(), true)];
   }
 
-  async #verify(vmId: string): Promise<void> {
+  async #verify(due: Due): Promise<void> {
     const { relationships, parts: { clock, log } } = this.#host;
-    const { name } = relationships.vm(vmId);
+    const { name } = relationships.vm(due.vmId);
     try {
-      await verifyOnRecord(this.#host, name, { signal: this.#stop.signal, repair: false, progress: () => undefined });
+      await verifyOnRecord(this.#host, name, { extended: due.extended, signal: this.#stop.signal, repair: false, progress: () => undefined });
     } catch (error) {
       if (this.#stop.signal.aborted) return;
-      this.#notBefore.set(vmId, clock.now() + RETRY_MS);
+      this.#notBefore.set(keyOf(due), clock.now() + RETRY_MS);
       log.warn({ vm: name, error: messageOf(error) }, 'a scheduled verify could not run to its end and is tried again in an hour');
     }
   }

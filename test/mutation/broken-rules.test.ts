@@ -13,7 +13,7 @@ import { BREAKAGES, type Breakage } from './breakages.ts';
 const LONG = process.env['UNDERSTUDY_TEST_LONG'] === '1';
 const ONLY = process.env['BREAKAGE'];
 const ROOT = join(import.meta.dirname, '../..');
-const RULES = ['P1', ...Array.from({ length: 15 }, (_, index) => `R${index + 1}`), 'R24', 'R25', 'R26', 'R27'];
+const RULES = ['P1', ...Array.from({ length: 15 }, (_, index) => `R${index + 1}`), 'R19', 'R21', 'R22', 'R23', 'R24', 'R25', 'R26', 'R27'];
 
 const folder = mkdtempSync(join(tmpdir(), 'understudy-broken-'));
 after(() => rmSync(folder, { recursive: true, force: true }));

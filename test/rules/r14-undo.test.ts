@@ -1,8 +1,7 @@
 /**
  * R14 with recovery points: undo data complete, digested and durable, never rewritten on restart → base written → base flushed →
  * "applied" committed → inbox log deleted. And: the points go, not the replica.
- * Seen to fail: in replica-vm.ts `keepForSet` after `applySet`, or left out for one set in three; in undo-writer.ts `datasync` left out; in
- * recovery-points.ts `points.put` of `#capture` before `finish`, `#giveWay` deleting nothing, `tidy` left out, `still` not looked at.
+ * Seen to fail: the rows of test/mutation/failover-breakages.ts.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

@@ -1,7 +1,6 @@
 /**
  * R19: the record that starts the merge ends the old recovery points, or opens the merge's undo unit (R14); R20: a new baseline ends them.
- * Seen to fail: in replica-resync.ts `#keepPoints` left out; the points deleted in a transaction of their own; `keepsPoints` true after
- * trigger 7.
+ * Seen to fail: the rows of test/mutation/failover-breakages.ts.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -10,9 +9,12 @@ import { ReplicaRig } from './replica-rig.ts';
 
 async function resynchronized(rig: ReplicaRig): Promise<void> {
   const { world } = rig;
-  // A power loss of the primary: trigger 4.
+  // A power loss of the primary, trigger 4, with some logs that had not been sent: there is something to merge.
   world.autoResync = true;
+  world.network.cut = true;
+  await world.scheduler.pass(90_000);
   await world.powerLoss(world.primary);
+  world.network.cut = false;
   await world.restart(world.primary);
   await rig.until(() => world.relationship.state !== 'Replicating');
   world.primary.relationships.update(world.relationship.vmId, {
@@ -38,7 +40,11 @@ test('R19: with it the merge keeps what it overwrites, and the old points are wh
   const before = (await instantsOf(rig.world)).filter(({ id }) => id !== 'latest');
   await resynchronized(rig);
   const after = new Map((await instantsOf(rig.world)).map((instant) => [instant.id, instant]));
-  for (const { id, disks } of before) assert.deepEqual(after.get(id)?.disks, disks, id);
+  for (const { id, disks } of before) {
+    const now = after.get(id)?.disks ?? [];
+    // Not deepEqual: telling where megabytes differ takes minutes.
+    assert.ok(disks.every((disk, index) => now[index] !== undefined && Buffer.compare(disk, now[index]) === 0), `${id} has changed`);
+  }
   await rig.endsEqual();
 });
 

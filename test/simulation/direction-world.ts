@@ -261,7 +261,7 @@ export class DirectionWorld extends World {
   }
 
   /** A command as a person gives it: its refusal is an answer, anything else that fails is a bug. */
-  async command(host: SimHost, work: () => Promise<void>): Promise<UnderstudyError | null | 'died'> {
+  async command(host: SimHost, work: () => Promise<unknown>): Promise<UnderstudyError | null | 'died'> {
     if (!host.life.alive) return 'died';
     const { life } = host;
     let outcome: UnderstudyError | null | 'died' | undefined;

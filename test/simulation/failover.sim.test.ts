@@ -156,10 +156,11 @@ class Drill {
   }
 
   /** What is refused for a moment (a merge, a busy replica) is asked again. */
-  async #patiently(work: () => Promise<void>): Promise<void> {
+  async #patiently(work: () => Promise<unknown>): Promise<void> {
     for (let attempt = 0; ; attempt++) {
       try {
-        return await this.world.during(work());
+        await this.world.during(work());
+        return;
       } catch (error) {
         if (!(error instanceof UnderstudyError) || attempt > 50) throw error;
         await this.world.scheduler.pass(20_000);

@@ -20,7 +20,7 @@ interface Point {
   damaged: string | null;
 }
 
-type Served = Status & { disks: { path: string; uri: string | null }[]; testFailover: object | null; failover: { settling: string | null } | null };
+type Served = Status & { disks: { path: string; uri: string | null }[]; testFailover: object | null; failover: { settling: string | null; writtenBytes?: number } | null };
 
 class PointsRig {
   readonly pair: Pair;
@@ -110,6 +110,9 @@ test(`${format}: every point is what the disks were then; a test failover shows 
   assert.deepEqual(points.map(({ kind }) => kind), ['standard', 'standard', 'latest']);
   assert.ok(points[0]!.bytes >= 8192 && points[0]!.lossSeconds > points[1]!.lossSeconds);
   assert.equal((await rig.undoLogs()).length, 2);
+  const onPrimary = await pair.primary.cli('points', pair.vm);
+  assert.match(onPrimary.stdout, /latest/);
+  assert.match(onPrimary.stderr, /Older recovery points are kept by host replica, and listed there: understudy points vm1/);
   for (const { id } of points.slice(0, 2)) {
     const served = await pair.replica.json<Served>('failover', pair.vm, '--test', '--point', id);
     assert.match(served.disks[0]!.uri!, /vm1%20-%20Test/);
@@ -155,8 +158,13 @@ test(`${format}: failover to a point, cancelled, to the latest over a waiting lo
   const last = await rig.primaryDisks();
   const old = await pair.replica.json<Served>('failover', pair.vm, '--point', ids[0]!);
   same(await rig.served(old), rig.remembered.get(ids[0]!)!, 'the oldest point');
-  await mustRun('qemu-io', ['-f', 'raw', '-c', 'write -P 9 0 1M', old.disks[0]!.uri!]);
-  await pair.replica.json('failover', 'cancel', pair.vm);
+  await mustRun('qemu-io', ['-f', 'raw', '-c', 'write -P 9 0 1M', '-c', 'write -P 9 8192 4k', '-c', 'write -P 9 3M 512', old.disks[0]!.uri!]);
+  // What would be dropped is said before, and what was dropped afterwards.
+  assert.equal((await rig.status()).failover?.writtenBytes, (1 << 20) + 4096);
+  const { droppedBytes } = await pair.replica.json<{ droppedBytes: number }>('failover', 'cancel', pair.vm);
+  assert.equal(droppedBytes, (1 << 20) + 4096);
+  const cancelled = (await pair.replica.json<{ id: string; message: string }[]>('events', pair.vm)).findLast(({ id }) => id === 'FailoverCancelled');
+  assert.match(cancelled!.message, /1052672 bytes that were written there are dropped/);
   // At once again: what is applied meanwhile is halted or done, and makes no difference.
   const latest = await pair.replica.json<Served>('failover', pair.vm);
   same(await rig.served(latest), last, 'the latest');

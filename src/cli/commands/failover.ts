@@ -158,7 +158,8 @@ export const failoverCommands: CommandDefinition[] = [
     operation: 'failover.cancel',
     summary: 'Undo a failover, a test failover or a preparation.',
     details:
-      'What was written on the failed-over disks is discarded. Afterwards another recovery point may be tried.',
+      'What was written on the failed-over disks is discarded: how much it is, is said by `status` before (`writtenBytes` of `failover`) and by ' +
+      'this command and event FailoverCancelled afterwards (`droppedBytes`). Afterwards another recovery point may be tried.',
     examples: ['failover cancel web1'],
   }),
   statusCommand({

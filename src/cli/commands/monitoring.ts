@@ -126,7 +126,8 @@ export const monitoringCommands: CommandDefinition[] = [
     details:
       'The last one is `latest`: all that has arrived. The others are an hour apart, as many as --recovery-history keeps. Size is what ' +
       'a point costs on the volume of the replica disks. Loses is how much of the guest\'s time a failover to it gives up against ' +
-      'the latest. A point whose undo log is damaged is listed with the reason, and so is every older one.',
+      'the latest. A point whose undo log is damaged is listed with the reason, and so is every older one. On a primary only the latest is ' +
+      'listed, and the host that keeps the others is named.',
     examples: ['points web1', "points web1 --json | jq -r '.[0].id'"],
     async run({ call, output, zone }, [name]) {
       const points = await call('points', { name: name! });
@@ -136,6 +137,8 @@ export const monitoringCommands: CommandDefinition[] = [
           'There is no recovery point yet.',
         ),
       );
+      const keptBy = points.at(-1)?.keptBy;
+      if (keptBy !== undefined) output.note(`Older recovery points are kept by host ${keptBy}, and listed there: understudy points ${name!}`);
     },
   }),
 ];

@@ -181,6 +181,7 @@ const served = z.looseObject({
   point: z.string().describe('id of the recovery point, or latest'),
   time: time.nullable().describe('the instant that it shows'),
   startTime: time,
+  writtenBytes: bytes.optional().describe('what its guest has written since, in whole pages; failover.cancel drops it'),
   settling: z.enum(['layers', 'diff', 'done']).nullable().describe('after completion, how far the disks are; done: plain files'),
 });
 
@@ -223,6 +224,7 @@ export const status = z.looseObject({
   hypervisor: hypervisor.optional().describe('how this host starts the guest, and how that went'),
   failover: served.nullable().optional().describe('what is served since a failover'),
   testFailover: served.nullable().optional().describe('what a test failover serves'),
+  droppedBytes: bytes.optional().describe('of failover.cancel on a replica: what the guest had written there since, and has gone'),
   recoveryPoints: z.int().min(0).optional().describe('on a replica: points beside the latest'),
 });
 
@@ -323,6 +325,7 @@ export const point = z.looseObject({
   time,
   kind: z.enum(['standard', 'application-consistent', 'latest']),
   bytes: bytes.describe('what keeping it costs; free again when it goes'),
+  keptBy: z.string().optional().describe('on a primary: the host that keeps this one and the older ones, and lists them'),
   lossSeconds: seconds.optional().describe('of the guest\'s time that a failover to it loses, against the latest'),
   damaged: z.string().nullable().optional().describe('why it cannot be used; null when it can'),
 });

@@ -41,12 +41,18 @@ export function failoverOperations(host: Host): Operations {
       await started(vm.vmId);
       return statusShape(host, host.vm(name));
     },
-    'failover.cancel': ({ name }, { signal }) => onReplica(name, 'cancel-failover', async (vmId) => {
-      if (host.vm(name).side === 'primary') return host.primaryDirection.cancel(vmId, signal);
+    'failover.cancel': async ({ name }, { signal }) => {
+      const { vmId, side } = host.vm(name);
+      relationships.check(vmId, 'cancel-failover');
+      if (side === 'primary') {
+        await host.primaryDirection.cancel(vmId, signal);
+        return statusShape(host, host.vm(name));
+      }
       // A guest that would go on while its disks are thrown away: refused before anything has changed.
       if (failover.isServed(vmId)) await host.guestControl.powerOff(vmId);
-      await direction.cancel(vmId);
-    }),
+      const droppedBytes = await direction.cancel(vmId);
+      return { ...statusShape(host, host.vm(name)), droppedBytes };
+    },
     'failover.complete': ({ name }) => onReplica(name, 'complete-failover', (vmId) => direction.complete(vmId)),
     'reverse': async ({ name, discardPrimary }, { signal }) => {
       const { vmId } = host.vm(name);
