@@ -29,7 +29,8 @@ const POINTS: Breakage[] = [
     from: '          await captureUndo(opened, ranges',
     to: '          this.#ports.catalog.points.put({ ...newest, undoneThrough: epoch });\n          await captureUndo(opened, ranges' },
   { rule: 'R14', what: 'points go for want of room, and nobody is told', file: KEPT, test: R14, only: 'no room',
-    from: '    this.#ports.relationships.note(this.#vmId,\n      makeEvent(ACTIVITY_EVENTS.recoveryPointsLost, this.#name(), { points: points.map(pointId), reason }));\n',
+    from:
+      '    this.#ports.relationships.note(this.#vmId,\n      makeEvent(ACTIVITY_EVENTS.recoveryPointsLost, this.#name(), { points: points.map(pointId), reason }));\n',
     to: '' },
   { rule: 'R14', what: 'more points are kept than the setting says', file: KEPT, test: R14, only: 'no more points',
     from: '    await this.#remove(surplus(this.list(), this.#relationship().settings.recoveryHistory));\n', to: '' },
@@ -53,7 +54,8 @@ const POINTS: Breakage[] = [
 ];
 
 const TURNS: Breakage[] = [
-  { rule: 'R22', what: 'a primary that was asked lets guests in all the same', file: 'src/model/direction.ts', test: DIRECTION, only: 'that was asked lets', quick: true,
+  { rule: 'R22', what: 'a primary that was asked lets guests in all the same',
+    file: 'src/model/direction.ts', test: DIRECTION, only: 'that was asked lets', quick: true,
     from: '  if ((relationship.tookOver ?? null) !== null) return tookOverError(vmName, other);\n', to: '' },
   { rule: 'R22', what: 'a primary that can be asked is not', file: 'src/failover/replica-direction.ts', test: DIRECTION, only: 'while the guest runs',
     from: '        await this.#askPrimary(vm, signal);\n', to: '' },
@@ -61,7 +63,8 @@ const TURNS: Breakage[] = [
     from: "    this.#refuseGuests(vmId, 'Shut the guest down there first, or do a planned failover, which loses nothing.');\n", to: '' },
   { rule: 'R21', what: 'what the old primary wrote is dropped unasked', file: OLD_PRIMARY, test: DIRECTION, only: 'dropped only by a command', quick: true,
     from: '    if (prepared === null && !params.discard) this.#refuseDivergence(vmId, params.failedOverAt);\n', to: '' },
-  { rule: 'R21', what: 'an old primary starts a resynchronization towards the new one', file: 'src/resync/primary-resync.ts', test: DIRECTION, only: 'sends nothing',
+  { rule: 'R21', what: 'an old primary starts a resynchronization towards the new one',
+    file: 'src/resync/primary-resync.ts', test: DIRECTION, only: 'sends nothing',
     from: 'if (required === null || tookOver !== null) return null;', to: 'if (required === null) return null;' },
   { rule: 'R23', what: 'what the old primary had not sent is not compared', file: OLD_PRIMARY, test: DIRECTION, only: 'compares what either side', quick: true,
     from: '[diskId, suspects.get(diskId) ?? []]', to: '[diskId, []]' },

@@ -20,7 +20,11 @@ interface Point {
   damaged: string | null;
 }
 
-type Served = Status & { disks: { path: string; uri: string | null }[]; testFailover: object | null; failover: { settling: string | null; writtenBytes?: number } | null };
+interface Served extends Status {
+  disks: { path: string; uri: string | null }[];
+  testFailover: object | null;
+  failover: { settling: string | null; writtenBytes?: number } | null;
+}
 
 class PointsRig {
   readonly pair: Pair;
