@@ -29,8 +29,8 @@ const POINTS: Breakage[] = [
     from: '          await captureUndo(opened, ranges',
     to: '          this.#ports.catalog.points.put({ ...newest, undoneThrough: epoch });\n          await captureUndo(opened, ranges' },
   { rule: 'R14', what: 'points go for want of room, and nobody is told', file: KEPT, test: R14, only: 'no room',
-    from:
-      '    this.#ports.relationships.note(this.#vmId,\n      makeEvent(ACTIVITY_EVENTS.recoveryPointsLost, this.#name(), { points: points.map(pointId), reason }));\n',
+    from: '    this.#ports.relationships.note(this.#vmId,\n' +
+      '      makeEvent(ACTIVITY_EVENTS.recoveryPointsLost, this.#name(), { points: points.map(pointId), reason }));\n',
     to: '' },
   { rule: 'R14', what: 'more points are kept than the setting says', file: KEPT, test: R14, only: 'no more points',
     from: '    await this.#remove(surplus(this.list(), this.#relationship().settings.recoveryHistory));\n', to: '' },
