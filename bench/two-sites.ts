@@ -26,7 +26,13 @@ export class TwoSites {
       await inside(site, 'addr', 'add', `${ADDRESS[site]}/24`, 'dev', 'eth0');
       await inside(site, 'link', 'set', 'lo', 'up');
       await inside(site, 'link', 'set', 'eth0', 'up');
-      // A burst must cover a tick of the kernel's timer, or the rate is not reached.
+    }
+    await this.setRate(rate);
+  }
+
+  async setRate(rate: string): Promise<void> {
+    // A burst must cover a tick of the kernel's timer, or the rate is not reached.
+    for (const site of ['primary', 'replica'] as const) {
       await mustRun('ip', ['netns', 'exec', namespace(site), 'tc', 'qdisc', 'replace', 'dev', 'eth0', 'root', 'tbf', 'rate', rate,
         'burst', rate.endsWith('gbit') ? '1mb' : '32kb', 'latency', '200ms']);
     }

@@ -14,7 +14,8 @@
 import { crc32 } from 'node:zlib';
 import { assertInside, type Extent, type LentRuns, type Seal, type VirtualDisk } from './virtual-disk.ts';
 import { UnderstudyError } from '../model/errors.ts';
-import { LiveMap, liveMapPath } from './live-map.ts';
+import { LiveMap, liveMapPath, readBits } from './live-map.ts';
+import { BLOCK_BYTES, PageBits } from './page-bits.ts';
 import type { Clock, Files, OpenFile } from '../model/ports.ts';
 import { promptWrites } from './prompt-writes.ts';
 
@@ -71,13 +72,13 @@ export async function openDiffDisk(
   files: Files, path: string, base: VirtualDisk, { mustExist = false, bootId }: { mustExist?: boolean; bootId?: string } = {},
 ): Promise<PageDiffDisk> {
   const mapPath = `${path}.map`;
-  const bits = new Uint8Array(Math.ceil(Math.ceil(base.virtualSize / PAGE_BYTES) / 8));
+  const bits = new PageBits();
   const exists = (await files.stat(mapPath)) !== null;
   if (mustExist && (!exists || (await files.stat(path)) === null)) {
     throw diffDiskMissing(path);
   }
   if (exists) await readMap(files, mapPath, base.virtualSize, bits);
-  else await makeFiles(files, path, base.virtualSize, bits);
+  else await makeFiles(files, path, base.virtualSize);
   const kept = bootId === undefined ? null : await LiveMap.open(files, liveMapPath(path), bootId, bits);
   const opened = new PlainDiffDisk(base, await files.open(path, 'write'), await files.open(mapPath, 'write'), bits);
   if (kept !== null) opened.keepLive(kept.live, kept.found);
@@ -98,7 +99,10 @@ export async function removeDiffDisk(files: Files, path: string): Promise<void> 
   await files.remove(path);
 }
 
-async function makeFiles(files: Files, path: string, size: number, bits: Uint8Array): Promise<void> {
+/** Bytes of the bits in the map. */
+const mapBytes = (size: number): number => Math.ceil(Math.ceil(size / PAGE_BYTES) / 8);
+
+async function makeFiles(files: Files, path: string, size: number): Promise<void> {
   // Pages of an attempt that never got its map, and bits of one before.
   await files.remove(liveMapPath(path));
   await files.remove(path);
@@ -109,17 +113,19 @@ async function makeFiles(files: Files, path: string, size: number, bits: Uint8Ar
   const fresh = `${path}.map.new`;
   await files.remove(fresh);
   const map = await files.open(fresh, 'create');
-  await map.write([encodeHeader(size), bits], 0);
+  await map.write([encodeHeader(size)], 0);
+  await map.truncate(HEADER_BYTES + mapBytes(size));
   await map.datasync();
   await map.close();
   await files.rename(fresh, `${path}.map`);
   await files.syncFolder(path.slice(0, path.lastIndexOf('/')));
 }
 
-async function readMap(files: Files, path: string, size: number, bits: Uint8Array): Promise<void> {
+async function readMap(files: Files, path: string, size: number, bits: PageBits): Promise<void> {
   const map = await files.open(path, 'read');
   const header = new Uint8Array(HEADER_BYTES);
-  const whole = (await map.read(header, 0)) === HEADER_BYTES && (await map.read(bits, HEADER_BYTES)) === bits.length;
+  const whole = (await map.read(header, 0)) === HEADER_BYTES && (await map.size()) >= HEADER_BYTES + mapBytes(size);
+  await readBits(map, mapBytes(size), (block, bytes) => bits.join(block, bytes));
   await map.close();
   const defect = whole ? headerDefect(header, size) : 'it is cut';
   if (defect === null) return;
@@ -142,16 +148,15 @@ class PlainDiffDisk implements PageDiffDisk {
   #base: VirtualDisk;
   #pages: OpenFile;
   #map: OpenFile;
-  #bits: Uint8Array;
-  /** Set since the last flush; durable with the next one. */
+  #bits: PageBits;
+  /** Blocks of the bits with some that were set since the last flush; durable with the next one. */
   #fresh = new Set<number>();
   #flushing: Promise<void> = Promise.resolve();
   #live: LiveMap | null = null;
-  #held = 0;
   /** Writers of partial pages take turns per page, since they read the rest of it first. */
   #partial = new Map<number, Promise<void>>();
 
-  constructor(base: VirtualDisk, pages: OpenFile, map: OpenFile, bits: Uint8Array) {
+  constructor(base: VirtualDisk, pages: OpenFile, map: OpenFile, bits: PageBits) {
     this.#base = base;
     this.#pages = pages;
     this.#map = map;
@@ -161,20 +166,19 @@ class PlainDiffDisk implements PageDiffDisk {
     this.logicalSectorSize = base.logicalSectorSize;
     this.physicalSectorSize = base.physicalSectorSize;
     this.geometry = base.geometry;
-    for (const byte of bits) for (let rest = byte; rest !== 0; rest &= rest - 1) this.#held++;
     if (base.format !== 'raw' || base.variant !== 'fixed') return;
     this.lentFiles = [base.location, pages.path];
     this.lend = (from, length) => Promise.resolve({ runs: this.#places(from, length), release: () => {} });
   }
 
-  /** `found`: bytes of the bits that only the live map had; durable with the next flush. */
+  /** `found`: blocks of the bits of which only the live map had some; durable with the next flush. */
   keepLive(live: LiveMap, found: readonly number[]): void {
     this.#live = live;
-    for (const byte of found) this.#fresh.add(byte);
+    for (const block of found) this.#fresh.add(block);
   }
 
   get heldBytes(): number {
-    return this.#held * PAGE_BYTES;
+    return this.#bits.held * PAGE_BYTES;
   }
 
   readNow(into: Uint8Array, offset: number): boolean {
@@ -314,7 +318,7 @@ class PlainDiffDisk implements PageDiffDisk {
   }
 
   async #mixPage(page: number, from: Uint8Array, offset: number): Promise<void> {
-    if (this.#isHeld(page)) return this.#pages.write([from], offset);
+    if (this.#bits.has(page)) return this.#pages.write([from], offset);
     const start = page * PAGE_BYTES;
     const whole = new Uint8Array(Math.min(PAGE_BYTES, this.virtualSize - start));
     await this.#base.read(whole, start);
@@ -325,34 +329,30 @@ class PlainDiffDisk implements PageDiffDisk {
 
   /** Null when nothing has to be waited for. */
   #hold(from: number, to: number): Promise<void> | null {
-    let [first, last] = [Infinity, -1];
+    const added = new Set<number>();
     for (let page = from / PAGE_BYTES; page * PAGE_BYTES < to; page++) {
-      if (this.#isHeld(page)) continue;
-      const byte = page >> 3;
-      this.#bits[byte]! |= 1 << (page & 7);
-      this.#held++;
-      this.#fresh.add(byte);
-      [first, last] = [Math.min(first, byte), byte];
+      if (!this.#bits.add(page)) continue;
+      const block = Math.floor(page / (8 * BLOCK_BYTES));
+      this.#fresh.add(block);
+      added.add(block);
     }
-    return last < 0 || this.#live === null ? null : this.#live.note(first, last + 1);
-  }
-
-  #isHeld(page: number): boolean {
-    return (this.#bits[page >> 3]! & (1 << (page & 7))) !== 0;
+    return added.size === 0 || this.#live === null ? null : this.#live.note(added);
   }
 
   async #flushNow(): Promise<void> {
-    const bytes = [...this.#fresh].sort((a, b) => a - b);
-    this.#fresh.clear();
     // What is set while the pages are synced waits for the next flush.
-    const image = new Map(bytes.map((byte) => [Math.floor(byte / HEADER_BYTES), null as Uint8Array | null]));
-    for (const block of image.keys()) image.set(block, this.#bits.slice(block * HEADER_BYTES, (block + 1) * HEADER_BYTES));
+    const image = [...this.#fresh].sort((a, b) => a - b).map((block) => [block, this.#bits.copy(block)] as const);
+    this.#fresh.clear();
+    const most = mapBytes(this.virtualSize);
     try {
       await this.#pages.datasync();
-      for (const [block, part] of image) await this.#map.write([part!], HEADER_BYTES + block * HEADER_BYTES);
+      for (const [block, bits] of image) {
+        const at = block * BLOCK_BYTES;
+        await this.#map.write([bits.subarray(0, most - at)], HEADER_BYTES + at);
+      }
       await this.#map.datasync();
     } catch (error) {
-      for (const byte of bytes) this.#fresh.add(byte);
+      for (const [block] of image) this.#fresh.add(block);
       throw error;
     }
   }
@@ -360,13 +360,9 @@ class PlainDiffDisk implements PageDiffDisk {
   *runs(offset: number, length: number): Generator<{ offset: number; length: number; held: boolean }> {
     const end = offset + length;
     for (let at = offset; at < end; ) {
-      const held = this.#isHeld(Math.floor(at / PAGE_BYTES));
-      let to = pageEnd(at);
-      while (to < end && this.#isHeld(to / PAGE_BYTES) === held) {
-        // Long stretches without a page: a byte of the map at a time.
-        to += !held && to % (8 * PAGE_BYTES) === 0 && this.#bits[to / PAGE_BYTES / 8] === 0 ? 8 * PAGE_BYTES : PAGE_BYTES;
-      }
-      to = Math.min(to, end);
+      const page = Math.floor(at / PAGE_BYTES);
+      const held = this.#bits.has(page);
+      const to = Math.min(end, this.#bits.until(page, Math.ceil(end / PAGE_BYTES)) * PAGE_BYTES);
       yield { offset: at, length: to - at, held };
       at = to;
     }

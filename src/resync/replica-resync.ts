@@ -256,14 +256,12 @@ export class ReplicaResync {
     if (record === undefined) throw new UnderstudyError('usage', 'DISK_NOT_FOUND', `no disk ${diskId}`, 'Enable replication again.');
     if (fresh) await removeDiffDisk(this.#ports.files, diffPath(record, token));
     const target = await overlayOf(this.#ports, record, token, fresh);
-    const base = fresh ? await this.#ports.openDiskForReading(record) : target;
     try {
       await runTarget(channel, {
-        base, target, allow: 'mend', compute: this.#ports.compute, session: { token, phase: 'comparing' }, signal, clock: this.#ports.clock,
+        base: target, target, allow: 'mend', compute: this.#ports.compute, session: { token, phase: 'comparing' }, signal, clock: this.#ports.clock,
         admit: () => this.#require(vm, token),
       });
     } finally {
-      if (base !== target) await base.close();
       await target.close();
     }
   }

@@ -48,12 +48,15 @@ class LeafReader {
     const offset = leaf * leafBytes;
     const length = Math.min(leafBytes, virtualSize - offset);
     if (this.#places === null) readFully(0, offset, buffer.subarray(0, length));
-    else this.#readPlaces(this.#places, buffer.fill(0));
+    else this.#readPlaces(this.#places, buffer.subarray(0, length));
     return buffer.subarray(0, length);
   }
 
   #readPlaces(places: Float64Array, into: Buffer): void {
-    for (let left = places[this.#at++]!; left > 0; left--) {
+    const count = places[this.#at++]!;
+    // One run of the whole leaf, as most are, leaves nothing to be zeroed.
+    if (count !== 1 || places[this.#at + 3] !== into.length) into.fill(0);
+    for (let left = count; left > 0; left--) {
       const [file, position, at, length] = places.subarray(this.#at, this.#at + 4);
       readFully(file!, position!, into.subarray(at!, at! + length!));
       this.#at += 4;

@@ -51,7 +51,7 @@ const QUEUE_MAX = 2 * Math.max(MEND_WINDOW, LEAF_WINDOW);
 /** Span questions that are being answered. */
 const ANSWERING_MAX = 3;
 /** Received mends that wait for the disk: more stay in the stream, so that memory is bounded. */
-const MENDS_WAITING = 8;
+const MENDS_WAITING = 4;
 
 export interface TargetLeafContext {
   conversation: Conversation;

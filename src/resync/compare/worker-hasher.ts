@@ -50,7 +50,7 @@ export class WorkerHasher implements LeafHasher {
     };
     // The build turns .ts into .js, also for the file of the thread.
     const file = new URL(import.meta.url.endsWith('.ts') ? './leaf-worker.ts' : './leaf-worker.js', import.meta.url);
-    this.#worker = new Worker(file, { workerData, name: 'compare', resourceLimits: { maxOldGenerationSizeMb: 64 } });
+    this.#worker = new Worker(file, { workerData, name: 'compare', resourceLimits: { maxOldGenerationSizeMb: 64, maxYoungGenerationSizeMb: 4 } });
     this.#worker.on('message', (answer: LeafAnswer) => this.#onAnswer(answer));
     this.#worker.on('error', (error) => this.#fail(error as Error));
     this.#worker.on('exit', () =>
@@ -200,7 +200,7 @@ async function readableFromOutside(disk: VirtualDisk): Promise<boolean> {
   const paths = disk.lentFiles ?? [disk.location];
   if (!paths.every((path) => path.startsWith('/'))) return false;
   const found = await Promise.all(paths.map((path) => stat(path).catch(() => null)));
-  if (disk.lend !== undefined) return found.every((one) => one?.isFile() === true);
+  if (disk.lend !== undefined) return found.every((one) => one?.isFile() === true || one?.isBlockDevice() === true);
   // A diff disk is raw too, but its file holds only what differs from its base.
   if (disk.format !== 'raw' || disk.variant !== 'fixed') return false;
   const [only] = found;

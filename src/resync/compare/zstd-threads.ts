@@ -34,7 +34,7 @@ class ZstdThread {
     this.#onFree = onFree;
     const workerData: ZstdThreadData = { slots: this.#slots, level };
     const file = new URL(import.meta.url.endsWith('.ts') ? './zstd-thread.ts' : './zstd-thread.js', import.meta.url);
-    this.#worker = new Worker(file, { workerData, name: 'zstd', resourceLimits: { maxOldGenerationSizeMb: 64 } });
+    this.#worker = new Worker(file, { workerData, name: 'zstd', resourceLimits: { maxOldGenerationSizeMb: 64, maxYoungGenerationSizeMb: 4 } });
     this.#worker.on('message', (answer: ZstdAnswer) => this.#done(answer));
     this.#worker.on('error', (error) => this.#fail(error as Error));
     this.#worker.on('exit', () => this.#fail(new Error('the compressing thread has ended')));

@@ -1,0 +1,122 @@
+/**
+ * How long does the first copy of a disk take beside the usual ways to copy one? The same image of the recipe, warm, in turns within each
+ * round: initial replication between two servers (TLS on loopback), `nbdcopy` over TLS into `nbdkit`, and `casync make` and `extract` through a
+ * local store. Every copy is compared with its source. What is absent is left out and named.
+ *
+ *   node bench/copying.ts [--gib 2] [--rounds 1]       nbdcopy with nbdkit, and casync, where they are there
+ */
+import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { rm, truncate, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { callHost } from '../src/cli/client.ts';
+import { Pair } from '../test/rig/pair.ts';
+import { kill9, mustRun, run, temporaryFolder } from '../test/rig/program.ts';
+import { makeImage } from './images.ts';
+import { median, record, spread } from './record.ts';
+import { untilReplicating } from './repairs.ts';
+
+const { values } = parseArgs({ options: { gib: { type: 'string', default: '2' }, rounds: { type: 'string', default: '1' } } });
+const SIZE = Math.round(Number(values.gib) * 2 ** 30);
+const signal = new AbortController().signal;
+const LIMIT = { timeoutMs: 3_600_000 };
+
+const has = async (program: string, ...args: string[]): Promise<boolean> => (await run(program, args).catch(() => null))?.status === 0;
+const same = (a: string, b: string) => mustRun('qemu-img', ['compare', '-U', '-f', 'raw', '-F', 'raw', a, b], LIMIT);
+
+async function timed(work: () => Promise<unknown>): Promise<number> {
+  const began = performance.now();
+  await work();
+  return (performance.now() - began) / 1000;
+}
+
+async function within<T>(work: (cleanups: { after(action: () => unknown): void }) => Promise<T>): Promise<T> {
+  const cleanups: (() => unknown)[] = [];
+  try {
+    return await work({ after: (action) => cleanups.push(action) });
+  } finally {
+    for (const cleanup of cleanups.reverse()) await cleanup();
+  }
+}
+
+/** From the command to the state Replicating, and MiB that were sent over the link. */
+const ours = () => within(async (t) => {
+  const pair = await Pair.make(t, { sizes: [SIZE], frequencySec: 900 });
+  const runs = makeImage(pair.disks[0]!, SIZE);
+  await pair.primary.json('vm', 'attach', pair.vm);
+  const seconds = await timed(async () => {
+    await callHost(pair.primary.data, 'start', { name: pair.vm }, { signal });
+    await untilReplicating(pair);
+  });
+  await pair.compare();
+  return { seconds, dataMib: runs.reduce((sum, [, count]) => sum + count, 0) };
+});
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await new Promise((resolve) => server.once('listening', resolve));
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+async function nbdcopy(source: string, folder: string): Promise<number> {
+  const [target, keys, pidFile, port] = [join(folder, 'nbdcopy.raw'), join(folder, 'keys.psk'), join(folder, 'nbdkit.pid'), await freePort()];
+  await writeFile(keys, `bench:${randomBytes(32).toString('hex')}\n`, { mode: 0o600 });
+  await writeFile(target, '');
+  await truncate(target, SIZE);
+  const server = spawn('nbdkit', ['-f', '-P', pidFile, '-i', '127.0.0.1', '-p', String(port), '--tls=require', `--tls-psk=${keys}`, 'file', target],
+    { stdio: ['ignore', 'ignore', 'inherit'] });
+  try {
+    // Written when it listens.
+    while (!existsSync(pidFile)) await new Promise((resolve) => setTimeout(resolve, 20));
+    const uri = `nbds://bench@127.0.0.1:${port}/?tls-psk-file=${keys}`;
+    const seconds = await timed(() => mustRun('nbdcopy', ['--destination-is-zero', '--flush', source, uri], LIMIT));
+    await same(source, target);
+    return seconds;
+  } finally {
+    await kill9(server);
+    for (const path of [target, pidFile]) await rm(path, { force: true });
+  }
+}
+
+async function casync(source: string, folder: string): Promise<number> {
+  const [target, index, store] = [join(folder, 'casync.raw'), join(folder, 'x.caibx'), join(folder, 'x.castr')];
+  const seconds = await timed(async () => {
+    await mustRun('casync', ['make', `--store=${store}`, index, source], LIMIT);
+    await mustRun('casync', ['extract', `--store=${store}`, index, target], LIMIT);
+  });
+  await same(source, target);
+  for (const path of [target, index, store]) await rm(path, { recursive: true, force: true });
+  return seconds;
+}
+
+await within(async (t) => {
+  const folder = await temporaryFolder(t);
+  const source = join(folder, 'source.raw');
+  makeImage(source, SIZE);
+  const peers: { name: string; absent: string | null; copy: (source: string, folder: string) => Promise<number>; seconds: number[] }[] = [
+    { name: 'nbdcopy over TLS into nbdkit', absent: (await has('nbdcopy', '--version')) && (await has('nbdkit', '--version')) ? null
+      : 'nbdcopy or nbdkit is absent', copy: nbdcopy, seconds: [] },
+    { name: 'casync make and extract', absent: (await has('casync', '--version')) ? null : 'casync is absent', copy: casync, seconds: [] },
+  ];
+  const taken: number[] = [];
+  let dataMib = 0;
+  for (let round = 0; round < Number(values.rounds); round++) {
+    const copy = await ours();
+    taken.push(copy.seconds);
+    ({ dataMib } = copy);
+    for (const peer of peers) if (peer.absent === null) peer.seconds.push(await peer.copy(source, folder));
+  }
+  record({
+    question: 'The first copy of a disk', command: `node bench/copying.ts --gib ${values.gib} --rounds ${values.rounds}`,
+    notes: [`${values.gib} GiB, ${dataMib} MiB of it random data, page cache warm, both ends on one machine`, 'ours from the command to Replicating; '
+      + 'nbdcopy ends with a flush, casync with none', ...peers.flatMap(({ name, absent }) => (absent === null ? [] : [`${name}: skipped, ${absent}`]))],
+    columns: ['copy', 'seconds', 'MiB/s', 'ours to it'],
+    rows: [{ name: 'initial replication', seconds: taken }, ...peers.filter(({ absent }) => absent === null)].map(({ name, seconds }) =>
+      [name, spread(seconds), Math.round(dataMib / median(seconds)), `${(median(taken) / median(seconds)).toFixed(2)} ×`]),
+  });
+});

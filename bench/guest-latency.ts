@@ -1,0 +1,95 @@
+/**
+ * What does a guest feel of a resynchronization with the default share, and of log switches, applying and merging? fio at a fixed rate on
+ * the tracked disk: alone, while sets are switched, shipped and applied one after another, and while full compares run one after another,
+ * each to the end of its merge. At least one of them must have run from start to end under fio, and the disks must be equal afterwards.
+ *
+ *   node bench/guest-latency.ts [--gib 2] [--seconds 10] [--rounds 1]       needs fio
+ */
+import { parseArgs } from 'node:util';
+import { callHost } from '../src/cli/client.ts';
+import { Pair } from '../test/rig/pair.ts';
+import { mustRun, run } from '../test/rig/program.ts';
+import { makeImage } from './images.ts';
+import { median, record } from './record.ts';
+import { repaired, untilReplicating } from './repairs.ts';
+
+const { values } = parseArgs({
+  options: { gib: { type: 'string', default: '2' }, seconds: { type: 'string', default: '10' }, rounds: { type: 'string', default: '1' } },
+});
+const SIZE = Math.round(Number(values.gib) * 2 ** 30);
+const cleanups: (() => unknown)[] = [];
+const signal = new AbortController().signal;
+
+interface Tail {
+  p99: number;
+  p999: number;
+  /** How often the disturbance ran from start to end. */
+  times: number;
+}
+
+async function guest(uri: string, folder: string): Promise<Omit<Tail, 'times'>> {
+  const text = await mustRun('fio', ['--name=x', '--ioengine=nbd', `--uri=${uri}`, `--size=${SIZE}`, '--rw=randrw', '--bs=4k', '--iodepth=4',
+    '--rate_iops=500', '--time_based', `--runtime=${values.seconds}`, '--norandommap', '--randrepeat=0', '--output-format=json',
+    '--percentile_list=99:99.9', '--unified_rw_reporting=1'], { cwd: folder });
+  const job = (JSON.parse(text.slice(text.indexOf('{'))) as {
+    jobs: { error: number; mixed: { total_ios: number; clat_ns: { percentile: Record<string, number> } } }[];
+  }).jobs[0]!;
+  if (job.error !== 0 || job.mixed.total_ios === 0) throw new Error(`fio did nothing on ${uri}`);
+  const { percentile } = job.mixed.clat_ns;
+  return { p99: percentile['99.000000']! / 1e6, p999: percentile['99.900000']! / 1e6 };
+}
+
+/** One disturbance after another for as long as fio runs; the last one ends after it and does not count. */
+async function under(uri: string, folder: string, disturb: (() => Promise<unknown>) | null): Promise<Tail> {
+  let running = true;
+  const measured = guest(uri, folder).finally(() => (running = false));
+  let times = 0;
+  while (running && disturb !== null) {
+    await Promise.race([disturb(), measured.then(() => undefined)]);
+    if (running) times++;
+  }
+  return { ...(await measured), times };
+}
+
+try {
+  if ((await run('fio', ['--version']).catch(() => null))?.status !== 0) {
+    console.log('skipped: fio is absent');
+  } else {
+    const pair = await Pair.make({ after: (work: unknown) => cleanups.push(work as () => unknown) }, { sizes: [SIZE], frequencySec: 900 });
+    makeImage(pair.disks[0]!, SIZE);
+    await pair.replicate();
+    const uri = (await pair.uris())[0]!;
+    const syncNow = () => callHost(pair.primary.data, 'sync-now', { name: pair.vm }, { signal });
+    const resynchronize = async () => {
+      await callHost(pair.primary.data, 'suspend', { name: pair.vm }, { signal });
+      await repaired(pair, 'full-compare', { resynchronize: true });
+    };
+    const cases: [name: string, disturb: (() => Promise<unknown>) | null][] = [
+      ['alone', null], ['log switches, shipping, applying', syncNow], ['full compares and their merges, default share', resynchronize],
+    ];
+    const found = new Map<string, Tail[]>(cases.map(([name]) => [name, []]));
+    for (let round = 0; round < Number(values.rounds); round++) {
+      for (const [name, disturb] of cases) {
+        const tail = await under(uri, pair.folder, disturb);
+        if (disturb !== null && tail.times === 0) throw new Error(`${name}: none ended under fio; use more --seconds`);
+        found.get(name)!.push(tail);
+        await untilReplicating(pair);
+        await syncNow();
+      }
+    }
+    await pair.compare();
+    const alone = found.get('alone')!;
+    const of = (tails: Tail[], key: 'p99' | 'p999') => median(tails.map((tail) => tail[key]));
+    record({
+      question: 'What the guest feels of a resynchronization, of log switches, applying and merging',
+      command: `node bench/guest-latency.ts --gib ${values.gib} --seconds ${values.seconds} --rounds ${values.rounds}`,
+      notes: [`fio, 4 KiB random reads and writes at 1,000 a second, depth 4, on a tracked disk of ${values.gib} GiB`,
+        'both servers and the guest on one machine'],
+      columns: ['meanwhile', 'p99, ms', 'to alone', 'p99.9, ms', 'more than alone, ms', 'times'],
+      rows: [...found].map(([name, tails]) => [name, of(tails, 'p99').toFixed(2), `${(of(tails, 'p99') / of(alone, 'p99')).toFixed(2)} ×`,
+        of(tails, 'p999').toFixed(2), (of(tails, 'p999') - of(alone, 'p999')).toFixed(2), tails.reduce((sum, { times }) => sum + times, 0)]),
+    });
+  }
+} finally {
+  for (const cleanup of cleanups.reverse()) await cleanup();
+}
