@@ -13,9 +13,8 @@ import { assertRequired, events, guestWrites, repair, replicatingPair, slowGuest
 async function tinyVolume(t: TestContext, size: string): Promise<string | null> {
   const folder = await mkdtemp(join(tmpdir(), 'understudy-logs-'));
   if (spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', folder]).status !== 0) return null;
-  // Before anything else is removed: hooks run in the order in which they are made.
-  atEnd(t, () => spawnSync('umount', ['-l', folder]));
   atEnd(t, () => rmdir(folder));
+  atEnd(t, () => spawnSync('umount', ['-l', folder]));
   return folder;
 }
 
