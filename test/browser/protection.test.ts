@@ -9,6 +9,7 @@ import { test } from 'node:test';
 import { atEnd } from '../rig/at-end.ts';
 import { temporaryFolder } from '../rig/program.ts';
 import { TestServer } from '../rig/server.ts';
+import { answerInside } from '../system/resync-rig.ts';
 import { inspect, TestBrowser } from './browser.ts';
 
 const PAGE_BYTES_MAX = 250 * 1024;
@@ -19,6 +20,7 @@ test('wrong tokens, foreign pages, scripts in names, ended sessions, a restart',
   const folder = await temporaryFolder(t);
   const server = new TestServer('berlin', join(folder, 'berlin'));
   atEnd(t, () => server.kill9());
+  answerInside(server);
   await server.start();
   const address = `http://${server.httpAddress}`;
 
@@ -129,6 +131,7 @@ test('keys alone lead through the page', async (t) => {
   const browser = await TestBrowser.start(t);
   const server = new TestServer('berlin', join(await temporaryFolder(t), 'berlin'));
   atEnd(t, () => server.kill9());
+  answerInside(server);
   await server.start();
   const page = await browser.signedIn(server);
   await page.getByText('No virtual machine yet').waitFor();

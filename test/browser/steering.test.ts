@@ -1,6 +1,6 @@
 /** Rarer tasks, and what a person decides after trouble, on two real servers: each from its first click to its end. */
 import assert from 'node:assert/strict';
-import { copyFile, mkdir } from 'node:fs/promises';
+import { copyFile, mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Page } from 'playwright-core';
@@ -8,7 +8,8 @@ import { atEnd } from '../rig/at-end.ts';
 import { makeDisk } from '../rig/disk-formats.ts';
 import { mustRun, temporaryFolder } from '../rig/program.ts';
 import { TestServer } from '../rig/server.ts';
-import { inspect, TestBrowser } from './browser.ts';
+import { answerInside } from '../system/resync-rig.ts';
+import { inspect, picture, TestBrowser } from './browser.ts';
 
 const MIB = 1 << 20;
 
@@ -16,6 +17,7 @@ interface Hosts {
   folder: string;
   berlin: TestServer;
   munich: TestServer;
+  oslo: TestServer;
   primary: Page;
   replica: Page;
 }
@@ -25,9 +27,10 @@ test('first copies of every kind, filters, recovery points, a resync of regions,
   const folder = await temporaryFolder(t);
   // Every set that was written to ends at a recovery point.
   const env = { UNDERSTUDY_POINT_INTERVAL_SEC: '0' };
-  const [berlin, munich] = [new TestServer('berlin', join(folder, 'berlin'), env), new TestServer('munich', join(folder, 'munich'), env)];
-  atEnd(t, () => Promise.all([berlin.kill9(), munich.kill9()]));
-  await Promise.all([berlin.start(), munich.start()]);
+  const [berlin, munich, oslo] = ['berlin', 'munich', 'oslo'].map((name) => new TestServer(name, join(folder, name), env)) as [TestServer, TestServer, TestServer];
+  atEnd(t, () => Promise.all([berlin.kill9(), munich.kill9(), oslo.kill9()]));
+  for (const host of [berlin, munich, oslo]) answerInside(host);
+  await Promise.all([berlin.start(), munich.start(), oslo.start()]);
   const { fingerprint } = await berlin.json<{ fingerprint: string }>('fingerprint');
   await munich.json('authorize', fingerprint, '--name', 'berlin', '--storage', join(folder, 'store'));
   for (const name of ['carried', 'known', 'later']) {
@@ -37,16 +40,18 @@ test('first copies of every kind, filters, recovery points, a resync of regions,
     await berlin.json('vm', 'attach', name);
     await write(berlin, name, 1, '1M');
   }
-  const hosts: Hosts = { folder, berlin, munich, primary: await browser.signedIn(berlin), replica: await browser.signedIn(munich) };
+  const hosts: Hosts = { folder, berlin, munich, oslo, primary: await browser.signedIn(berlin), replica: await browser.signedIn(munich) };
 
   await t.test('the wizard with an export, and its import on the replica', () => exportAndImport(hosts));
   await t.test('the wizard with a copy that is there already', () => existingCopy(hosts));
   await t.test('the wizard with a start at a time', () => startLater(hosts));
+  await t.test('the extended replica of a replica', () => extended(hosts));
   await t.test('the overview by state and by peer', () => filters(hosts));
   await t.test('cycles of the replica as charts', () => replicaCharts(hosts));
   await t.test('off-peak: in the window of its settings', () => offPeak(hosts));
   await t.test('a resync of suspect regions shows in its map what is not compared', () => regionMap(hosts));
   await t.test('failover to an older point, completed', () => olderPoint(hosts));
+  await t.test('a replica with something of its own is overwritten only when a person says so', () => overwriteReplica(hosts));
   await t.test('both sides written: reverse drops the other one only when a person says so', () => splitBrain(hosts));
   assert.deepEqual(browser.complaints, []);
 });
@@ -130,6 +135,22 @@ async function startLater(hosts: Hosts): Promise<void> {
   await primary.getByText('Replication enabled').first().waitFor();
 }
 
+async function extended({ munich, oslo, replica }: Hosts): Promise<void> {
+  const [own, third] = [await munich.json<{ fingerprint: string }>('fingerprint'), await oslo.json<{ fingerprint: string }>('fingerprint')];
+  await oslo.json('authorize', own.fingerprint, '--name', 'munich');
+  await munich.json('extend', 'later', '--replica', `127.0.0.1:${oslo.peerPort}`, '--fingerprint', third.fingerprint, '--recovery-history', '3');
+  await munich.json('start', 'later', '--extended');
+  await open(replica, 'later', 'Health');
+  const card = replica.getByRole('region', { name: 'Extended replica on oslo' });
+  await card.getByText('Replication enabled', { exact: true }).waitFor();
+  await card.getByText(/Normal$/).waitFor();
+  await card.getByText('The latest and 3 older ones, an hour apart').waitFor();
+  await card.getByText('None is required').waitFor();
+  await munich.json('sync-now', 'later', '--extended');
+  await card.getByText(/: delivered, .* in /).waitFor();
+  await inspect(replica, 'extended');
+}
+
 async function filters({ primary, berlin, folder }: Hosts): Promise<void> {
   await makeDisk(join(folder, 'alone.raw'), 'raw', MIB);
   await berlin.json('vm', 'add', 'alone', '--disk', join(folder, 'alone.raw'));
@@ -190,7 +211,7 @@ async function regionMap({ berlin, primary }: Hosts): Promise<void> {
   const dialog = primary.getByRole('dialog');
   await dialog.getByText('Compare the suspect regions').waitFor();
   await dialog.getByRole('button', { name: 'Resume' }).click();
-  const map = primary.getByRole('img', { name: /Map of .*carried\.raw: .*Known equal, not compared \d+ %/ });
+  const map = primary.getByRole('listbox', { name: /Map of .*carried\.raw: .*Known equal, not compared \d+ %/ });
   await map.waitFor();
   assert.ok(await map.locator('i.outside').count() > await map.locator('i:not(.outside)').count(), 'most of the disk is not compared');
   await inspect(primary, 'resync-regions');
@@ -217,12 +238,32 @@ async function olderPoint({ berlin, munich, replica }: Hosts): Promise<void> {
   await dialog.getByRole('button', { name: 'Close' }).click();
   await replica.getByRole('button', { name: 'Complete failover…' }).click();
   await dialog.getByText(/All recovery points of this VM are deleted/).waitFor();
+  await picture(replica, 'complete-failover-dialog');
   await dialog.getByRole('button', { name: 'Complete', exact: true }).click();
   await replica.getByText(/The failover is complete/).waitFor();
   const { disks } = await munich.until<{ failover: { settling: string }; disks: { uri: string }[] }>(['status', 'carried'],
     ({ failover }) => failover.settling === 'done');
   const said = await mustRun('qemu-io', ['-f', 'raw', '-r', '-c', 'read -P 0x22 5M 1M', disks[0]!.uri]);
   assert.doesNotMatch(said, /verification failed/, 'another point than the chosen one');
+}
+
+async function overwriteReplica({ berlin, folder, primary }: Hosts): Promise<void> {
+  const path = join(folder, 'store', 'known', 'known.raw');
+  // As from a backup: the replica disk is another file with other contents.
+  await copyFile(join(folder, 'later.raw'), `${path}.new`);
+  await rename(`${path}.new`, path);
+  await write(berlin, 'known', 5, '5M');
+  assert.equal((await berlin.cli('sync-now', 'known')).status, 3);
+  await open(primary, 'known', 'Resynchronization');
+  await primary.getByRole('button', { name: 'Resume replication…' }).click();
+  const dialog = primary.getByRole('dialog');
+  await dialog.getByText('Overwritten', { exact: true }).waitFor();
+  const resume = dialog.getByRole('button', { name: 'Resume' });
+  assert.equal(await resume.isDisabled(), true, 'not before a person has said so');
+  await dialog.getByLabel('Overwrite the replica').check();
+  await inspect(primary, 'overwrite-replica');
+  await resume.click();
+  await primary.getByRole('heading', { name: 'None is required' }).waitFor();
 }
 
 async function splitBrain({ berlin, munich, primary, replica }: Hosts): Promise<void> {

@@ -7,7 +7,8 @@ import type { Page } from 'playwright-core';
 import { atEnd } from '../rig/at-end.ts';
 import { mustRun, temporaryFolder } from '../rig/program.ts';
 import { TestServer } from '../rig/server.ts';
-import { inspect, TestBrowser } from './browser.ts';
+import { answerInside } from '../system/resync-rig.ts';
+import { inspect, picture, TestBrowser } from './browser.ts';
 
 const MIB = 1 << 20;
 
@@ -16,6 +17,7 @@ test('from two empty hosts to a resynchronized replica, in the browser', async (
   const folder = await temporaryFolder(t);
   const [berlin, munich] = [new TestServer('berlin', join(folder, 'berlin')), new TestServer('munich', join(folder, 'munich'))];
   atEnd(t, () => Promise.all([berlin.kill9(), munich.kill9()]));
+  for (const host of [berlin, munich]) answerInside(host);
   await Promise.all([berlin.start(), munich.start()]);
   const disks = [join(folder, 'system.raw'), join(folder, 'data.raw')];
   for (const [index, disk] of disks.entries()) {
@@ -81,6 +83,8 @@ test('from two empty hosts to a resynchronized replica, in the browser', async (
     assert.deepEqual([status.frequencySec, status.autoResynchronizeEnabled, status.recoveryHistory], [300, false, 0]);
   });
 
+  await t.test('settings of the guest: adapter, agent, addresses', () => guestSettings(primary, berlin));
+
   await t.test('resynchronize: plan, map, pause, continue, cancel, at a time', () => resynchronize(primary, berlin));
 
   await t.test('events: filter', async () => {
@@ -137,6 +141,54 @@ async function enable(primary: Page, replica: Page, port: number): Promise<void>
   await primary.getByText('Replication enabled').first().waitFor();
 }
 
+async function guestSettings(page: Page, server: TestServer): Promise<void> {
+  const form = page.getByRole('form', { name: 'The guest on this host' });
+  await form.getByLabel(/^libvirt/).check();
+  await form.getByLabel('Connection').fill('qemu:///session');
+  await form.getByLabel('A program of yours').check();
+  await form.getByLabel('Path of the program').fill('/usr/local/sbin/web1-guest');
+  await form.getByLabel('On a Unix socket of this host').check();
+  await form.getByLabel('Path of the agent’s socket').fill('/run/web1-agent.sock');
+  await form.getByRole('button', { name: 'Add an address' }).click();
+  await form.getByLabel('MAC, or interface in the guest').fill('52:54:00:12:34:56');
+  await form.getByLabel('Address and prefix').fill('10.0.0.5/99');
+  await form.getByLabel('Name servers, with commas').fill('10.0.0.1, 10.0.0.2');
+  await form.getByRole('button', { name: 'Apply on this host' }).click();
+  await form.getByRole('alert').getByText(/prefix/).waitFor();
+  await form.getByLabel('Address and prefix').fill('10.0.0.5/24');
+  await inspect(page, 'settings-guest');
+  await form.getByRole('button', { name: 'Apply on this host' }).click();
+  await form.getByText('Applied.', { exact: true }).waitFor();
+  const { hypervisor } = await server.json<{ hypervisor: Record<string, unknown> }>('vm', 'show', 'web1');
+  const { adapter, command, libvirtUri, guestAgent, addresses } = hypervisor;
+  assert.deepEqual({ adapter, command, libvirtUri, guestAgent, addresses }, {
+    adapter: 'command', command: '/usr/local/sbin/web1-guest', libvirtUri: 'qemu:///session', guestAgent: '/run/web1-agent.sock',
+    addresses: [{ card: '52:54:00:12:34:56', address: '10.0.0.5', prefix: 24, gateway: null, dns: ['10.0.0.1', '10.0.0.2'] }],
+  });
+  // The tasks that follow are carried out by hand.
+  await form.getByLabel('Nobody').check();
+  await form.getByRole('button', { name: 'Remove card 1' }).click();
+  await form.getByLabel('There is none').check();
+  await form.getByRole('button', { name: 'Apply on this host' }).click();
+  await form.getByText('Applied.', { exact: true }).waitFor();
+}
+
+/** Tab reaches the map, arrow keys and clicks a cell of it; what it says stands below. */
+async function lookAtCells(page: Page): Promise<void> {
+  const map = page.getByRole('listbox', { name: /Map of .*data\.raw/ });
+  await map.focus();
+  await page.getByText(/^Part 1 of 256, 0 B to 256 KiB: /).waitFor();
+  await page.keyboard.press('ArrowRight');
+  await page.keyboard.press('ArrowDown');
+  await page.getByText(/^Part 18 of 256, 4\.25 MiB to 4\.50 MiB: /).waitFor();
+  const says = await page.locator(`[id='${await map.getAttribute('aria-activedescendant')}']`).getAttribute('title');
+  assert.match(says ?? '', /^4\.25 MiB to 4\.50 MiB: \w/);
+  await page.keyboard.press('End');
+  await page.getByText(/^Part 256 of 256, 63\.8 MiB to 64\.0 MiB: /).waitFor();
+  await map.locator('i').nth(2).click();
+  await page.getByText(/^Part 3 of 256, /).waitFor();
+}
+
 async function resynchronize(primary: Page, server: TestServer): Promise<void> {
   await primary.getByRole('link', { name: 'Resynchronization' }).click();
   await primary.getByRole('button', { name: 'Resynchronize…' }).click();
@@ -159,13 +211,18 @@ async function resynchronize(primary: Page, server: TestServer): Promise<void> {
   await primary.getByRole('button', { name: 'Resume replication…' }).click();
   await dialog.getByRole('button', { name: 'Resume' }).click();
   await primary.getByRole('heading', { name: /Resynchronizing – \d+ %/ }).waitFor();
-  await primary.getByRole('img', { name: /Map of .*system\.raw: .*Mended/ }).waitFor();
-  await inspect(primary, 'resync-running');
+  await primary.getByRole('listbox', { name: /Map of .*system\.raw: .*Mended/ }).waitFor();
   await primary.getByRole('button', { name: 'Pause' }).click();
   await primary.getByRole('heading', { name: /Paused at/ }).waitFor();
+  await lookAtCells(primary);
+  await inspect(primary, 'resync-paused');
+  // So slow from here on that it still runs, however long the pictures take.
+  await server.json('set', 'web1', '--disk-rate', '64K');
   await primary.getByRole('button', { name: 'Continue' }).click();
   await primary.getByRole('heading', { name: /Resynchronizing/ }).waitFor();
+  await inspect(primary, 'resync-running');
   await primary.getByRole('button', { name: 'Cancel…' }).click();
+  await picture(primary, 'cancel-resync-dialog');
   await primary.getByRole('button', { name: 'Cancel it' }).click();
   await primary.getByRole('heading', { name: 'Resynchronization required' }).waitFor();
 
@@ -201,6 +258,7 @@ async function failOver(replica: Page): Promise<void> {
   await dialog.getByText(/nbd\+unix:/).waitFor();
   await dialog.getByRole('button', { name: 'Close' }).click();
   await replica.getByRole('button', { name: 'Cancel failover…' }).click();
+  await picture(replica, 'cancel-failover-dialog');
   await dialog.getByRole('button', { name: 'Cancel the failover' }).click();
   await replica.getByText('Replication enabled').first().waitFor();
 }
@@ -209,6 +267,7 @@ async function testAndMove(primary: Page, replica: Page): Promise<void> {
   const dialog = replica.getByRole('dialog');
   await replica.getByRole('button', { name: 'Test failover…' }).click();
   await dialog.getByText('Nothing is lost.').waitFor();
+  await picture(replica, 'test-failover-dialog');
   await dialog.getByRole('button', { name: 'Start the test' }).click();
   await dialog.getByText(/nbd\+unix:/).waitFor();
   await dialog.getByRole('button', { name: 'Close' }).click();

@@ -7,8 +7,9 @@
  *   the guests' I/O runs in this thread too.
  * - A watcher that does not read is cut off instead of being buffered for; its browser connects again and begins with everything.
  */
-import type { EventRecord } from '../../model/records.ts';
-import { OPERATIONS, type HostEvent } from '../api/contract.ts';
+import type { EventRecord, VmRecord } from '../../model/records.ts';
+import type { Relationships } from '../../replication/relationships.ts';
+import { OPERATIONS, type HostEvent, type PastCycle } from '../api/contract.ts';
 import { healthShape, statusShape, vmShape } from '../status.ts';
 import type { Host } from '../host.ts';
 import { queueShape, resyncStatusShape } from '../operations/resync-operations.ts';
@@ -185,10 +186,19 @@ export class LiveFeed {
     const resync = relationship === undefined || vm.side === 'replica' ? null : resyncStatusShape(host, vm);
     return {
       vm: vmShape(host, vm), status: statusShape(host, vm), health: healthShape(host, vm), settings: relationship?.settings ?? null,
-      remote: relationship?.remote ?? null, extended: host.extended.get(vmId) === undefined ? null : statusShape(host, vm, true), actions: actionsOf(host, vm),
+      remote: relationship?.remote ?? null, extended: host.extended.get(vmId) === undefined ? null : this.#extendedDetail(vm), actions: actionsOf(host, vm),
       resync: resync === null || resync.phase === 'none' ? null : resync,
-      cycles: relationship === undefined ? [] : host.relationships.cycles(vmId).map(({ at, outcome, bytes, latencyMs }) =>
-        ({ time: new Date(at).toISOString(), outcome, bytes, latencySeconds: latencyMs / 1000 })),
+      cycles: relationship === undefined ? [] : cyclesOf(host.relationships, vmId),
+    };
+  }
+
+  /** Of the extended replica that this host feeds. */
+  #extendedDetail(vm: VmRecord): object {
+    const host = this.#host;
+    const resync = resyncStatusShape(host, vm, true);
+    return {
+      status: statusShape(host, vm, true), health: healthShape(host, vm, true), resync: resync.phase === 'none' ? null : resync,
+      cycles: cyclesOf(host.extended.relationships, vm.vmId),
     };
   }
 
@@ -196,6 +206,9 @@ export class LiveFeed {
     for (const watcher of this.#watchers.keys()) watcher.send(event, data);
   }
 }
+
+const cyclesOf = (relationships: Relationships, vmId: string): PastCycle[] => relationships.cycles(vmId).map(({ at, outcome, bytes, latencyMs }) =>
+  ({ time: new Date(at).toISOString(), outcome, bytes, latencySeconds: latencyMs / 1000 }));
 
 const eventShape = ({ time, id, level, vmName, message, data, sequence }: EventRecord & { sequence: number }): HostEvent =>
   ({ time: new Date(time).toISOString(), id, level, vmName, message, data, sequence });

@@ -4,6 +4,7 @@
  */
 import { useSyncExternalStore } from 'react';
 import type { HostEvent, PastCycle, ResyncQueueEntry, ResyncStatus, Status, Vm, Health } from '../../../src/server/api/contract.ts';
+import type { HypervisorSettings } from '../../../src/model/hypervisor.ts';
 import type { RelationshipSettings } from '../../../src/model/settings.ts';
 import type { LiveVm } from '../../../src/server/console/live-vm.ts';
 
@@ -23,14 +24,23 @@ export interface HostFacts {
   operations: string[];
 }
 
+export type GuestRun = NonNullable<NonNullable<Vm['hypervisor']>['guest']>;
+
+export interface ExtendedDetail {
+  status: Status;
+  health: Health;
+  resync: ResyncStatus | null;
+  cycles: PastCycle[];
+}
+
 export interface VmDetail {
-  vm: Vm & { side: 'primary' | 'replica'; guests: number };
+  vm: Vm & { side: 'primary' | 'replica'; guests: number; hypervisor: HypervisorSettings & { guest: GuestRun | null; testGuest: GuestRun | null } };
   status: Status;
   health: Health;
   settings: RelationshipSettings | null;
   remote: { host: string; port: number; fingerprint: string; name: string } | null;
   /** Of the extended replica that this host feeds. */
-  extended: Status | null;
+  extended: ExtendedDetail | null;
   actions: Action[];
   resync: ResyncStatus | null;
   cycles: PastCycle[];

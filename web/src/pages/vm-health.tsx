@@ -4,6 +4,7 @@ import { bytes, count, duration, frequency, localTimes, when } from '../data/for
 import type { VmDetail } from '../data/live.ts';
 import { useSession } from '../data/session.ts';
 import { useAction } from '../data/use-action.ts';
+import { ExtendedCard } from '../parts/extended-card.tsx';
 import { CycleCharts } from '../parts/cycle-charts.tsx';
 import { Lag, LogGauge } from '../parts/gauges.tsx';
 import { HealthMark } from '../parts/health.tsx';
@@ -76,6 +77,7 @@ export function HealthTab({ detail }: { detail: VmDetail }) {
         <h2 id="cycles">Last cycles</h2>
         <CycleCharts cycles={detail.cycles} />
       </section>
+      {detail.extended === null ? null : <ExtendedCard name={status.vmName} extended={detail.extended} />}
       <Disks detail={detail} />
     </>
   );

@@ -24,9 +24,10 @@ export function SettingsTab({ detail }: { detail: VmDetail }) {
     setDraft({ ...shown, ...part });
   };
   const change = changesOf(original, shown);
+  // What was saved stays in the form until the server tells the same: it must not flicker back.
+  if (saved && draft !== null && change === null) setDraft(null);
   const save = async () => {
     if (!(await action.run(() => call('set', { name: status.vmName, ...change })))) return;
-    setDraft(null);
     setSaved(true);
   };
   return (
@@ -63,10 +64,10 @@ export function SettingsTab({ detail }: { detail: VmDetail }) {
       <div className="save-bar">
         <Refused refusal={action.refusal} />
         <p className="actions">
-          <button type="submit" className="primary" disabled={locked || change === null || action.running}>
+          <button type="submit" className="primary" disabled={locked || change === null || saved || action.running}>
             Save
           </button>
-          <button type="button" disabled={draft === null} onClick={() => setDraft(null)}>
+          <button type="button" disabled={draft === null || saved} onClick={() => setDraft(null)}>
             Discard
           </button>
           <span role="status" className="hint">

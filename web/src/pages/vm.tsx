@@ -12,6 +12,7 @@ import { ImportDialog } from '../parts/import-dialog.tsx';
 import { Refused } from '../parts/refused.tsx';
 import { ResumeDialog } from '../parts/resume-dialog.tsx';
 import { EventList } from '../parts/event-list.tsx';
+import { GuestSettings } from './vm-guest-settings.tsx';
 import { HealthTab } from './vm-health.tsx';
 import { PointsTab } from './vm-points.tsx';
 import { ResyncTab } from './vm-resync.tsx';
@@ -52,7 +53,12 @@ export function VmPage({ name, tab }: { name: string; tab: VmTab }) {
       {tab === 'health' ? <HealthTab detail={detail} /> : null}
       {tab === 'resync' ? <ResyncTab detail={detail} /> : null}
       {tab === 'points' ? <PointsTab detail={detail} /> : null}
-      {tab === 'settings' ? <SettingsTab key={detail.vm.vmId} detail={detail} /> : null}
+      {tab === 'settings' ? (
+        <>
+          <SettingsTab key={detail.vm.vmId} detail={detail} />
+          <GuestSettings key={`${detail.vm.vmId} guest`} detail={detail} />
+        </>
+      ) : null}
       {tab === 'events' ? <EventList events={events.filter((event) => event.vmName === name)} vmName={name} /> : null}
     </>
   );
@@ -78,14 +84,14 @@ function Head({ detail, tab }: { detail: VmDetail; tab: VmTab }) {
             {vm.attached ? ` · attached, ${count(vm.guests, 'guest connection')}` : ''}
           </small>
         </p>
-        {detail.extended === null ? null : <ExtendedFacts status={detail.extended} />}
+        {detail.extended === null ? null : <ExtendedFacts status={detail.extended.status} />}
       </div>
       <Operations detail={detail} tab={tab} />
     </div>
   );
 }
 
-/** The extended replica that this host feeds, in one line; it is steered with `--extended` on the command line. */
+/** The extended replica that this host feeds, in one line; more of it is on the page Health. */
 function ExtendedFacts({ status }: { status: Status }) {
   return (
     <p className="vm-facts">

@@ -4,7 +4,7 @@ import { bytes, count, duration, when } from '../data/format.ts';
 
 const HEIGHT = 88;
 const SHOWN = 90;
-const WORDS = { success: 'delivered', late: 'delivered late', missed: 'missed', 'failed-attempt': 'failed, tried again' } as const;
+export const OUTCOME_WORDS = { success: 'delivered', late: 'delivered late', missed: 'missed', 'failed-attempt': 'failed, tried again' } as const;
 
 export function CycleCharts({ cycles }: { cycles: readonly PastCycle[] }) {
   const shown = cycles.slice(-SHOWN);
@@ -37,7 +37,7 @@ export function CycleCharts({ cycles }: { cycles: readonly PastCycle[] }) {
               {shown.toReversed().map((cycle, at) => (
                 <tr key={at}>
                   <td>{when(cycle.time)}</td>
-                  <td>{WORDS[cycle.outcome]}</td>
+                  <td>{OUTCOME_WORDS[cycle.outcome]}</td>
                   <td className="number">{bytes(cycle.bytes)}</td>
                   <td className="number">{duration(cycle.latencySeconds)}</td>
                 </tr>
@@ -80,7 +80,7 @@ function Chart({ title, cycles, value, words }: ChartProps) {
           const high = isGap ? HEIGHT : Math.max(2, most === 0 ? 0 : (value(cycle) / most) * (HEIGHT - 6));
           return (
             <rect key={at} className={cycle.outcome} x={x + 1} width={isGap ? 2 : width - 2} y={HEIGHT - high} height={high}>
-              <title>{`${when(cycle.time)}: ${WORDS[cycle.outcome]}, ${words(value(cycle))}`}</title>
+              <title>{`${when(cycle.time)}: ${OUTCOME_WORDS[cycle.outcome]}, ${words(value(cycle))}`}</title>
             </rect>
           );
         })}

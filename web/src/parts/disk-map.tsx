@@ -1,5 +1,5 @@
 /** A disk as a row of cells: what is proven equal, what differs, what was mended, what is a hole, what nobody has read yet. */
-import { memo } from 'react';
+import { memo, useId, useState, type KeyboardEvent } from 'react';
 import type { ResyncStatus } from '../../../src/server/api/contract.ts';
 import { bytes } from '../data/format.ts';
 
@@ -12,6 +12,7 @@ const CELLS: [letter: string, name: string, label: string][] = [
   ['-', 'outside', 'Known equal, not compared'],
 ];
 const NAME = new Map(CELLS.map(([letter, name]) => [letter, name]));
+const LABEL = new Map(CELLS.map(([letter, , label]) => [letter, label]));
 
 type Disk = ResyncStatus['disks'][number];
 
@@ -31,21 +32,66 @@ export const DiskMap = memo(
           </small>
         </figcaption>
         {map === '' ? null : (
-          <div
-            className="cells"
-            role="img"
-            aria-label={`Map of ${disk.path}: ${counts.map(([label, n]) => `${label} ${Math.round((n / map.length) * 100)} %`).join(', ')}`}
-          >
-            {[...map].map((letter, at) => (
-              <i key={at} className={NAME.get(letter) ?? 'unread'} />
-            ))}
-          </div>
+          <Cells
+            map={map}
+            totalBytes={disk.totalBytes}
+            label={`Map of ${disk.path}: ${counts.map(([label, n]) => `${label} ${Math.round((n / map.length) * 100)} %`).join(', ')}`}
+          />
         )}
       </figure>
     );
   },
   (before, after) => JSON.stringify(before.disk) === JSON.stringify(after.disk),
 );
+
+/** How far a key moves. */
+const STEPS: Record<string, number> = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 16, ArrowUp: -16, PageDown: 32, PageUp: -32, End: Infinity, Home: -Infinity };
+
+/** One stop of the Tab key; arrow keys and clicks choose a cell, and what it says stands below. */
+function Cells({ map, totalBytes, label }: { map: string; totalBytes: number; label: string }) {
+  const id = useId();
+  const [chosen, setChosen] = useState<number | null>(null);
+  const at = chosen === null ? null : Math.min(chosen, map.length - 1);
+  const cellBytes = Math.ceil(totalBytes / map.length);
+  const says = (index: number) =>
+    `${bytes(index * cellBytes)} to ${bytes(Math.min(totalBytes, (index + 1) * cellBytes))}: ${LABEL.get(map[index]!) ?? 'Not read yet'}`;
+  const press = (event: KeyboardEvent) => {
+    const step = STEPS[event.key];
+    if (step === undefined) return;
+    event.preventDefault();
+    setChosen(Math.max(0, Math.min(map.length - 1, at === null ? (step === Infinity ? map.length - 1 : 0) : at + step)));
+  };
+  return (
+    <>
+      <div
+        className="cells"
+        role="listbox"
+        tabIndex={0}
+        aria-label={label}
+        aria-activedescendant={at === null ? undefined : `${id}${at}`}
+        onKeyDown={press}
+        onFocus={() => setChosen((before) => before ?? 0)}
+      >
+        {[...map].map((letter, index) => (
+          <i
+            key={index}
+            id={`${id}${index}`}
+            role="option"
+            aria-selected={index === at}
+            title={says(index)}
+            className={NAME.get(letter) ?? 'unread'}
+            onClick={() => setChosen(index)}
+          />
+        ))}
+      </div>
+      {at === null ? null : (
+        <p className="hint cell-says">
+          Part {at + 1} of {map.length}, {says(at)}
+        </p>
+      )}
+    </>
+  );
+}
 
 export function DiskMapLegend() {
   return (

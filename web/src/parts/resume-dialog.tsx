@@ -6,6 +6,7 @@ import { bytes, duration, inputTime, localTimes } from '../data/format.ts';
 import { useAction } from '../data/use-action.ts';
 import type { LiveVm } from '../data/live.ts';
 import { Dialog } from './dialog.tsx';
+import { Tick } from './fields.tsx';
 import { Refused } from './refused.tsx';
 
 export const RUNG_WORDS: Record<string, string> = {
@@ -28,8 +29,9 @@ export function ResumeDialog({ name, state, onClose }: Props) {
   const [choice, setChoice] = useState<Choice>(state === 'ResynchronizeSuspended' ? 'continue' : 'now');
   const [at, setAt] = useState(() => inputTime(new Date(Date.now() + 3_600_000)));
   const action = useAction();
-  /** Said in the dialog: who resumes accepts it. */
+  /** Whether something would be lost on the replica; a person has to say so, nothing else does. */
   const [overwrites, setOverwrites] = useState(false);
+  const [accepted, setAccepted] = useState(false);
   const paused = state === 'ResynchronizeSuspended';
   const carryOut = async () => {
     const done = await action.run(async () => {
@@ -41,7 +43,7 @@ export function ResumeDialog({ name, state, onClose }: Props) {
           ...(state === 'WaitingForStartResynchronize' ? {} : { resynchronize: true }),
           ...(choice === 'at' ? { at: new Date(at).toISOString() } : {}),
           ...(choice === 'window' ? { offPeak: true } : {}),
-          ...(overwrites ? { overwriteReplica: true } : {}),
+          ...(overwrites && accepted ? { overwriteReplica: true } : {}),
         });
       }
     });
@@ -57,13 +59,18 @@ export function ResumeDialog({ name, state, onClose }: Props) {
           <button type="button" onClick={onClose}>
             Cancel
           </button>
-          <button type="button" className="primary" disabled={action.running} onClick={() => void carryOut()}>
+          <button type="button" className="primary" disabled={action.running || (overwrites && choice !== 'continue' && !accepted)} onClick={() => void carryOut()}>
             Resume
           </button>
         </>
       }
     >
       <Plan name={name} onOverwrites={setOverwrites} />
+      {overwrites && choice !== 'continue' ? (
+        <Tick checked={accepted} onChange={setAccepted} hint="What only the replica has is lost.">
+          Overwrite the replica
+        </Tick>
+      ) : null}
       <fieldset>
         <legend>When</legend>
         {choices.map(([value, label, hint]) => (
