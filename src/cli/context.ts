@@ -98,7 +98,7 @@ export function commandContext(
   const path = (given: string): string => resolve(cwd, given);
   const dataFolder = path(options.dataFolder ?? (env['UNDERSTUDY_DATA'] || DATA_FOLDER_DEFAULT));
   const withProgress: CommandContext['withProgress'] = async (work) => {
-    const view = new ProgressView({ stderr, terminal: isTTY.stderr, clock });
+    const view = new ProgressView({ stderr, terminal: isTTY.stderr, clock, columns: () => (stderr as { columns?: number }).columns });
     try {
       return await work(view);
     } finally {

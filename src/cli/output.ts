@@ -34,6 +34,7 @@ const PLAIN = {
   'right-mid': '',
   'middle': '  ',
 };
+const HEADING_COLUMNS = 24;
 const COLORS = { Normal: 'green', Warning: 'yellow', Critical: 'red', ok: 'green', missing: 'yellow' } as const;
 
 export class Output {
@@ -74,7 +75,8 @@ export class Output {
 
   /** One line per field. */
   list(row: Row): string {
-    const width = Math.max(...row.map(([heading]) => heading.length));
+    // One long heading (a path) must not push all values aside.
+    const width = Math.max(...row.map(([heading]) => heading.length).filter((length) => length <= HEADING_COLUMNS), 0);
     return row.map(([heading, text]) => `${heading.padEnd(width)}  ${this.#colored(text)}`.trimEnd()).join('\n');
   }
 

@@ -10,6 +10,8 @@ import { bytes, duration, rate } from './format.ts';
 
 const REDRAW_MS = 100;
 const BAR_CELLS = 24;
+/** On narrower terminals words are worth more than a bar. */
+const COLUMNS_FOR_BAR = 72;
 const STEP_PERCENT = 10;
 const CLEAR_LINE = '\r\u001b[2K';
 
@@ -17,15 +19,18 @@ export class ProgressView {
   readonly #stderr: TextSink;
   readonly #terminal: boolean;
   readonly #clock: Clock;
+  readonly #columns: () => number | undefined;
   #drawnAt = Number.NEGATIVE_INFINITY;
   #shown = false;
   #phase: string | null = null;
   #step = -1;
 
-  constructor(options: { stderr: TextSink; terminal: boolean; clock: Clock }) {
+  /** `columns`: of the terminal, as wide as it is now. */
+  constructor(options: { stderr: TextSink; terminal: boolean; clock: Clock; columns?: () => number | undefined }) {
     this.#stderr = options.stderr;
     this.#terminal = options.terminal;
     this.#clock = options.clock;
+    this.#columns = options.columns ?? (() => undefined);
   }
 
   update(progress: Progress): void {
@@ -41,12 +46,18 @@ export class ProgressView {
     this.#shown = false;
   }
 
+  /** One line of the terminal, whatever its width: a line that wraps could not be taken back. */
+  #line(progress: Progress): string {
+    const columns = this.#columns() ?? Infinity;
+    return `${columns < COLUMNS_FOR_BAR ? '' : bar(progress)}${describe(progress)}`.slice(0, columns - 1);
+  }
+
   #redraw(progress: Progress, phase: string): void {
     const now = this.#clock.monotonic();
     if (phase === this.#phase && now - this.#drawnAt < REDRAW_MS && progress.done !== progress.total) return;
     this.#drawnAt = now;
     this.#shown = true;
-    this.#stderr.write(`${CLEAR_LINE}${bar(progress)}${describe(progress)}`);
+    this.#stderr.write(`${CLEAR_LINE}${this.#line(progress)}`);
   }
 
   #append(progress: Progress, phase: string): void {

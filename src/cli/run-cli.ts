@@ -3,11 +3,13 @@
  * their process.
  */
 
+import type { Writable } from 'node:stream';
 import { CommanderError } from 'commander';
 import { UnderstudyError, errnoOf } from '../model/errors.ts';
 import { tryCmdlet } from './cmdlet-bridge.ts';
 import type { CliSurroundings, CommandContext } from './context.ts';
 import { reportFailure } from './failure.ts';
+import { plainTerminal, speaksUtf8 } from './plain-terminal.ts';
 import { buildProgram } from './program.ts';
 
 /** `argv` without node and script. Once per process: it goes on listening for readers that went away. */
@@ -17,7 +19,10 @@ export async function runCli(argv: readonly string[], surroundings: CliSurroundi
   surroundings.stdout.on('error', (error) => readerGone.abort(error));
   surroundings.stderr.on('error', (error) => readerGone.abort(error));
   const signal = AbortSignal.any([surroundings.signal, readerGone.signal]);
-  return runReporting(argv, { ...surroundings, signal }, surroundings.signal);
+  const { stdout, stderr, isTTY, env } = surroundings;
+  const sink = (stream: Writable, terminal: boolean): Writable => (terminal && !speaksUtf8(env) ? plainTerminal(stream) : stream);
+  const sinks = { stdout: sink(stdout, isTTY.stdout), stderr: sink(stderr, isTTY.stderr) };
+  return runReporting(argv, { ...surroundings, ...sinks, signal }, surroundings.signal);
 }
 
 function isBrokenPipe({ aborted, reason }: AbortSignal): boolean {

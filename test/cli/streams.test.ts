@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
+import { UnderstudyError } from '../../src/model/errors.ts';
 import type { CallContext, HostEvent, HostOperations, Progress } from '../../src/server/api/contract.ts';
 import { STATUS, run, startFakeHost } from './fake-host.ts';
 
@@ -59,6 +60,28 @@ test('progress on a terminal is one line with a bar, which is gone at the end', 
   assert.ok(stderr.includes('[########################] compare  100 %'));
   assert.ok(!stderr.includes('\n'));
   assert.ok(stderr.endsWith('\r\u001b[2K'));
+});
+
+test('progress fits into one line of a narrow terminal, and a terminal without UTF-8 gets plain letters', async () => {
+  await using host = await startFakeHost({ ...progressing(STEPS), status: () => Promise.reject(new UnderstudyError('usage', 'SOME_CODE', 'a – “b”', 'c')) });
+  const isTTY = { stdin: false, stdout: false, stderr: true };
+  const stderrOf = async (words: string[], columns: number, env: Record<string, string>) => {
+    let text = '';
+    const stderr = Object.assign(new PassThrough().setEncoding('utf8').on('data', (more: string) => (text += more)), { columns });
+    await run(words, { stderr, isTTY, env: { UNDERSTUDY_DATA: host.dataFolder, ...env } });
+    return text;
+  };
+  for (const LANG of ['C', 'C.UTF-8']) {
+    const narrow = (await stderrOf(['verify', 'web1'], 40, { LANG })).split('\r\u001b[2K');
+    assert.ok(narrow.some((line) => line.startsWith('compare  100 %  100 MiB of 100 MiB')), JSON.stringify(narrow));
+    assert.deepEqual(narrow.filter((line) => line.length >= 40 || line.includes('[')), []);
+    const wide = (await stderrOf(['verify', 'web1'], 80, { LANG })).split('\r\u001b[2K');
+    assert.ok(wide.some((line) => line.startsWith('[#') && line.length === 79), JSON.stringify(wide));
+  }
+  assert.equal(await stderrOf(['status'], 80, { LANG: 'C' }), 'understudy: SOME_CODE: a - "b"\n-> c\n');
+  for (const env of [{ LANG: 'de_DE.UTF-8' }, { LANG: 'C', LC_ALL: 'en_US.utf8' }]) {
+    assert.equal(await stderrOf(['status'], 80, env), 'understudy: SOME_CODE: a – “b”\n→ c\n');
+  }
 });
 
 /** An operation that ends only by its signal. */
