@@ -5,8 +5,8 @@ const PLAIN: Record<string, string> = { '→': '->', '…': '...', '–': '-', '
 const TYPOGRAPHIC = new RegExp(`[${Object.keys(PLAIN).join('')}]`, 'g');
 
 /** By the variables of the locale, as setlocale(3) reads them. A locale that nobody has set is C. */
-export function speaksUtf8(env: Readonly<Record<string, string | undefined>>): boolean {
-  const locale = env['LC_ALL'] || env['LC_CTYPE'] || env['LANG'] || 'C';
+export function speaksUtf8({ LC_ALL: all, LC_CTYPE: letters, LANG: other }: Readonly<Record<string, string | undefined>>): boolean {
+  const locale = all || letters || other || 'C';
   return /utf-?8/i.test(locale);
 }
 

@@ -19,17 +19,7 @@ export function HealthTab({ detail }: { detail: VmDetail }) {
       <div className="columns">
         <section className="card" aria-labelledby="now">
           <h2 id="now">Now</h2>
-          {health.healthDetails.length === 0 ? (
-            <p className="note good">Replication does well.</p>
-          ) : (
-            <ul className="details">
-              {health.healthDetails.map((text) => (
-                <li key={text} className={`note ${health.health === 'Critical' ? 'bad' : ''}`}>
-                  {localTimes(text)}
-                </li>
-              ))}
-            </ul>
-          )}
+          <Details health={health} />
           <dl className="facts">
             <dt>Replication state</dt>
             <dd>{String(status.stateText)}</dd>
@@ -80,6 +70,19 @@ export function HealthTab({ detail }: { detail: VmDetail }) {
       {detail.extended === null ? null : <ExtendedCard name={status.vmName} extended={detail.extended} />}
       <Disks detail={detail} />
     </>
+  );
+}
+
+function Details({ health: { health, healthDetails } }: { health: VmDetail['health'] }) {
+  if (healthDetails.length === 0) return <p className="note good">Replication does well.</p>;
+  return (
+    <ul className="details">
+      {healthDetails.map((text) => (
+        <li key={text} className={`note ${health === 'Critical' ? 'bad' : ''}`}>
+          {localTimes(text)}
+        </li>
+      ))}
+    </ul>
   );
 }
 

@@ -1,4 +1,5 @@
 /** The extended replica that this host feeds: how it does, its last cycle, its resynchronization, its recovery points. */
+import type { ResyncStatus } from '../../../src/server/api/contract.ts';
 import { bytes, count, duration, frequency, localTimes, when } from '../data/format.ts';
 import type { ExtendedDetail } from '../data/live.ts';
 import { CycleCharts, OUTCOME_WORDS } from './cycle-charts.tsx';
@@ -6,6 +7,11 @@ import { DiskMap, DiskMapLegend } from './disk-map.tsx';
 import { Lag } from './gauges.tsx';
 import { HealthMark } from './health.tsx';
 import { RUNG_WORDS } from './resume-dialog.tsx';
+
+function resyncWords({ phase, percent, rung, reason }: ResyncStatus): string {
+  const far = percent === null ? '' : `, ${Math.floor(percent)} %`;
+  return `${phase}${far} – ${RUNG_WORDS[rung ?? ''] ?? 'not decided yet'}: ${localTimes(reason ?? '')}`;
+}
 
 export function ExtendedCard({ name, extended }: { name: string; extended: ExtendedDetail }) {
   const { status, health, resync, cycles } = extended;
@@ -42,9 +48,7 @@ export function ExtendedCard({ name, extended }: { name: string; extended: Exten
         <dd>{bytes(status.pendingBytes)}</dd>
         <dt>Its resynchronization</dt>
         <dd>
-          {resync === null
-            ? 'None is required'
-            : `${resync.phase}${resync.percent === null ? '' : `, ${Math.floor(resync.percent)} %`} – ${RUNG_WORDS[resync.rung ?? ''] ?? 'not decided yet'}: ${localTimes(resync.reason ?? '')}`}
+          {resync === null ? 'None is required' : resyncWords(resync)}
         </dd>
         <dt>Its recovery points</dt>
         <dd>{history === 0 ? 'Only the latest' : `The latest and ${count(history, 'older one')}, an hour apart`}</dd>

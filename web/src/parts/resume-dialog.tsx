@@ -50,6 +50,7 @@ export function ResumeDialog({ name, state, onClose }: Props) {
     if (done) onClose();
   };
   const choices = choicesOf(paused);
+  const unsure = overwrites && choice !== 'continue';
   return (
     <Dialog
       title={`Resume replication of ${name}`}
@@ -59,18 +60,14 @@ export function ResumeDialog({ name, state, onClose }: Props) {
           <button type="button" onClick={onClose}>
             Cancel
           </button>
-          <button type="button" className="primary" disabled={action.running || (overwrites && choice !== 'continue' && !accepted)} onClick={() => void carryOut()}>
+          <button type="button" className="primary" disabled={action.running || (unsure && !accepted)} onClick={() => void carryOut()}>
             Resume
           </button>
         </>
       }
     >
       <Plan name={name} onOverwrites={setOverwrites} />
-      {overwrites && choice !== 'continue' ? (
-        <Tick checked={accepted} onChange={setAccepted} hint="What only the replica has is lost.">
-          Overwrite the replica
-        </Tick>
-      ) : null}
+      {unsure ? <OverwriteTick checked={accepted} onChange={setAccepted} /> : null}
       <fieldset>
         <legend>When</legend>
         {choices.map(([value, label, hint]) => (
@@ -94,6 +91,14 @@ export function ResumeDialog({ name, state, onClose }: Props) {
       </p>
       <Refused refusal={action.refusal} />
     </Dialog>
+  );
+}
+
+function OverwriteTick({ checked, onChange }: { checked: boolean; onChange: (checked: boolean) => void }) {
+  return (
+    <Tick checked={checked} onChange={onChange} hint="What only the replica has is lost.">
+      Overwrite the replica
+    </Tick>
   );
 }
 
