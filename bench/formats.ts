@@ -3,7 +3,7 @@
  * `qemu-img bench` in the same run; then comparing two nearly equal disks of each format, and making them equal. All in turns within each
  * round, warm page cache; medians, and ratios to raw.
  *
- *   node bench/formats.ts [--mib 256] [--rounds 3] [--folder DIR]       needs qemu-img
+ *   node bench/formats.ts [--mib 256] [--rounds 3] [--only io|resync] [--folder DIR]       needs qemu-img
  *
  * `qemu-img bench` has no random mode: for 4 KiB it strides over the disk, which is what random costs without a seek.
  */
@@ -18,14 +18,20 @@ import type { DiskFormat, VirtualDisk } from '../src/disk/virtual-disk.ts';
 import { hostCompute } from '../src/resync/compare/host-compute.ts';
 import { compareLocal, syncLocal } from '../src/resync/compare/local.ts';
 import { mustRun } from '../test/rig/program.ts';
+import { median, record, spread } from './record.ts';
 
 const { values } = parseArgs({
-  options: { mib: { type: 'string', default: '256' }, rounds: { type: 'string', default: '3' }, folder: { type: 'string', default: tmpdir() } },
+  options: {
+    mib: { type: 'string', default: '256' }, rounds: { type: 'string', default: '3' }, only: { type: 'string' },
+    folder: { type: 'string', default: tmpdir() },
+  },
 });
 const MIB = 1 << 20;
 const size = Number(values.mib) * MIB;
 const rounds = Number(values.rounds);
 const RANDOM_OPERATIONS = 8192;
+const command = `node bench/formats.ts --mib ${values.mib} --rounds ${values.rounds}`;
+const NOTES = [`disks of ${values.mib} MiB, all of it written`, `medians of ${values.rounds} rounds, the formats in turns`, 'warm page cache'];
 
 interface Shape {
   name: string;
@@ -87,7 +93,8 @@ async function qemuBench(path: string, { qemu }: Shape, { bytes, depth, write }:
   return Number(/Run completed in ([\d.]+) seconds/.exec(said)![1]);
 }
 
-const median = (numbers: number[]): number => numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)]!;
+/** What the machine was least disturbed in. */
+const least = (numbers: readonly number[]): number => Math.min(...numbers);
 const note = (table: Map<string, number[]>, key: string, value: number): void => void table.set(key, [...(table.get(key) ?? []), value]);
 
 async function fill(path: string, shape: Shape, differing: boolean): Promise<void> {
@@ -128,15 +135,15 @@ async function io(folder: string): Promise<void> {
     const time = median(table.get(`${shape.name}/${name}`)!);
     return bytes === MIB ? size / MIB / time : RANDOM_OPERATIONS / time / 1000;
   };
-  console.log(`${size / MIB} MiB, medians of ${rounds}; MiB/s for 1M, thousand operations/s for 4k; × = ours to our raw`);
-  for (const workload of WORKLOADS) {
-    for (const shape of SHAPES) {
+  record({
+    question: 'What a format costs: sequential and 4 KiB random I/O', command, notes: [...NOTES, 'MiB/s for 1M, thousand operations/s for 4k'],
+    columns: ['workload', 'format', 'ours', 'ours / our raw', '`qemu-img bench`', 'ours / qemu'],
+    rows: WORKLOADS.flatMap((workload) => SHAPES.map((shape) => {
       const [mine, other] = [rate(ours, shape, workload), rate(theirs, shape, workload)];
-      const ratio = mine / rate(ours, SHAPES[0]!, workload);
-      console.log(`${workload.name.padEnd(9)} ${shape.name.padEnd(13)} ours ${mine.toFixed(1).padStart(8)}  × ${ratio.toFixed(2)}  ` +
-        `qemu-img bench ${other.toFixed(1).padStart(8)}  ours/qemu ${(mine / other).toFixed(2)}`);
-    }
-  }
+      return [workload.name, shape.name, mine.toFixed(1), (mine / rate(ours, SHAPES[0]!, workload)).toFixed(2), other.toFixed(1),
+        (mine / other).toFixed(2)];
+    })),
+  });
 }
 
 async function resync(folder: string): Promise<void> {
@@ -162,18 +169,18 @@ async function resync(folder: string): Promise<void> {
     }
   }
   const raw = SHAPES[0]!.name;
-  for (const [what, table] of [['make equal', synced], ['compare equal', compared]] as const) {
-    for (const { name } of SHAPES) {
-      const time = median(table.get(name)!);
-      console.log(`${what.padEnd(13)} ${name.padEnd(13)} ${time.toFixed(2).padStart(6)} s  raw/this ${(median(table.get(raw)!) / time).toFixed(2)}`);
-    }
-  }
+  const rows = ([['make equal', synced], ['compare equal', compared]] as const).flatMap(([what, table]) => SHAPES.map(({ name }) =>
+    [what, name, spread(table.get(name)!), ...[median, least].map((of) => (of(table.get(raw)!) / of(table.get(name)!)).toFixed(2))]));
+  record({
+    question: 'Comparing two disks of one format and making them equal, against raw disks: at least 0.8', command,
+    notes: [...NOTES, 'a page in each eighth megabyte differs', 'seconds'], columns: ['', 'format', 'seconds', 'raw / this, medians', 'raw / this, least'], rows,
+  });
 }
 
 const folder = mkdtempSync(join(values.folder, 'understudy-formats-'));
 try {
-  await io(folder);
-  await resync(folder);
+  if (values.only !== 'resync') await io(folder);
+  if (values.only !== 'io') await resync(folder);
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }

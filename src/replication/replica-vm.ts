@@ -453,7 +453,8 @@ export class ReplicaVm {
     try {
       now = await this.#seals();
     } catch (error) {
-      if (error instanceof UnderstudyError && error.code === 'DISK_NOT_FOUND') return error.message;
+      // Gone, or another format: our own writing leaves neither, whatever stops it.
+      if (error instanceof UnderstudyError && ['DISK_NOT_FOUND', 'DISK_MALFORMED'].includes(error.code)) return error.message;
       throw error;
     }
     for (const { diskId, path } of replicatedDisks(this.vm)) {

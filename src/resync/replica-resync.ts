@@ -212,7 +212,9 @@ export class ReplicaResync {
           logicalSectorSize: record.logicalSectorSize, geometry: record.geometry });
         continue;
       }
-      const disk = await this.#merges.between(vmId, () => this.#ports.openDiskForReading(record));
+      const disk = await this.#merges.between(vmId, () => this.#ports.openDiskForReading(record)).catch((error: unknown) => {
+        throw asOtherFormat(record, error);
+      });
       const { format, virtualSize, logicalSectorSize, geometry } = disk;
       await disk.close();
       disks.push({ diskId, path, missing: false, format, virtualSize, logicalSectorSize, geometry });
@@ -413,3 +415,10 @@ function refuseChanged(vm: ReplicaVm): void {
 
 const busy = (why: string): UnderstudyError =>
   new UnderstudyError('io', 'REPLICA_BUSY', `the replica cannot go on yet: ${why}`, 'It is tried again by itself.');
+
+/** Whoever made it another format may want it: nothing of it is touched until a person has moved it away (docs/decisions/0012). */
+function asOtherFormat({ path, format }: DiskRecord, error: unknown): unknown {
+  if (!(error instanceof UnderstudyError) || error.code !== 'DISK_MALFORMED') return error;
+  return new UnderstudyError('state', 'REPLICA_DISK_OTHER_FORMAT', `the replica disk ${path} is no ${format} any more: ${error.message}`,
+    `On the replica host, put the ${format} back, or move ${path} away: then it is copied anew and whole, as ${format}. Then resume.`, { cause: error });
+}

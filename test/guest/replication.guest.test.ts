@@ -15,7 +15,7 @@ import { mustRun } from '../rig/program.ts';
 const ROUNDS = process.env.UNDERSTUDY_TEST_LONG === '1' ? 12 : 3;
 const DISK_BYTES = 128 << 20;
 
-for (const format of formatsFor('dear')) test(`${format}: ` +
+for (const format of formatsFor('dear', 'vhdx')) test(`${format}: ` +
   'a real Linux guest writes fsynced records across two disks while deltas ship: after every applied log the replica holds a ' +
   'consistent prefix and clean file systems, through kill -9 of both servers, and the guest boots from it and goes on', {
   skip: guestSkip(),

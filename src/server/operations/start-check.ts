@@ -82,6 +82,8 @@ export async function checkResume(sender: AnySendingVm, signal: AbortSignal): Pr
   try {
     ({ result: { disks } } = await sender.link().call(characteristicsMessage, { vmId: vm.vmId }, undefined, { signal, timeoutMs: ASK_MS }));
   } catch (error) {
+    // It was asked, and says what a person has to mend first.
+    if (error instanceof UnderstudyError && error.code === 'REPLICA_DISK_OTHER_FORMAT') throw error;
     ports.log.debug({ vm: vm.name, error: messageOf(error) }, 'the replica could not be asked for its disks');
     return;
   }
