@@ -1,10 +1,18 @@
-/** A real Linux guest with the real qemu-ga: a point that is application-consistent needs no journal, a standard one does. */
+/**
+ * A real Linux guest with the real qemu-ga: a point that is application-consistent needs no journal, a standard one does; and its network card takes
+ * the address that a failover would give it.
+ */
 import assert from 'node:assert/strict';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { atEnd } from '../rig/at-end.ts';
+import { hostClock, hostRandom } from '../../src/disk/host-clock.ts';
+import { openAgentSocket } from '../../src/failover/guest-agent/agent-channel.ts';
+import { giveAddresses } from '../../src/failover/guest-agent/guest-addresses.ts';
+import { hostSockets } from '../../src/failover/guest-agent/host-sockets.ts';
 import { makeExt4 } from '../rig/guest/disk-image.ts';
+import { GUEST_MAC } from '../rig/guest/machine.ts';
 import { agentSkip } from '../rig/guest/prepare.ts';
 import { inspectDisks } from '../rig/guest/verify.ts';
 import { startWriter } from '../rig/guest/writer.ts';
@@ -27,6 +35,25 @@ async function needsRecovery(path: string): Promise<boolean> {
   await file.read(bytes, 0, 4, INCOMPATIBLE_AT);
   await file.close();
   return (bytes.readUInt32LE() & NEEDS_RECOVERY) !== 0;
+}
+
+/** As after a failover (src/failover/guest-control.ts), over the same agent. */
+async function takesAddress(agent: string): Promise<void> {
+  const open = (timeoutMs: number) => openAgentSocket({ sockets: hostSockets, clock: hostClock, random: hostRandom }, agent, timeoutMs);
+  const { signal } = new AbortController();
+  const given = { card: GUEST_MAC.toUpperCase(), address: '192.0.2.17', prefix: 24, gateway: '192.0.2.1', dns: ['192.0.2.53'] };
+  await giveAddresses({ clock: hostClock, open, signal, macOf: (mac) => mac }, [given]);
+  const channel = await open(10_000);
+  try {
+    const cards = await channel.call('guest-network-get-interfaces', null, 10_000) as {
+      'hardware-address'?: string; 'ip-addresses'?: { 'ip-address': string; prefix: number }[] }[];
+    const card = cards.find(({ 'hardware-address': mac }) => mac === GUEST_MAC);
+    assert.deepEqual(card?.['ip-addresses']?.map(({ 'ip-address': address, prefix }) => `${address}/${prefix}`), ['192.0.2.17/24']);
+  } finally {
+    channel.close();
+  }
+  await assert.rejects(giveAddresses({ clock: hostClock, open, signal, macOf: (mac) => mac }, [{ ...given, address: '300.0.2.17' }]),
+    { code: 'GUEST_ADDRESS_REFUSED' });
 }
 
 test('the guest writes records while its file systems are frozen for a point: at that point they are whole without their journals', {
@@ -77,6 +104,7 @@ test('the guest writes records while its file systems are frozen for a point: at
   for (const copy of copies) await mustRun('e2fsck', ['-fn', copy]);
   const verdict = await inspectDisks(copies, { min: rested.least, max: rested.most });
   assert.deepEqual(verdict.problems, []);
+  await takesAddress(agent);
   // The guest goes on: what it wrote after the instant is nowhere in the point.
   await writer.untilAcked(writer.acked() + 10);
   assert.ok(writer.acked() > verdict.records);

@@ -130,6 +130,14 @@ test('the leg is steered with --extended and by the cmdlets; what it cannot be i
   const events = await replica.json<{ id: string | number; data: { relationship?: string } }[]>('events', 'vm1');
   assert.ok(events.some(({ id, data }) => id === 29244 && data.relationship === 'Extended'));
 
+  // A disk grows on all three, without a resynchronization of either leg.
+  await primary.json('vm', 'resize', 'vm1', '--disk', three.pair.disks[0]!, '--size', String(2 * DISK_BYTES));
+  await mustRun('qemu-io', ['-f', 'raw', '-c', `write -P 7 ${DISK_BYTES + (1 << 20)} 64k`, (await three.pair.uris())[0]!]);
+  await three.sync();
+  await three.equal();
+  assert.equal((await three.leg()).state, 'Replicating');
+  await refused(third, 'EXTENDED_REPLICA', 3, 'failover', 'vm1', '--planned');
+
   const point = (await third.json<{ id: string }[]>('points', 'vm1'))[0]!.id;
   await primary.json('vm', 'stop', 'vm1');
   const tested = await third.json<{ disks: { uri: string }[] }>('failover', 'vm1', '--test', '--point', point);
@@ -156,7 +164,7 @@ test('the leg is steered with --extended and by the cmdlets; what it cannot be i
   await replica.start();
   const seen = await replica.until<{ id: string | number; data: { relationship?: string; comparedBytes?: number } }[]>(['events', 'vm1'],
     (lines) => lines.some(({ id }) => id === 'VerifyPassed'), 60_000);
-  assert.equal(seen.find(({ id }) => id === 'VerifyPassed')!.data.comparedBytes, 2 * DISK_BYTES);
+  assert.equal(seen.find(({ id }) => id === 'VerifyPassed')!.data.comparedBytes, 3 * DISK_BYTES);
 
   await replica.json('remove', 'vm1', '--extended');
   await third.json('remove', 'vm1');

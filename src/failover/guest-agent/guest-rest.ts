@@ -1,4 +1,8 @@
-/** Instants at rest for the VMs of this host, and what is left to thaw of a server that was killed. */
+/**
+ * Instants at rest for the VMs of this host, and what is left to thaw of a server that was killed.
+ *
+ * Invariant: the record of a freeze names the agent that was asked, so that a setting that changes meanwhile leaves no guest frozen.
+ */
 import { ACTIVITY_EVENTS, makeEvent } from '../../model/events.ts';
 import type { Clock, Logger } from '../../model/ports.ts';
 import type { VmRecord } from '../../model/records.ts';
@@ -25,9 +29,12 @@ export class GuestRest {
   /** Thaws what a server that was killed may have left frozen. */
   start(): void {
     for (const vm of this.#parts.relationships.catalog.vms.list()) {
-      if (this.#parts.relationships.catalog.value(keyOf(vm.vmId)) !== true) continue;
-      const open = this.#parts.agentOf(vm);
-      if (open !== null) void thawBehind(this.#at(vm, open));
+      const asked = this.#parts.relationships.catalog.value(keyOf(vm.vmId)) ?? null;
+      if (asked === null) continue;
+      // `true`: of a server that did not write down whom it had asked.
+      const then = asked === true ? vm : { ...vm, hypervisor: asked as NonNullable<VmRecord['hypervisor']> };
+      const open = this.#parts.agentOf(then);
+      if (open !== null) void thawBehind(this.#at(then, open));
     }
   }
 
@@ -42,12 +49,12 @@ export class GuestRest {
     return { result: await cut(() => undefined), failure: 'no guest agent is set on this host (set NAME --guest-agent SOCKET)' };
   }
 
-  #at({ vmId, name }: VmRecord, open: AtRestParts['open']): AtRestParts {
+  #at({ vmId, name, hypervisor }: VmRecord, open: AtRestParts['open']): AtRestParts {
     const { relationships, clock, log } = this.#parts;
     return {
       clock, open, signal: this.#stop.signal,
       frozenOnRecord: (frozen) => {
-        if (relationships.catalog.vms.get(vmId) !== undefined) relationships.catalog.setValue(keyOf(vmId), frozen ? true : null);
+        if (relationships.catalog.vms.get(vmId) !== undefined) relationships.catalog.setValue(keyOf(vmId), frozen ? (hypervisor ?? true) : null);
       },
       thawNews: ({ thawed, reason }) => {
         if (this.#stop.signal.aborted) return;

@@ -18,6 +18,8 @@ const MEMORY_MIB = 192;
 const KERNEL_PARAMETERS = 'console=ttyS0 quiet loglevel=4 panic=-1 nokaslr mitigations=off tsc=reliable no_timer_check ' +
   'random.trust_cpu=on rdinit=/init cryptomgr.notests=1 lsm= audit=0 rcupdate.rcu_expedited=1 nosmp numa=off init_on_alloc=0 ipv6.disable=1';
 const SEED_KIB = 512;
+/** Of the one network card of a guest with an agent. */
+export const GUEST_MAC = '52:54:00:12:34:56';
 
 export interface Disk {
   /** A path of a raw, VHD or VHDX file, by the end of its name; or an NBD URI over a Unix socket. */
@@ -56,7 +58,9 @@ export class Machine {
       '-display', 'none', '-no-reboot', '-serial', 'stdio', '-kernel', kernel, '-initrd', initramfs,
       '-append', [KERNEL_PARAMETERS, ...Object.entries(parameters).map(([name, value]) => `${name}=${value}`)].join(' '),
       ...(agent === null ? [] : ['-device', 'virtio-serial-pci', '-chardev', `socket,path=${quoted(agent)},server=on,wait=off,id=qga`,
-        '-device', 'virtserialport,chardev=qga,name=org.qemu.guest_agent.0']),
+        '-device', 'virtserialport,chardev=qga,name=org.qemu.guest_agent.0',
+        // A card with its cable in nothing: what an address may be given to.
+        '-netdev', 'hubport,id=net0,hubid=0', '-device', `virtio-net-pci,netdev=net0,mac=${GUEST_MAC},romfile=`]),
       ...disks.flatMap((disk, index) => ['-drive', drive(disk, index), '-device', `virtio-blk-pci,drive=d${index}`])];
     // The machine dies with the test, however the test ends.
     const child = spawn('setpriv', ['--pdeathsig', 'KILL', 'qemu-system-x86_64', ...args], { stdio: ['pipe', 'pipe', 'pipe'] });

@@ -17,7 +17,8 @@ const STATE = fileURLToPath(new URL('../../../.state/guest/', import.meta.url));
 const KERNEL_PACKAGES = ['linux-image-cloud-amd64', 'linux-image-virtual'];
 /** Whichever of these a kernel has as modules and not built in; each after those that it needs. */
 const MODULES = ['virtio', 'virtio_ring', 'virtio_pci_legacy_dev', 'virtio_pci_modern_dev', 'virtio_pci', 'virtio_blk', 'crc16',
-  'crc32c_generic', 'crc32c-intel', 'libcrc32c', 'mbcache', 'jbd2', 'ext4', 'virtio_console'];
+  'crc32c_generic', 'crc32c-intel', 'libcrc32c', 'mbcache', 'jbd2', 'ext4', 'virtio_console',
+  'failover', 'net_failover', 'virtio_net'];
 const inOrder = (name: string): string => `${String(MODULES.indexOf(name.slice(0, -3))).padStart(2, '0')}-${name}`;
 /** A kernel that was kept with other modules is fetched anew. */
 const KERNEL = `kernel-${createHash('sha256').update(MODULES.join(' ')).digest('hex').slice(0, 6)}-`;
@@ -145,7 +146,7 @@ async function makeInitramfs(kernel: string, more: { from: string; to: string }[
   const work = await mkdtemp(join(STATE, 'initramfs-'));
   try {
     const root = join(work, 'root');
-    for (const folder of ['bin', 'sbin', 'jobs', 'modules', 'proc', 'sys', 'dev', 'mnt', 'tmp', 'run', ...more.map(({ to }) => dirname(to))]) {
+    for (const folder of ['bin', 'sbin', 'jobs', 'modules', 'proc', 'sys', 'dev', 'mnt', 'tmp', 'run', 'etc', ...more.map(({ to }) => dirname(to))]) {
       await mkdir(join(root, folder), { recursive: true });
     }
     for (const { from, to } of files) await copyFile(from, join(root, to));
