@@ -12,6 +12,7 @@
  * Byte table: docs/formats/diff-disk.md.
  */
 import { crc32 } from 'node:zlib';
+import { DiskOverBase } from './disk-over-base.ts';
 import { assertInside, type Extent, type LentRuns, type Seal, type VirtualDisk } from './virtual-disk.ts';
 import { UnderstudyError } from '../model/errors.ts';
 import { LiveMap, liveMapPath, readBits } from './live-map.ts';
@@ -133,14 +134,7 @@ async function readMap(files: Files, path: string, size: number, bits: PageBits)
     'Cancel the resynchronization and start it again: the base is untouched.');
 }
 
-class PlainDiffDisk implements PageDiffDisk {
-  readonly location: string;
-  readonly format = 'raw' as const;
-  readonly variant = 'differencing' as const;
-  readonly virtualSize: number;
-  readonly logicalSectorSize: number;
-  readonly physicalSectorSize: number;
-  readonly geometry;
+class PlainDiffDisk extends DiskOverBase implements PageDiffDisk {
   readonly readOnly = false;
   readonly discardReadsZero = true;
   readonly lend?: (offset: number, length: number) => Promise<LentRuns>;
@@ -157,15 +151,11 @@ class PlainDiffDisk implements PageDiffDisk {
   #partial = new Map<number, Promise<void>>();
 
   constructor(base: VirtualDisk, pages: OpenFile, map: OpenFile, bits: PageBits) {
+    super(base, { location: pages.path });
     this.#base = base;
     this.#pages = pages;
     this.#map = map;
     this.#bits = bits;
-    this.location = pages.path;
-    this.virtualSize = base.virtualSize;
-    this.logicalSectorSize = base.logicalSectorSize;
-    this.physicalSectorSize = base.physicalSectorSize;
-    this.geometry = base.geometry;
     if (base.format !== 'raw' || base.variant !== 'fixed') return;
     this.lentFiles = [base.location, pages.path];
     this.lend = (from, length) => Promise.resolve({ runs: this.#places(from, length), release: () => {} });

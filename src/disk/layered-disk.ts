@@ -7,6 +7,7 @@
  * written with what the layers hold.
  */
 import { ioError } from './disk-errors.ts';
+import { DiskOverBase } from './disk-over-base.ts';
 import { assertInside, type Extent, type Seal, type VirtualDisk } from './virtual-disk.ts';
 
 export interface LayerPiece {
@@ -25,14 +26,7 @@ export interface DiskLayer {
 /** How much of a disk is looked at in one step where all of it is. */
 export const STRIDE_BYTES = 64 << 20;
 
-export class LayeredDisk implements VirtualDisk {
-  readonly location: string;
-  readonly format = 'raw' as const;
-  readonly variant = 'differencing' as const;
-  readonly virtualSize: number;
-  readonly logicalSectorSize: number;
-  readonly physicalSectorSize: number;
-  readonly geometry;
+export class LayeredDisk extends DiskOverBase implements VirtualDisk {
   readonly readOnly = true;
   readonly discardReadsZero = false;
   #base: VirtualDisk;
@@ -40,13 +34,9 @@ export class LayeredDisk implements VirtualDisk {
 
   /** All belong to it from here on. `size`: the disk's at that instant; beyond the base's end are zeroes. */
   constructor(base: VirtualDisk, layers: readonly DiskLayer[], size: number) {
+    super(base, { size });
     this.#base = base;
     this.#layers = layers;
-    this.virtualSize = size;
-    this.location = base.location;
-    this.logicalSectorSize = base.logicalSectorSize;
-    this.physicalSectorSize = base.physicalSectorSize;
-    this.geometry = base.geometry;
   }
 
   async read(into: Uint8Array, offset: number): Promise<void> {

@@ -10,6 +10,7 @@
  *   and then puts on record that the base alone is the disk.
  */
 import { PAGE_BYTES, type MergeTarget, type PageDiffDisk } from '../disk/diff-disk.ts';
+import { DiskOverBase } from '../disk/disk-over-base.ts';
 import { LayeredDisk } from '../disk/layered-disk.ts';
 import { PageSet } from '../disk/page-set.ts';
 import type { Extent, Seal, VirtualDisk } from '../disk/virtual-disk.ts';
@@ -20,14 +21,7 @@ const LEFT_PAGES_MAX = 4096;
 /** A guest that rewrites pages faster than they are moved is made to wait after so many rounds. */
 const ROUNDS_MAX = 16;
 
-export class SettlingDisk implements VirtualDisk {
-  readonly location: string;
-  readonly format = 'raw' as const;
-  readonly variant = 'differencing' as const;
-  readonly virtualSize: number;
-  readonly logicalSectorSize: number;
-  readonly physicalSectorSize: number;
-  readonly geometry;
+export class SettlingDisk extends DiskOverBase implements VirtualDisk {
   readonly readOnly = false;
   readonly discardReadsZero = true;
   movedBytes = 0;
@@ -38,13 +32,9 @@ export class SettlingDisk implements VirtualDisk {
 
   /** `diff` reads through to `base`, and both belong to it from here on. */
   constructor(base: VirtualDisk, diff: PageDiffDisk) {
+    super(base, { size: diff.virtualSize });
     this.#base = base;
     this.#diff = diff;
-    this.location = base.location;
-    this.virtualSize = diff.virtualSize;
-    this.logicalSectorSize = base.logicalSectorSize;
-    this.physicalSectorSize = base.physicalSectorSize;
-    this.geometry = base.geometry;
   }
 
   get heldBytes(): number {
