@@ -5,6 +5,8 @@
 import { mkdir, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { convertImage } from '../../../src/disk/images/convert-image.ts';
+import { qemuName } from '../disk-formats.ts';
 import { mustRun, run } from '../program.ts';
 import { Machine } from './machine.ts';
 import { judge, LANES, type Found } from './records.ts';
@@ -47,7 +49,7 @@ export async function verifyGuest(paths: string[], { min = 1, max = Infinity, sn
 }
 
 /**
- * The same for raw files without a guest: copies of them are brought up as at a mount (journals replayed, nothing repaired), checked, and
+ * The same for image files without a guest: raw copies of them are brought up as at a mount (journals replayed, nothing repaired), checked, and
  * read. The files are untouched.
  */
 export async function inspectDisks(paths: string[], { min = 1, max = Infinity }: Omit<Expected, 'snapshot'> = {}): Promise<Verdict> {
@@ -56,7 +58,9 @@ export async function inspectDisks(paths: string[], { min = 1, max = Infinity }:
     const problems: string[] = [];
     for (const [disk, path] of paths.entries()) {
       const [copy, files] = [join(folder, `${disk}.raw`), join(folder, String(disk))];
-      await mustRun('cp', ['--sparse=always', '--reflink=auto', path, copy]);
+      // QEMU's tools may not open a VHDX that a server has open.
+      if (qemuName(path) === 'raw') await mustRun('cp', ['--sparse=always', '--reflink=auto', path, copy]);
+      else await convertImage(path, copy, { to: { format: 'raw' } });
       // Preen: what a mount would do, and no more; it refuses what needs a decision.
       const replayed = await run('e2fsck', ['-p', copy], { env: SBIN });
       if (replayed.status !== 0 && replayed.status !== 1) problems.push(`e2fsck -p of disk ${disk}: ${replayed.stdout}${replayed.stderr}`);
