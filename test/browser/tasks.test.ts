@@ -41,6 +41,9 @@ test('from two empty hosts to a resynchronized replica, in the browser', async (
     const fingerprint = await primary.locator('.own .fingerprint').innerText();
     const words = await primary.locator('.own .words').innerText();
     assert.equal(words.split(' ').length, 16);
+    // One of the three corner marks of a QR code, behind its quiet border: seven dark squares in a row.
+    const squares = await primary.getByRole('img', { name: 'Fingerprint of this host as a QR code' }).locator('path').getAttribute('d');
+    assert.ok(squares!.startsWith([2, 3, 4, 5, 6, 7, 8].map((x) => `M${x} 2h1v1h-1z`).join('')) && !squares!.includes('M9 2h'), squares!.slice(0, 200));
     await replica.getByRole('link', { name: 'Peers' }).click();
     await replica.getByLabel('Its fingerprint').fill(fingerprint);
     await replica.getByText(words).waitFor();

@@ -1,10 +1,11 @@
 /** Who starts the guest on this host: adapter, guest agent, addresses after a failover. Settings of this side alone. */
-import { useId, useState } from 'react';
+import { useId } from 'react';
 import { call } from '../data/call.ts';
 import { when } from '../data/format.ts';
 import { guestChangesOf, guestDraftOf, type AddressDraft, type GuestDraft } from '../data/guest-draft.ts';
 import type { GuestRun, VmDetail } from '../data/live.ts';
 import { useSession } from '../data/session.ts';
+import { useDraft } from '../data/use-draft.ts';
 import { useAction } from '../data/use-action.ts';
 import { TextField } from '../parts/fields.tsx';
 import { Refused } from '../parts/refused.tsx';
@@ -17,22 +18,14 @@ interface PartProps {
 export function GuestSettings({ detail }: { detail: VmDetail }) {
   const { hypervisor, name } = detail.vm;
   const { session } = useSession();
-  const [draft, setDraft] = useState<GuestDraft | null>(null);
-  const [saved, setSaved] = useState(false);
+  const form = useDraft(guestDraftOf(hypervisor));
+  const { shown, saved, set } = form;
   const action = useAction();
-  const original = guestDraftOf(hypervisor);
-  const shown = draft ?? original;
   const locked = session.role === 'reader';
-  const set = (part: Partial<GuestDraft>) => {
-    setSaved(false);
-    setDraft({ ...shown, ...part });
-  };
-  const change = guestChangesOf(original, shown);
-  // What was saved stays in the form until the server tells the same: it must not flicker back.
-  if (saved && draft !== null && change === null) setDraft(null);
+  const change = guestChangesOf(form.base, shown);
   const save = async () => {
     if (change === null || !(await action.run(() => call('set', { name, hypervisor: change })))) return;
-    setSaved(true);
+    form.store();
   };
   return (
     <form
@@ -61,10 +54,10 @@ export function GuestSettings({ detail }: { detail: VmDetail }) {
       </fieldset>
       <Refused refusal={action.refusal} />
       <p className="actions">
-        <button type="submit" className="primary" disabled={locked || change === null || saved || action.running}>
+        <button type="submit" className="primary" disabled={locked || change === null || action.running}>
           Apply on this host
         </button>
-        <button type="button" disabled={draft === null || saved} onClick={() => setDraft(null)}>
+        <button type="button" disabled={!form.dirty} onClick={form.discard}>
           Undo
         </button>
         <span role="status" className="hint">

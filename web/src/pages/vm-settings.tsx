@@ -1,34 +1,31 @@
 /** Settings of one VM, as the original groups them: connection, disks, frequency, recovery points, resynchronization. */
-import { useState } from 'react';
 import { call } from '../data/call.ts';
 import type { VmDetail } from '../data/live.ts';
 import { changesOf, draftOf, type Draft } from '../data/settings-draft.ts';
 import { useSession } from '../data/session.ts';
+import { useDraft } from '../data/use-draft.ts';
 import { useAction } from '../data/use-action.ts';
 import { CompressionTick, FingerprintField, ReplicaField } from '../parts/fields.tsx';
 import { Refused } from '../parts/refused.tsx';
 import { DiskChoice, FrequencyChoice, PointsChoice, ResyncChoice } from '../parts/setting-choices.tsx';
 
 export function SettingsTab({ detail }: { detail: VmDetail }) {
-  const { settings, remote, status } = detail;
-  const { session } = useSession();
-  const [draft, setDraft] = useState<Draft | null>(null);
-  const [saved, setSaved] = useState(false);
-  const action = useAction();
+  const { settings, remote } = detail;
   if (settings === null || remote === null) return <p className="card">This VM is not replicated.</p>;
-  const original = draftOf(settings, remote);
-  const shown = draft ?? original;
+  return <SettingsForm detail={detail} original={draftOf(settings, remote)} />;
+}
+
+function SettingsForm({ detail, original }: { detail: VmDetail; original: Draft }) {
+  const { status } = detail;
+  const form = useDraft(original);
+  const { shown, saved, set } = form;
+  const { session } = useSession();
+  const action = useAction();
   const locked = session.role === 'reader' || !detail.actions.includes('set');
-  const set = (part: Partial<Draft>) => {
-    setSaved(false);
-    setDraft({ ...shown, ...part });
-  };
-  const change = changesOf(original, shown);
-  // What was saved stays in the form until the server tells the same: it must not flicker back.
-  if (saved && draft !== null && change === null) setDraft(null);
+  const change = changesOf(form.base, shown);
   const save = async () => {
     if (!(await action.run(() => call('set', { name: status.vmName, ...change })))) return;
-    setSaved(true);
+    form.store();
   };
   return (
     <form
@@ -64,10 +61,10 @@ export function SettingsTab({ detail }: { detail: VmDetail }) {
       <div className="save-bar">
         <Refused refusal={action.refusal} />
         <p className="actions">
-          <button type="submit" className="primary" disabled={locked || change === null || saved || action.running}>
+          <button type="submit" className="primary" disabled={locked || change === null || action.running}>
             Save
           </button>
-          <button type="button" disabled={draft === null || saved} onClick={() => setDraft(null)}>
+          <button type="button" disabled={!form.dirty} onClick={form.discard}>
             Discard
           </button>
           <span role="status" className="hint">
