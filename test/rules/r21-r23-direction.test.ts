@@ -107,6 +107,20 @@ test('R21: what the old primary wrote after the failover is dropped only by a co
   assert.equal(world.record(world.replica).side, 'primary');
 });
 
+test('an old primary whose disk is no file cannot become the replica: refused before anything has changed, with the way round', async () => {
+  const world = await replicating(8);
+  world.disconnect();
+  await world.scheduler.pass(2000);
+  assert.equal(await unplanned(world, world.replica), null);
+  const { vms } = world.primary.catalog;
+  const vm = vms.get(VM_ID)!;
+  vms.put({ ...vm, disks: vm.disks.map((disk) => ({ ...disk, path: '/dev/mapper/vm' })) });
+  refused(await reverse(world, world.replica), 'DISK_CANNOT_BE_REPLICA', /failover complete 'vm'.*enable it anew in the other direction/);
+  assert.deepEqual([world.record(world.primary).side, world.record(world.replica).state], ['primary', 'FailedOverWaitingCompletion']);
+  vms.put(vm);
+  assert.equal(await reverse(world, world.replica), null);
+});
+
 test('R23: a reversal compares what either side wrote since, and nothing else', async () => {
   const world = await replicating(5);
   await world.scheduler.pass(60_000);
