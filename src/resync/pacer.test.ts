@@ -85,3 +85,16 @@ test('a wait ends with the signal', async () => {
   stop.abort(new Error('cancelled'));
   await assert.rejects(async () => pacer.read(MIB), /cancelled/);
 });
+
+test('a limit that is lowered lets nothing that waits through sooner', async () => {
+  const { clock, port } = jumpingClock();
+  const share: { diskBytesPerSec: number | null; linkBytesPerSec: number | null } = { diskBytesPerSec: null, linkBytesPerSec: MIB };
+  const pacer = new Pacer(port, () => share, () => 0, new AbortController().signal);
+  const waits = Promise.all([pacer.sent(4 * MIB), pacer.sent(4 * MIB)]);
+  share.linkBytesPerSec = MIB / 16;
+  await waits;
+  assert.ok(clock.time >= 100_000, `8 MiB passed after ${clock.time} ms, at 64 KiB/s`);
+  const before = clock.time;
+  await pacer.sent(MIB);
+  assert.ok(clock.time - before >= 15_000, `the next MiB took ${clock.time - before} ms`);
+});

@@ -11,57 +11,68 @@ const MIB = 1 << 20;
 /** How soon a changed limit counts. */
 const LOOK_MS = 500;
 
+/** When what was asked for so far will have passed, at the rate it was reckoned by (bytes/s; null: no limit). */
+interface Line {
+  dueAt: number;
+  rate: number | null;
+}
+
 export class Pacer {
   #clock: Clock;
   #share: () => ResyncShare;
   #guestRequests: () => number;
   #signal: AbortSignal;
-  #readDueAt: number;
-  #sendDueAt: number;
+  #lines: Record<keyof ResyncShare, Line>;
 
   constructor(clock: Clock, share: () => ResyncShare, guestRequests: () => number, signal: AbortSignal) {
     this.#clock = clock;
     this.#share = share;
     this.#guestRequests = guestRequests;
     this.#signal = signal;
-    this.#readDueAt = clock.monotonic();
-    this.#sendDueAt = this.#readDueAt;
+    const [dueAt, { diskBytesPerSec, linkBytesPerSec }] = [clock.monotonic(), share()];
+    this.#lines = { diskBytesPerSec: { dueAt, rate: diskBytesPerSec }, linkBytesPerSec: { dueAt, rate: linkBytesPerSec } };
   }
 
   /** Awaited before so many bytes are read. */
   read(bytes: number): Promise<void> | void {
-    const now = this.#clock.monotonic();
-    const { diskBytesPerSec } = this.#share();
-    const yielding = this.#guestRequests() > 0 ? (bytes / MIB) * YIELD_MS_PER_MIB : 0;
-    const limited = diskBytesPerSec === null ? 0 : (bytes / diskBytesPerSec) * 1000;
-    this.#readDueAt = Math.max(now, this.#readDueAt) + Math.max(yielding, limited);
-    return this.#until('diskBytesPerSec', this.#readDueAt, now);
+    return this.#queue('diskBytesPerSec', bytes, this.#guestRequests() > 0 ? (bytes / MIB) * YIELD_MS_PER_MIB : 0);
   }
 
   /** Awaited before so many bytes are sent. */
   sent(bytes: number): Promise<void> | void {
-    const { linkBytesPerSec } = this.#share();
-    if (linkBytesPerSec === null) return;
+    return this.#queue('linkBytesPerSec', bytes, 0);
+  }
+
+  #queue(limit: keyof ResyncShare, bytes: number, atLeastMs: number): Promise<void> | void {
     const now = this.#clock.monotonic();
-    this.#sendDueAt = Math.max(now, this.#sendDueAt) + (bytes / linkBytesPerSec) * 1000;
-    return this.#until('linkBytesPerSec', this.#sendDueAt, now);
-  }
-
-  #until(limit: keyof ResyncShare, due: number, now: number): Promise<void> | void {
+    const line = this.#lineOf(limit, now);
+    const limitedMs = line.rate === null ? 0 : (bytes / line.rate) * 1000;
+    line.dueAt = Math.max(now, line.dueAt) + Math.max(atLeastMs, limitedMs);
     // A timer is not worth less than this.
-    if (due - now < 2) return;
-    return this.#sleep(limit, due);
+    if (line.dueAt - now >= 2) return this.#sleep(limit, { ...line });
   }
 
-  /** A limit that is changed meanwhile counts at once: what was waited for by the old one is over. */
-  async #sleep(limit: keyof ResyncShare, due: number): Promise<void> {
-    const before = this.#share()[limit];
-    for (let now = this.#clock.monotonic(); now < due; now = this.#clock.monotonic()) {
-      await this.#clock.sleep(Math.min(due - now, LOOK_MS), this.#signal);
-      if (this.#share()[limit] === before) continue;
-      if (limit === 'diskBytesPerSec') this.#readDueAt = this.#clock.monotonic();
-      else this.#sendDueAt = this.#clock.monotonic();
-      return;
+  /** The line by the limit as it is now. */
+  #lineOf(limit: keyof ResyncShare, now: number): Line {
+    return atRate(this.#lines[limit], this.#share()[limit], now);
+  }
+
+  /** A limit that is changed meanwhile counts at once, for what waits already as for what comes. */
+  async #sleep(limit: keyof ResyncShare, wait: Line): Promise<void> {
+    for (let now = this.#clock.monotonic(); now < wait.dueAt; now = this.#clock.monotonic()) {
+      await this.#clock.sleep(Math.min(wait.dueAt - now, LOOK_MS), this.#signal);
+      const then = this.#clock.monotonic();
+      atRate(wait, this.#lineOf(limit, then).rate, then);
     }
   }
+}
+
+/** The rest of the line passes at another rate. */
+function atRate(line: Line, rate: number | null, now: number): Line {
+  if (line.rate === rate) return line;
+  const rest = Math.max(0, line.dueAt - now);
+  if (rate === null) line.dueAt = now;
+  else if (line.rate !== null) line.dueAt = now + (rest * line.rate) / rate;
+  line.rate = rate;
+  return line;
 }
