@@ -19,6 +19,9 @@ import type { Clock } from '../model/ports.ts';
 import { promptWrites } from '../disk/prompt-writes.ts';
 import type { ChangeMap } from './change-map.ts';
 
+/** Writes of the log that are under way at once, each with all that came meanwhile. */
+const APPENDS_AT_ONCE = 2;
+
 export interface TrackingHost {
   readonly clock: Clock;
   boundedWaitMs(): number;
@@ -76,6 +79,8 @@ export class TrackedDisk {
   #queue: Operation[] = [];
   #admitting = false;
   #pending: PendingAppend[] = [];
+  /** Called when one of them is over. */
+  #onPending: (() => void) | null = null;
   /** Admitted to the disk, in order: running, or waiting for an overlapping one. */
   #inFlight = new Set<Operation>();
   #watching = false;
@@ -120,6 +125,7 @@ export class TrackedDisk {
     this.#log = null;
     const pending = this.#pending;
     this.#pending = [];
+    this.#onPending?.();
     for (const { operations } of pending) for (const operation of operations) this.#start(operation, null, 0);
   }
 
@@ -186,14 +192,19 @@ export class TrackedDisk {
     });
   }
 
-  /** Takes everything queued, in order: map, then log. While it waits for the map, more operations queue up behind. */
+  /**
+   * Takes everything queued, in order: map, then log. While it waits for the map, or for appends that are under way, more operations
+   * queue up behind, and become one write of the log: several at once would take turns at its file anyway.
+   */
   async #admit(): Promise<void> {
     while (this.#queue.length > 0) {
+      const since = this.#host.clock.monotonic();
+      while (this.#pending.length >= APPENDS_AT_ONCE) await new Promise<void>((resolve) => (this.#onPending = resolve));
       const operations = this.#queue;
       this.#queue = [];
       for (let wait = this.#needs(operations); wait !== null; wait = this.#needs(operations)) await wait;
       // No await from here to the append: epoch and log belong together.
-      this.#append(operations);
+      this.#append(operations, since);
     }
     this.#admitting = false;
   }
@@ -224,13 +235,14 @@ export class TrackedDisk {
     if (failure !== null && map === this.#map) await this.#host.mapFailed(failure);
   }
 
-  #append(operations: Operation[]): void {
+  /** `since`: when the first of them may have begun to wait for appends before this one; the bounded wait is for both. */
+  #append(operations: Operation[], since: number): void {
     const log = this.#log;
     if (log === null) {
       for (const operation of operations) this.#start(operation, null, 0);
       return;
     }
-    const pending: PendingAppend = { operations, since: this.#host.clock.monotonic() };
+    const pending: PendingAppend = { operations, since };
     this.#pending.push(pending);
     this.#appended(log, operations).then(
       (first) => {
@@ -254,6 +266,7 @@ export class TrackedDisk {
     const index = this.#pending.indexOf(pending);
     if (index < 0) return false;
     this.#pending.splice(index, 1);
+    this.#onPending?.();
     return true;
   }
 

@@ -124,3 +124,32 @@ test('promise 4: a crash at any point of removing replication leaves no chain wi
     assertSameBytes((await rig.replay([closed])).d0, rig.diskBytes('d0'), `crash after operation ${point}`);
   }
 });
+
+test('promise 1: while the log does not answer, writes that wait for their turn at it go on within the same bounded wait as the first', async () => {
+  const rig = await TrackingRig.begun();
+  rig.watch.stalls = [{ path: /\.hrl$/, operation: 'write' }];
+  const writes: Promise<unknown>[] = [];
+  for (let index = 0; index < 6; index++) {
+    writes.push(rig.write('d0', index * 4096, index + 1));
+    assert.equal(await rig.ends(writes[index]!, 10), false);
+  }
+  const appends = rig.watch.trace.filter((line) => /^write> .*\.hrl$/.test(line)).length;
+  assert.ok(appends >= 1 && appends < 6, `${appends} writes of the log are under way`);
+  assert.equal(await rig.ends(Promise.all(writes), rig.boundedWaitMs + 1000), true);
+});
+
+test('promise 1: what came while the log was busy becomes one write of it', async () => {
+  const rig = await TrackingRig.begun();
+  const before = rig.watch.trace.length;
+  const writes: Promise<unknown>[] = [];
+  for (let index = 0; index < 16; index++) {
+    writes.push(rig.write('d0', index * 4096, index + 1));
+    await Promise.resolve();
+    await Promise.resolve();
+    await Promise.resolve();
+    await Promise.resolve();
+  }
+  await rig.during(Promise.all(writes));
+  const appends = rig.watch.trace.slice(before).filter((line) => /^write> .*\.hrl$/.test(line)).length;
+  assert.ok(appends >= 2 && appends <= 5, `${appends} writes of the log for 16 writes`);
+});
