@@ -95,7 +95,8 @@ export class ReplicaMerge {
     for (const disk of disks) {
       const base = await lane.run(() => this.#ports.openDisk(disk));
       try {
-        await this.#checkIdentity(vm, disk, base);
+        // A seal brings a VHD to rest, and a crash may have left its tail to mend: whoever opens the base meanwhile must not see half of that.
+        await lane.run(() => this.#checkIdentity(vm, disk, base));
         const diff = await lane.run(() => openDiffDiskFor(this.#ports.files, diffPath(disk, token), base, { mustExist: true }));
         merge.totalBytes = before + diff.heldBytes;
         try {
@@ -107,7 +108,7 @@ export class ReplicaMerge {
           await lane.run(() => diff.close());
         }
       } catch (error) {
-        await base.close();
+        await lane.run(() => base.close());
         throw error;
       }
     }
