@@ -80,15 +80,15 @@ export class Relationships {
   }
 
   /** Throws the refusal when the operation is not possible now; changes nothing. */
-  check(vmId: string, operation: Operation, circumstances: Circumstances = {}): Step {
+  check(vmId: string, operation: Operation, circumstances: Circumstances = {}, reason?: string): Step {
     const situation = this.situation(vmId, circumstances);
     if (situation.state === 'Disabled' && operation !== 'enable') this.get(vmId);
-    return requireAllowed(situation, operation);
+    return requireAllowed(situation, operation, reason);
   }
 
   /** Carries an operation of the user out on the record: next state, further changes and event (which says `reason`) in one transaction. */
   perform(vmId: string, operation: Operation, change: Change = {}, circumstances: Circumstances = {}, reason?: string): Step {
-    const step = requireAllowed(this.situation(vmId, circumstances), operation, reason);
+    const step = this.check(vmId, operation, circumstances, reason);
     this.#commit(vmId, step, change);
     return step;
   }

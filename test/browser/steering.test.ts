@@ -76,7 +76,7 @@ async function enable({ primary, munich }: Hosts, vm: string, method: () => Prom
   await overview(primary);
   await primary.getByRole('link', { name: 'Enable replication…' }).click();
   const next = () => primary.getByRole('button', { name: 'Next' }).click();
-  await primary.getByLabel('Virtual machine').selectOption(vm);
+  await primary.getByRole('combobox', { name: 'Virtual machine' }).selectOption(vm);
   await next();
   await primary.getByLabel('Replica server and port').fill(`127.0.0.1:${munich.peerPort}`);
   await next();
