@@ -19,6 +19,7 @@ import { LiveMap, liveMapPath, readBits } from './live-map.ts';
 import { BLOCK_BYTES, PageBits } from './page-bits.ts';
 import type { Clock, Files, OpenFile } from '../model/ports.ts';
 import { promptWrites } from './prompt-writes.ts';
+import { settleAll } from './vhd/block-ranges.ts';
 
 const MAGIC = 'UNDSTDIF';
 const VERSION = 1;
@@ -263,10 +264,10 @@ class PlainDiffDisk extends DiskOverBase implements PageDiffDisk {
     let merged = 0;
     for (const pieces of this.#pieces(new Uint8Array(COPY_BYTES))) {
       signal?.throwIfAborted();
-      await all(pieces.map(async ({ offset, data }) => {
+      await settleAll(pieces.map(async ({ offset, data }) => {
         if (this.#pages.readNow?.(data, offset) !== true) await readFully(this.#pages, data, offset);
       }));
-      await exclusive(() => all(pieces.map(write)));
+      await exclusive(() => settleAll(pieces.map(write)));
       for (const { data } of pieces) merged += data.length;
       onProgress?.(merged);
     }
@@ -362,11 +363,6 @@ class PlainDiffDisk extends DiskOverBase implements PageDiffDisk {
 interface Piece {
   offset: number;
   data: Uint8Array;
-}
-
-/** Waits for all of them before it rejects: what is let go of afterwards nobody uses any more. */
-async function all(work: readonly Promise<void>[]): Promise<void> {
-  for (const outcome of await Promise.allSettled(work)) if (outcome.status === 'rejected') throw outcome.reason;
 }
 
 const pageEnd = (offset: number): number => (Math.floor(offset / PAGE_BYTES) + 1) * PAGE_BYTES;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { chmod, mkdtemp, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
@@ -8,21 +8,13 @@ import { after, test } from 'node:test';
 import { randomFrom, noise } from './compare/pair.suite.ts';
 import { parsePlace, remoteCommandLine } from './compare/remote-shell.ts';
 import { diskCompare, diskSync, serveStdio } from './disk-sync.ts';
+import { imagesIn } from './raw-images.suite.ts';
 
 const folder = await mkdtemp(join(tmpdir(), 'understudy-sync-'));
 after(() => rm(folder, { recursive: true }));
 const clock = { monotonic: () => performance.now() };
 const random = randomFrom(42);
-let files = 0;
-
-async function image(size: number, pieces: readonly (readonly [offset: number, bytes: Buffer])[]): Promise<string> {
-  const path = join(folder, `disk ${files++}.img`);
-  const file = await open(path, 'w');
-  await file.truncate(size);
-  for (const [offset, bytes] of pieces) await file.write(bytes, 0, bytes.length, offset);
-  await file.close();
-  return path;
-}
+const image = imagesIn(folder, (number) => `disk ${number}.img`);
 
 /**
  * Stands for ssh: passes the words after the host through a shell, as sshd does, where `understudy` is this program.

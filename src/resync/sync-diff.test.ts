@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
-import { mkdtemp, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -12,22 +12,14 @@ import { mergeDiff } from '../disk/images/merge-diff.ts';
 import { openDisk } from '../disk/open-disk.ts';
 import { noise, randomFrom } from './compare/pair.suite.ts';
 import { diskCompare, diskSync } from './disk-sync.ts';
+import { imagesIn } from './raw-images.suite.ts';
 
 const folder = await mkdtemp(join(tmpdir(), 'understudy-diff-'));
 after(() => rm(folder, { recursive: true }));
 const clock = { monotonic: () => performance.now() };
 const random = randomFrom(7);
 const MIB = 2 ** 20;
-let names = 0;
-
-async function image(size: number, pieces: readonly (readonly [offset: number, bytes: Buffer])[]): Promise<string> {
-  const path = join(folder, `${names++}.raw`);
-  const file = await open(path, 'w');
-  await file.truncate(size);
-  for (const [offset, bytes] of pieces) await file.write(bytes, 0, bytes.length, offset);
-  await file.close();
-  return path;
-}
+const image = imagesIn(folder);
 
 test('a sync into a diff disk leaves the disk byte for byte; over it is the source; merged, the two are equal', async () => {
   const [a, b] = [await image(8 * MIB, [[MIB, noise(random, 3 * MIB)]]), await image(8 * MIB, [[2 * MIB, noise(random, 9000)]])];

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, open, readFile, readdir, rm, stat } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, readdir, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -12,6 +12,7 @@ import { mergeDiff } from '../disk/images/merge-diff.ts';
 import { openDisk } from '../disk/open-disk.ts';
 import { noise, randomFrom } from './compare/pair.suite.ts';
 import { diskCompare, diskSync } from './disk-sync.ts';
+import { imagesIn } from './raw-images.suite.ts';
 
 const folder = await mkdtemp(join(tmpdir(), 'understudy-remote-diff-'));
 after(() => rm(folder, { recursive: true }));
@@ -20,16 +21,7 @@ const clock = { monotonic: () => performance.now() };
 const rsh = `${process.execPath} ${fileURLToPath(new URL('../../test/cli/remote-shell-stand-in.ts', import.meta.url))}`;
 const random = randomFrom(11);
 const MIB = 2 ** 20;
-let names = 0;
-
-async function image(size: number, pieces: readonly (readonly [offset: number, bytes: Buffer])[]): Promise<string> {
-  const path = join(folder, `${names++}.raw`);
-  const file = await open(path, 'w');
-  await file.truncate(size);
-  for (const [offset, bytes] of pieces) await file.write(bytes, 0, bytes.length, offset);
-  await file.close();
-  return path;
-}
+const image = imagesIn(folder);
 
 test('a push into a diff disk on the other host leaves the disk there byte for byte; merged, the two are equal', async () => {
   const [a, b] = [await image(8 * MIB, [[MIB, noise(random, 3 * MIB)]]), await image(8 * MIB, [[2 * MIB, noise(random, 9000)]])];

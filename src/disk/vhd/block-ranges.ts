@@ -22,7 +22,7 @@ export function* pieces(offset: number, length: number, blockSize: number): Iter
 }
 
 /** Waits for all, then reports the first failure: a caller must not free a buffer that another part still fills. */
-export async function settleAll(parts: Promise<void>[]): Promise<void> {
+export async function settleAll(parts: readonly Promise<void>[]): Promise<void> {
   if (parts.length === 1) return parts[0];
   const results = await Promise.allSettled(parts);
   for (const result of results) if (result.status === 'rejected') throw result.reason;
