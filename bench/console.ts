@@ -1,9 +1,15 @@
 /**
- * What do 500 VMs with two disks each cost the console? Two real servers, real Chromium: time until the list can be used, the longest
- * time that the page does not answer while VMs change, its memory, what travels, and the processor time of the server with and
- * without a page that watches. Checks that all VMs are listed and that a change arrives.
+ * What do 500 protected VMs with two disks each cost the console? Two real servers, real Chromium. Every VM replicates with cycles of 30 s and
+ * changes by itself, and pages are asked for what a person does: open the list, filter it, scroll through it, watch it.
  *
- *   node bench/console.ts [--vms N] [--seconds N]       needs chromium
+ * - Time until all VMs are listed and the filter has answered, and the longest time that the page did not answer meanwhile.
+ * - While they change: longest task of the page, what travels, how soon a change is on the page (the server tells once a second).
+ * - Scrolling from top to bottom: the longest gap between two frames.
+ * - Memory of the page's scripts, and the processor time of the server with and without a page that watches.
+ *
+ * Every VM must be listed in its state, and every change that was made must arrive.
+ *
+ *   node bench/console.ts [--vms N] [--live N] [--seconds N]       needs chromium
  */
 import { mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,19 +17,25 @@ import { parseArgs } from 'node:util';
 import type { Page } from 'playwright-core';
 import { callHost } from '../src/cli/client.ts';
 import { TestBrowser } from '../test/browser/browser.ts';
+import { atEnd } from '../test/rig/at-end.ts';
 import { temporaryFolder } from '../test/rig/program.ts';
 import { TestServer } from '../test/rig/server.ts';
+import { record, spread } from './record.ts';
 
-const { values } = parseArgs({ options: { vms: { type: 'string', default: '500' }, seconds: { type: 'string', default: '20' } } });
-const [vmCount, seconds] = [Number(values.vms), Number(values.seconds)];
-/** So many of them replicate and change; the rest is known and still. */
-const LIVE = Math.min(20, vmCount);
+const { values } = parseArgs({ options: {
+  vms: { type: 'string', default: '500' }, live: { type: 'string' }, seconds: { type: 'string', default: '30' } } });
+const [VMS, SECONDS] = [Number(values.vms), Number(values.seconds)];
+/** So many of them replicate; the rest is known and not started. */
+const LIVE = Math.min(VMS, Number(values.live ?? VMS));
 const DISK_BYTES = 1 << 20;
+/** Changes that are followed until they are on the page. */
+const FOLLOWED = Math.min(20, LIVE);
 
 const cleanups: (() => unknown)[] = [];
-const t = { after: (work: unknown) => void cleanups.unshift(work as () => unknown) };
+const t = { after: (work: () => unknown) => void cleanups.unshift(work) };
 const { signal } = new AbortController();
 const nameOf = (index: number) => `vm${String(index).padStart(3, '0')}`;
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Milliseconds of processor time so far. */
 function processorMs(pid: number): number {
@@ -32,11 +44,11 @@ function processorMs(pid: number): number {
 }
 
 async function prepare(folder: string, primary: TestServer, replica: TestServer): Promise<void> {
-  const { fingerprint } = await primary.json<{ fingerprint: string }>('fingerprint');
-  await replica.json('authorize', fingerprint, '--storage', join(folder, 'store'));
-  const other = await replica.json<{ fingerprint: string }>('fingerprint');
+  const { fingerprint } = await callHost(primary.data, 'fingerprint', {}, { signal });
+  await callHost(replica.data, 'authorize', { fingerprint, storage: join(folder, 'store') }, { signal });
+  const other = await callHost(replica.data, 'fingerprint', {}, { signal });
   mkdirSync(join(folder, 'disks'));
-  for (let index = 0; index < vmCount; index++) {
+  for (let index = 0; index < VMS; index++) {
     const name = nameOf(index);
     const disks = [0, 1].map((disk) => join(folder, 'disks', `${name}-${disk}.raw`));
     for (const disk of disks) {
@@ -45,74 +57,133 @@ async function prepare(folder: string, primary: TestServer, replica: TestServer)
     }
     await callHost(primary.data, 'vm.add', { name, disks }, { signal });
     const to = { replica: `127.0.0.1:${replica.peerPort}`, fingerprint: other.fingerprint };
-    await callHost(primary.data, 'enable', { name, ...to, settings: { frequencySec: 900 } }, { signal });
+    await callHost(primary.data, 'enable', { name, ...to, settings: { frequencySec: 30 } }, { signal });
     if (index >= LIVE) continue;
     await callHost(primary.data, 'vm.attach', { name }, { signal });
     await callHost(primary.data, 'start', { name }, { signal });
   }
+  while (await replicating(primary) < LIVE) await pause(500);
 }
 
-/** Long tasks: whatever kept the page from answering for more than 50 ms. */
-const WATCH_TASKS = `globalThis.longest = 0; globalThis.tasks = 0;
-  new PerformanceObserver((list) => { for (const { duration } of list.getEntries()) { longest = Math.max(longest, duration); tasks++; } })
-    .observe({ type: 'longtask' });`;
-
-async function change(primary: TestServer, until: number): Promise<number> {
-  let changes = 0;
-  for (let index = 0; performance.now() < until; index = (index + 1) % LIVE) {
-    await callHost(primary.data, 'reset-statistics', { name: nameOf(index) }, { signal });
-    await callHost(primary.data, 'sync-now', { name: nameOf(index) }, { signal });
-    changes++;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  return changes;
+async function replicating(primary: TestServer): Promise<number> {
+  const all = await callHost(primary.data, 'status', {}, { signal }) as { state: string }[];
+  return all.filter(({ state }) => state === 'Replicating').length;
 }
 
-async function measure(primary: TestServer, page: Page): Promise<void> {
+/** Tasks that kept the page from answering for more than 50 ms, from its first line on. */
+const WATCH_TASKS = `globalThis.tasks = [];
+  new PerformanceObserver((list) => tasks.push(...list.getEntries().map(({ duration }) => duration))).observe({ type: 'longtask', buffered: true });`;
+
+async function tasksSince(page: Page): Promise<{ longest: number; count: number }> {
+  const tasks = await page.evaluate<number[]>('globalThis.tasks.splice(0)');
+  return { longest: Math.max(0, ...tasks), count: tasks.length };
+}
+
+const said = ({ longest, count }: { longest: number; count: number }) =>
+  (count === 0 ? 'none over 50 ms' : `${Math.round(longest)} ms, ${count} over 50 ms`);
+
+/** Until every VM is listed in its state, and the filter has answered. */
+async function open(primary: TestServer, page: Page): Promise<number> {
   const began = performance.now();
   const { url } = await callHost(primary.data, 'console.sign-in', {}, { signal });
   await page.goto(url);
   const rows = page.locator('table.vms tbody tr');
-  await rows.nth(vmCount - 1).waitFor({ state: 'attached' });
-  await page.getByLabel('Find a VM, state or host').fill(nameOf(vmCount - 1));
+  await rows.nth(VMS - 1).waitFor({ state: 'attached' });
+  await page.getByLabel('Find a VM, state or host').fill(nameOf(VMS - 1));
   await rows.nth(1).waitFor({ state: 'detached' });
-  console.log(`time until ${vmCount} VMs are listed and the filter has answered  ${Math.round(performance.now() - began)} ms`);
+  const ms = performance.now() - began;
   await page.getByLabel('Find a VM, state or host').fill('');
-  await rows.nth(vmCount - 1).waitFor({ state: 'attached' });
+  await rows.nth(VMS - 1).waitFor({ state: 'attached' });
+  const states = await page.locator('table.vms td[data-label=State]').allTextContents();
+  const live = states.filter((state) => state === 'Replication enabled').length;
+  if (states.length !== VMS || live !== LIVE) throw new Error(`${states.length} VMs are listed, ${live} of them as replicating`);
+  return ms;
+}
 
+/** From the answer of the server that a VM is paused to the row that says so, and back again. */
+async function followChanges(primary: TestServer, page: Page): Promise<number[]> {
+  const found: number[] = [];
+  for (let at = 0; at < FOLLOWED; at++) {
+    const name = nameOf(Math.floor((at * LIVE) / FOLLOWED));
+    const row = page.locator('table.vms tbody tr', { has: page.getByRole('link', { name, exact: true }) });
+    for (const [operation, text] of [['suspend', 'Replication paused'], ['resume', 'Replication enabled']] as const) {
+      await callHost(primary.data, operation, { name }, { signal });
+      const began = performance.now();
+      await row.locator('td[data-label=State]', { hasText: text }).waitFor({ state: 'attached' });
+      found.push(performance.now() - began);
+    }
+  }
+  return found;
+}
+
+/** The longest gap between two frames, in ms, while the list passes from its top to its end. */
+const SCROLL = `new Promise((resolve) => {
+  let last = performance.now(), longest = 0, frames = 0;
+  const step = () => {
+    const now = performance.now();
+    longest = Math.max(longest, now - last);
+    last = now; frames++;
+    scrollBy(0, 400);
+    if (scrollY + innerHeight >= document.documentElement.scrollHeight - 2) resolve({ longest, frames });
+    else requestAnimationFrame(step);
+  };
+  requestAnimationFrame((now) => { last = performance.now(); requestAnimationFrame(step); });
+})`;
+
+async function measure(primary: TestServer, page: Page): Promise<(string | number)[][]> {
+  await page.addInitScript(WATCH_TASKS);
+  const opened = await open(primary, page);
+  const opening = await tasksSince(page);
   const session = await page.context().newCDPSession(page);
   await session.send('Network.enable');
   let received = 0;
   session.on('Network.dataReceived', ({ dataLength }) => (received += dataLength));
-  await page.evaluate(WATCH_TASKS);
   const before = processorMs(primary.pid);
-  const changes = await change(primary, performance.now() + seconds * 1000);
+  await pause(SECONDS * 1000);
   const watched = processorMs(primary.pid) - before;
-  const { longest, tasks } = await page.evaluate<{ longest: number; tasks: number }>('({ longest: globalThis.longest, tasks: globalThis.tasks })');
+  const traffic = received / 1024 / SECONDS;
+  const watching = await tasksSince(page);
+  const changes = await followChanges(primary, page);
+  const changing = await tasksSince(page);
+  const { longest, frames } = await page.evaluate<{ longest: number; frames: number }>(SCROLL);
   await session.send('HeapProfiler.enable');
   await session.send('HeapProfiler.collectGarbage');
-  const heap = await page.evaluate<number>('performance.memory.usedJSHeapSize');
-  console.log(`${changes} changes in ${seconds} s: longest task ${Math.round(longest)} ms, ${tasks} tasks over 50 ms`);
-  console.log(`memory of the page                                     ${(heap / 2 ** 20).toFixed(1)} MiB of script objects`);
-  console.log(`received                                               ${(received / 1024 / seconds).toFixed(1)} KiB/s`);
+  const { usedSize } = await session.send('Runtime.getHeapUsage');
+  const { metrics } = await session.send('Performance.enable').then(() => session.send('Performance.getMetrics'));
+  const nodes = metrics.find(({ name }) => name === 'Nodes')?.value ?? 0;
   await page.close();
   const alone = processorMs(primary.pid);
-  const changesAlone = await change(primary, performance.now() + seconds * 1000);
+  await pause(SECONDS * 1000);
   const closed = processorMs(primary.pid) - alone;
-  console.log(`server's processor time, page open / closed            ${Math.round(watched / seconds)} / ${Math.round(closed / seconds)} ms/s` +
-    ` (${changes} / ${changesAlone} changes)`);
+  return [
+    [`until ${VMS} VMs are listed and the filter has answered`, `${Math.round(opened)} ms`],
+    ['tasks of the page meanwhile', said(opening)],
+    [`tasks while ${LIVE} VMs replicate, ${SECONDS} s`, said(watching)],
+    ['tasks while VMs are paused and resumed', said(changing)],
+    [`a change until it is on the page, median of ${changes.length}`, `${spread(changes, 0)} ms`],
+    [`longest frame while scrolling through the list, ${frames} frames`, `${Math.round(longest)} ms`],
+    ['received while watching', `${traffic.toFixed(1)} KiB/s`],
+    ['script objects of the page', `${(usedSize / 2 ** 20).toFixed(1)} MiB, ${nodes} nodes`],
+    ['processor time of the server, page open / closed', `${Math.round(watched / SECONDS)} / ${Math.round(closed / SECONDS)} ms/s`],
+  ];
 }
 
 try {
   const browser = await TestBrowser.start(t);
   const folder = await temporaryFolder(t, 'understudy-bench-');
   const [primary, replica] = ['primary', 'replica'].map((name) => new TestServer(name, join(folder, name))) as [TestServer, TestServer];
-  t.after(() => Promise.all([primary.kill9(), replica.kill9()]));
+  atEnd(t, () => Promise.all([primary.kill9(), replica.kill9()]));
   await Promise.all([primary.start(), replica.start()]);
   const began = performance.now();
   await prepare(folder, primary, replica);
-  console.log(`(${vmCount} VMs prepared in ${Math.round((performance.now() - began) / 1000)} s)`);
-  await measure(primary, await (await browser.context()).newPage());
+  const prepared = Math.round((performance.now() - began) / 1000);
+  const rows = await measure(primary, await (await browser.context()).newPage());
+  if (browser.complaints.length > 0) throw new Error(`the page complained: ${browser.complaints.join('; ')}`);
+  record({
+    question: 'What a large host costs the console', command: `node bench/console.ts --vms ${VMS} --live ${LIVE} --seconds ${SECONDS}`,
+    notes: [`${VMS} VMs × 2 disks, ${LIVE} of them replicating with cycles of 30 s (prepared in ${prepared} s)`, 'the server tells pages once a second'],
+    columns: ['', 'measured'], rows,
+  });
 } finally {
   for (const work of cleanups) await work();
 }

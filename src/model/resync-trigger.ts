@@ -38,6 +38,10 @@ export type TriggerNumber = keyof typeof RESYNC_TRIGGERS;
 export const mayOverwriteNewer = ({ trigger, mayBeOlder }: { trigger: TriggerNumber; mayBeOlder?: boolean }): boolean =>
   RESYNC_TRIGGERS[trigger].needsExplicitStart || mayBeOlder === true;
 
+/** Older recovery points stay when the settings say so; triggers 6 and 7 are the replica's: there its points have lost what they rest on. */
+export const keepsOlderPoints = ({ keepRecoveryPoints }: { keepRecoveryPoints: boolean }, trigger: TriggerNumber): boolean =>
+  keepRecoveryPoints && trigger !== 6 && trigger !== 7;
+
 /** How much is repaired, smallest first (design §7 "the ladder"). */
 export const RUNGS = ['logs', 'suspect-regions', 'full-compare', 'full-copy'] as const;
 export type Rung = (typeof RUNGS)[number];

@@ -13,7 +13,7 @@ import { messageOf, UnderstudyError } from '../model/errors.ts';
 import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
 import { BLOCK_BYTES } from '../model/limits.ts';
 import { replicatedDisks, type InitialReplication, type RelationshipRecord, type ResyncDisk, type ResyncRecord } from '../model/records.ts';
-import { mayOverwriteNewer } from '../model/resync-trigger.ts';
+import { keepsOlderPoints, mayOverwriteNewer } from '../model/resync-trigger.ts';
 import { nextAutomaticStart } from '../model/schedule.ts';
 import type { CopyOptions, CopyProgress } from '../replication/initial-sender.ts';
 import { initialBeginMessage } from '../replication/messages.ts';
@@ -326,8 +326,7 @@ export class PrimaryResync implements ResyncDriver {
     const throughEpoch = known ?? primary.outbox.newestClosed();
     ports.relationships.update(vmId, { resync: { ...runOf(primary, token), throughEpoch } });
     await primary.ship(signal);
-    // Triggers 6 and 7 are the replica's: there its points have lost what they rest on.
-    const keepPoints = primary.relationship.settings.keepRecoveryPoints && ![6, 7].includes(runOf(primary, token).trigger);
+    const keepPoints = keepsOlderPoints(primary.relationship.settings, runOf(primary, token).trigger);
     await primary.link().call(resyncMergeMessage, { vmId, token, throughEpoch, keepPoints }, undefined, { signal, timeoutMs: STEP_TIMEOUT_MS });
     const resync = runOf(primary, token);
     const disks = Object.entries(resync.disks).map(([diskId, { sentBytes }]) =>

@@ -64,28 +64,46 @@ export class TestBrowser {
   }
 }
 
-/** The same page as three pictures: NAME-light.png, NAME-dark.png, NAME-phone.png. */
-export async function picture(page: Page, name: string): Promise<void> {
-  mkdirSync(SCREENSHOTS, { recursive: true });
-  for (const [look, { colorScheme, viewport }] of Object.entries(LOOKS)) {
-    await page.emulateMedia({ colorScheme });
-    await page.setViewportSize(viewport);
-    await page.screenshot({ path: join(SCREENSHOTS, `${name}-${look}.png`), fullPage: true });
-  }
-  await page.emulateMedia({ colorScheme: 'light' });
-  await page.setViewportSize(LOOKS.light.viewport);
+/** So that a window is drawn once with all that has changed, and what is only drawn when it is near is there. */
+const SETTLED = 'new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))';
+
+async function look(page: Page, name: keyof typeof LOOKS): Promise<void> {
+  const { colorScheme, viewport } = LOOKS[name];
+  await page.emulateMedia({ colorScheme });
+  await page.setViewportSize(viewport);
+  await page.evaluate(SETTLED);
 }
 
-/** Nothing serious against WCAG 2.1 A and AA, in light and in dark. */
+/** The same page as three pictures: NAME-light.png, NAME-dark.png, NAME-phone.png. With a dialog: what is on the screen; else the whole page. */
+export async function picture(page: Page, name: string): Promise<void> {
+  mkdirSync(SCREENSHOTS, { recursive: true });
+  for (const each of Object.keys(LOOKS) as (keyof typeof LOOKS)[]) {
+    await look(page, each);
+    const { viewport } = LOOKS[each];
+    if (await page.locator('dialog[open]').count() === 0) {
+      const height = await page.evaluate<number>('document.documentElement.scrollHeight');
+      await page.setViewportSize({ ...viewport, height: Math.max(viewport.height, height) });
+      await page.evaluate(SETTLED);
+    }
+    await page.screenshot({ path: join(SCREENSHOTS, `${name}-${each}.png`) });
+  }
+  await look(page, 'light');
+}
+
+/** Nothing serious against WCAG 2.1 A and AA, in dark, at phone width and in light; and a phone need not scroll sideways. */
 export async function accessible(page: Page): Promise<void> {
-  for (const colorScheme of ['dark', 'light'] as const) {
-    await page.emulateMedia({ colorScheme });
+  for (const each of ['dark', 'phone', 'light'] as const) {
+    await look(page, each);
+    if (each === 'phone') {
+      const wide = await page.evaluate<number>('document.documentElement.scrollWidth');
+      assert.ok(wide <= LOOKS.phone.viewport.width, `${page.url()} is ${wide} px wide on a phone`);
+    }
     // Evaluated by the browser itself, so that the page's policy against foreign scripts does not see it.
     await page.evaluate(axe.source);
     const { violations } = await page.evaluate<axe.AxeResults>(`axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa'] })`);
     const serious = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical')
       .map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join('; ')}`);
-    assert.deepEqual(serious, [], `${page.url()} in ${colorScheme}`);
+    assert.deepEqual(serious, [], `${page.url()}, ${each}`);
   }
 }
 

@@ -8,7 +8,7 @@ import { atEnd } from '../rig/at-end.ts';
 import { mustRun, temporaryFolder } from '../rig/program.ts';
 import { TestServer } from '../rig/server.ts';
 import { answerInside } from '../system/resync-rig.ts';
-import { inspect, picture, TestBrowser } from './browser.ts';
+import { inspect, TestBrowser } from './browser.ts';
 
 const MIB = 1 << 20;
 
@@ -61,9 +61,8 @@ test('from two empty hosts to a resynchronized replica, in the browser', async (
     await berlin.json('sync-now', 'web1');
     await write(berlin, 0, '2M');
     await berlin.json('sync-now', 'web1');
-    for (const field of ['Current primary server', 'Successful replication cycles', 'Average latency', 'Last synchronized at', 'Errors encountered']) {
-      await primary.getByText(field, { exact: true }).waitFor();
-    }
+    for (const field of HEALTH_FIELDS) await primary.getByText(field, { exact: true }).waitFor();
+    await primary.getByRole('img', { name: /^Missed cycles: 0 of \d/ }).waitFor();
     await primary.getByText(/\d+ cycles since .*: none missed/).waitFor();
     await inspect(primary, 'health');
     const [download] = await Promise.all([primary.waitForEvent('download'), primary.getByRole('button', { name: 'Save as CSV' }).click()]);
@@ -76,14 +75,37 @@ test('from two empty hosts to a resynchronized replica, in the browser', async (
 
   await t.test('settings: change some, keep the rest', async () => {
     await primary.getByRole('link', { name: 'Settings' }).click();
-    await primary.getByLabel('Every 5 min').check();
-    await primary.getByLabel('Manually').check();
-    await primary.getByLabel('Reading by a resynchronization, MiB/s').fill('1');
+    const form = primary.getByRole('form', { name: 'Replication' });
+    const save = async () => {
+      await form.getByRole('button', { name: 'Save' }).click();
+      await form.getByText('Saved.', { exact: true }).waitFor();
+      return berlin.json<Record<string, unknown>>('status', 'web1');
+    };
+    // Each group of the original once: connection, frequency, recovery points, resynchronization.
+    await form.getByLabel('Compress what is sent').uncheck();
+    await form.getByLabel('Every 15 min').check();
+    await form.getByLabel('Additional recovery points').check();
+    await form.getByLabel('How many hours back').fill('4');
+    await form.getByLabel('Keep them over a resynchronization').check();
+    await form.getByLabel(/only during the following hours/).check();
+    await form.getByLabel('From').fill('20:15');
+    await form.getByLabel('To', { exact: true }).fill('05:30');
     await inspect(primary, 'settings');
-    await primary.getByRole('button', { name: 'Save' }).click();
-    await primary.getByText('Saved.', { exact: true }).waitFor();
-    const status = await berlin.json<{ frequencySec: number; autoResynchronizeEnabled: boolean; recoveryHistory: number }>('status', 'web1');
-    assert.deepEqual([status.frequencySec, status.autoResynchronizeEnabled, status.recoveryHistory], [300, false, 0]);
+    const first = await save();
+    assert.deepEqual([first['frequencySec'], first['recoveryHistory'], first['autoResynchronizeEnabled'],
+      first['autoResynchronizeIntervalStart'], first['autoResynchronizeIntervalEnd']], [900, 4, true, '20:15:00', '05:30:00']);
+    await primary.reload();
+    assert.equal(await form.getByLabel('Compress what is sent').isChecked(), false);
+    assert.equal(await form.getByLabel('Keep them over a resynchronization').isChecked(), true);
+    await form.getByLabel(/^Automatically start resynchronization$/).check();
+    await form.getByRole('button', { name: 'Discard' }).click();
+    assert.equal(await form.getByLabel(/only during the following hours/).isChecked(), true);
+    await form.getByLabel('Every 5 min').check();
+    await form.getByLabel('Only the latest point for recovery').check();
+    await form.getByLabel('Manually').check();
+    await form.getByLabel('Reading by a resynchronization, MiB/s').fill('1');
+    const second = await save();
+    assert.deepEqual([second['frequencySec'], second['recoveryHistory'], second['autoResynchronizeEnabled']], [300, 0, false]);
   });
 
   await t.test('settings of the guest: adapter, agent, addresses', () => guestSettings(primary, berlin));
@@ -97,7 +119,10 @@ test('from two empty hosts to a resynchronized replica, in the browser', async (
     await primary.getByLabel('Level').selectOption('Error');
     await primary.getByText('No event matches.').waitFor();
     await primary.getByLabel('Find in events').fill('');
+    await primary.getByLabel('Level').selectOption('Warning');
+    await primary.getByText("Resynchronization was paused for VM 'web1': asked by the user.").first().waitFor();
     await primary.getByLabel('Level').selectOption('');
+    await primary.getByLabel('VM', { exact: true }).selectOption('web1');
     await inspect(primary, 'events');
   });
 
@@ -105,6 +130,13 @@ test('from two empty hosts to a resynchronized replica, in the browser', async (
   await t.test('test failover; planned failover and reverse', () => testAndMove(primary, replica));
   assert.deepEqual(browser.complaints, []);
 });
+
+/** All of Hyper-V's window (docs/operating/console.md); a replica has the test failover's two besides. */
+const HEALTH_FIELDS = [
+  'Replication state', 'Replication mode', 'Current primary server', 'Current replica server', 'Replication health', 'From time', 'To time',
+  'Average size', 'Maximum size', 'Average latency', 'Errors encountered', 'Successful replication cycles', 'Last synchronized at',
+  'Data yet to be replicated',
+];
 
 let pattern = 0x40;
 
@@ -119,27 +151,39 @@ async function enable(primary: Page, replica: Page, port: number): Promise<void>
   const heading = (name: string) => primary.getByRole('heading', { name, exact: true }).waitFor();
   const next = () => primary.getByRole('button', { name: 'Next' }).click();
   await heading('Before You Begin');
+  await primary.getByText('Step 1 of 8').waitFor();
   await inspect(primary, 'enable-1');
   await next();
   await heading('Specify Replica Server');
   await primary.getByLabel('Replica server and port').fill(`127.0.0.1:${port}`);
+  await inspect(primary, 'enable-2');
   await next();
   await heading('Specify Connection Parameters');
+  // A fingerprint that is not the host's is found out here, not at the end.
+  await primary.getByLabel('Fingerprint of the replica server').fill(Array(32).fill('AB').join(':'));
+  await next();
+  await primary.getByRole('alert').getByText('PEER_FINGERPRINT_MISMATCH').waitFor();
   await primary.getByLabel('Fingerprint of the replica server').fill(await replica.locator('.own .fingerprint').innerText());
   await primary.getByText(`Its page must say: ${await replica.locator('.own .words').innerText()}`).waitFor();
+  await inspect(primary, 'enable-3');
   await next();
   await heading('Choose Replication VHDs');
   await primary.getByLabel(/system\.raw/).waitFor();
+  await inspect(primary, 'enable-4');
   await next();
   await heading('Configure Replication Frequency');
+  assert.equal(await primary.getByLabel('Every 5 min').isChecked(), true, 'filled in already');
   await primary.getByLabel('Every 30 s').check();
+  await inspect(primary, 'enable-5');
   await next();
   await heading('Configure Additional Recovery Points');
+  await inspect(primary, 'enable-6');
   await next();
   await heading('Choose Initial Replication Method');
   await inspect(primary, 'enable-7');
   await next();
   await heading('Summary');
+  await inspect(primary, 'enable-8');
   await primary.getByRole('button', { name: 'Finish' }).click();
   await primary.getByText('Replication enabled').first().waitFor();
 }
@@ -182,10 +226,20 @@ async function lookAtCells(page: Page): Promise<void> {
   await map.focus();
   await page.getByText(/^Part 1 of 256, 0 B to 256 KiB: /).waitFor();
   await page.keyboard.press('ArrowRight');
-  await page.keyboard.press('ArrowDown');
-  await page.getByText(/^Part 18 of 256, 4\.25 MiB to 4\.50 MiB: /).waitFor();
+  await page.getByText(/^Part 2 of 256, 256 KiB to 512 KiB: /).waitFor();
+  const chosen = () => page.locator('i[aria-selected="true"]');
+  for (const width of [390, 1280]) {
+    await page.setViewportSize({ width, height: 860 });
+    const above = await chosen().boundingBox();
+    await page.keyboard.press('ArrowDown');
+    const below = await chosen().boundingBox();
+    assert.equal(below!.x, above!.x, 'the cell right below, whatever fits into a row');
+    assert.ok(below!.y > above!.y && below!.y < above!.y + 2 * above!.height, 'one row further');
+    await page.keyboard.press('ArrowUp');
+    await page.getByText(/^Part 2 of 256, /).waitFor();
+  }
   const says = await page.locator(`[id='${await map.getAttribute('aria-activedescendant')}']`).getAttribute('title');
-  assert.match(says ?? '', /^4\.25 MiB to 4\.50 MiB: \w/);
+  assert.match(says ?? '', /^256 KiB to 512 KiB: \w/);
   await page.keyboard.press('End');
   await page.getByText(/^Part 256 of 256, 63\.8 MiB to 64\.0 MiB: /).waitFor();
   await map.locator('i').nth(2).click();
@@ -215,6 +269,9 @@ async function resynchronize(primary: Page, server: TestServer): Promise<void> {
   await dialog.getByRole('button', { name: 'Resume' }).click();
   await primary.getByRole('heading', { name: /Resynchronizing – \d+ %/ }).waitFor();
   await primary.getByRole('listbox', { name: /Map of .*system\.raw: .*Mended/ }).waitFor();
+  const number = (name: string) => primary.locator('.numbers div', { hasText: name }).locator('dd');
+  await number('Rate').getByText(/\d (K|M)iB\/s/).waitFor();
+  await number('Time left').getByText(/\d (s|min|h)$/).waitFor();
   await primary.getByRole('button', { name: 'Pause' }).click();
   await primary.getByRole('heading', { name: /Paused at/ }).waitFor();
   await lookAtCells(primary);
@@ -225,7 +282,7 @@ async function resynchronize(primary: Page, server: TestServer): Promise<void> {
   await primary.getByRole('heading', { name: /Resynchronizing/ }).waitFor();
   await inspect(primary, 'resync-running');
   await primary.getByRole('button', { name: 'Cancel…' }).click();
-  await picture(primary, 'cancel-resync-dialog');
+  await inspect(primary, 'cancel-resync-dialog');
   await primary.getByRole('button', { name: 'Cancel it' }).click();
   await primary.getByRole('heading', { name: 'Resynchronization required' }).waitFor();
 
@@ -251,6 +308,11 @@ async function failOver(replica: Page): Promise<void> {
   await replica.getByRole('link', { name: 'Recovery points' }).click();
   await replica.locator('.points').getByText('Latest').waitFor();
   await inspect(replica, 'points');
+  await replica.getByRole('link', { name: 'Health' }).click();
+  for (const field of ['Test failover status', 'Last test failover initiated at', 'Data yet to be applied']) {
+    await replica.getByText(field, { exact: true }).waitFor();
+  }
+  await replica.getByRole('link', { name: 'Recovery points' }).click();
   await replica.getByRole('button', { name: 'Failover…', exact: true }).click();
   const dialog = replica.getByRole('dialog');
   await dialog.getByText(/Everything that the guest wrote after .* is lost/).waitFor();
@@ -261,7 +323,7 @@ async function failOver(replica: Page): Promise<void> {
   await dialog.getByText(/nbd\+unix:/).waitFor();
   await dialog.getByRole('button', { name: 'Close' }).click();
   await replica.getByRole('button', { name: 'Cancel failover…' }).click();
-  await picture(replica, 'cancel-failover-dialog');
+  await inspect(replica, 'cancel-failover-dialog');
   await dialog.getByRole('button', { name: 'Cancel the failover' }).click();
   await replica.getByText('Replication enabled').first().waitFor();
 }
@@ -270,7 +332,7 @@ async function testAndMove(primary: Page, replica: Page): Promise<void> {
   const dialog = replica.getByRole('dialog');
   await replica.getByRole('button', { name: 'Test failover…' }).click();
   await dialog.getByText('Nothing is lost.').waitFor();
-  await picture(replica, 'test-failover-dialog');
+  await inspect(replica, 'test-failover-dialog');
   await dialog.getByRole('button', { name: 'Start the test' }).click();
   await dialog.getByText(/nbd\+unix:/).waitFor();
   await dialog.getByRole('button', { name: 'Close' }).click();

@@ -13,6 +13,7 @@ import { Peers } from './pages/peers.tsx';
 import { EnableWizard } from './pages/enable.tsx';
 import { AddVm } from './pages/add-vm.tsx';
 import { ThemeButton } from './parts/theme.tsx';
+import { Loading } from './parts/loading.tsx';
 
 type Standing = { signed: 'unknown' } | { signed: 'out'; why: string | null } | { signed: 'in'; session: Session };
 
@@ -43,11 +44,7 @@ export function App() {
     return { session: standing.session, signOut: () => void leave() };
   }, [standing]);
   if (standing.signed === 'unknown')
-    return (
-      <p className="loading" role="status">
-        Loading…
-      </p>
-    );
+    return <Loading />;
   if (standing.signed === 'out') return <SignIn why={standing.why} onSignedIn={(session) => setStanding({ signed: 'in', session })} />;
   return (
     <SessionContext value={context}>

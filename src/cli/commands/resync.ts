@@ -152,6 +152,7 @@ function planText(plan: ResyncPlan, output: Output): string {
     ['To be read', `${bytes(plan.readBytes)} on each side`],
     ['Time needed', duration(plan.estimatedSeconds)],
     ...(plan.overwrites === undefined ? [] : [['Overwritten', plan.overwrites] as const]),
+    ...(plan.olderPointsLost ? [['Older points', `at most ${plan.olderPointsLost} are deleted`] as const] : []),
     ...(plan.refusals ?? []).map((refusal) => ['Refused now', refusal] as const),
   ]);
   const disks = plan.disks.map((disk): Row => [

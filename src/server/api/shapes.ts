@@ -276,6 +276,7 @@ export const resyncPlan = z.looseObject({
   disks: z.array(z.looseObject({ path: z.string(), totalBytes: bytes, readBytes: bytes })),
   refusals: z.array(z.string()).optional().describe('why it could not start now'),
   overwrites: z.string().optional().describe('what only the replica may still have: asks for overwriteReplica'),
+  olderPointsLost: z.int().min(0).optional().describe('at most so many older recovery points are deleted when it has finished'),
 });
 
 export const resyncQueueEntry = z.looseObject({

@@ -7,13 +7,11 @@
  *   the guests' I/O runs in this thread too.
  * - A watcher that does not read is cut off instead of being buffered for; its browser connects again and begins with everything.
  */
-import type { EventRecord, VmRecord } from '../../model/records.ts';
-import type { Relationships } from '../../replication/relationships.ts';
-import { OPERATIONS, type HostEvent, type PastCycle } from '../api/contract.ts';
-import { healthShape, statusShape, vmShape } from '../status.ts';
+import type { EventRecord } from '../../model/records.ts';
+import { OPERATIONS, type HostEvent } from '../api/contract.ts';
 import type { Host } from '../host.ts';
-import { queueShape, resyncStatusShape } from '../operations/resync-operations.ts';
-import { actionsOf, liveVm } from './live-shapes.ts';
+import { queueShape } from '../operations/resync-operations.ts';
+import { knownReplicas, liveVm, vmDetail } from './live-shapes.ts';
 
 const TICK_MS = 1000;
 /** VMs looked at in one tick besides those that changed. */
@@ -66,7 +64,7 @@ export class LiveFeed {
     const { identity, name } = this.#host;
     watcher.send('host', { name, fingerprint: identity.fingerprint, version: this.#version, instance: this.#instance,
       now: this.#host.parts.clock.now(), peerPort: this.#host.peer.address.port, zone: this.#host.parts.zone,
-      operations: Object.keys(OPERATIONS) });
+      operations: Object.keys(OPERATIONS), replicas: knownReplicas(this.#host) });
     watcher.send('vms', { all: true, put: [...this.#rows.values()].map((row) => JSON.parse(row) as unknown), removed: [] });
     watcher.send('queue', JSON.parse(this.#queueText()));
     watcher.send('events', { all: true, events: this.#host.catalog.events({ limit: EVENTS_AT_FIRST }).map(eventShape) });
@@ -172,43 +170,17 @@ export class LiveFeed {
   /** The whole of one VM, for its own page. */
   #sendDetail(watcher: Watcher, kept: { detail: string }): void {
     const vm = watcher.vm === null ? undefined : this.#host.catalog.vmByName(watcher.vm);
-    const detail = vm === undefined ? null : this.#detail(vm.vmId);
+    const detail = vm === undefined ? null : vmDetail(this.#host, vm);
     const text = JSON.stringify(detail);
     if (watcher.vm === null || text === kept.detail) return;
     kept.detail = text;
     watcher.send('vm', detail);
   }
 
-  #detail(vmId: string): object {
-    const host = this.#host;
-    const vm = host.relationships.vm(vmId);
-    const relationship = host.relationships.find(vmId);
-    const resync = relationship === undefined || vm.side === 'replica' ? null : resyncStatusShape(host, vm);
-    return {
-      vm: vmShape(host, vm), status: statusShape(host, vm), health: healthShape(host, vm), settings: relationship?.settings ?? null,
-      remote: relationship?.remote ?? null, extended: host.extended.get(vmId) === undefined ? null : this.#extendedDetail(vm), actions: actionsOf(host, vm),
-      resync: resync === null || resync.phase === 'none' ? null : resync,
-      cycles: relationship === undefined ? [] : cyclesOf(host.relationships, vmId),
-    };
-  }
-
-  /** Of the extended replica that this host feeds. */
-  #extendedDetail(vm: VmRecord): object {
-    const host = this.#host;
-    const resync = resyncStatusShape(host, vm, true);
-    return {
-      status: statusShape(host, vm, true), health: healthShape(host, vm, true), resync: resync.phase === 'none' ? null : resync,
-      cycles: cyclesOf(host.extended.relationships, vm.vmId),
-    };
-  }
-
   #tell(event: string, data: unknown): void {
     for (const watcher of this.#watchers.keys()) watcher.send(event, data);
   }
 }
-
-const cyclesOf = (relationships: Relationships, vmId: string): PastCycle[] => relationships.cycles(vmId).map(({ at, outcome, bytes, latencyMs }) =>
-  ({ time: new Date(at).toISOString(), outcome, bytes, latencySeconds: latencyMs / 1000 }));
 
 const eventShape = ({ time, id, level, vmName, message, data, sequence }: EventRecord & { sequence: number }): HostEvent =>
   ({ time: new Date(time).toISOString(), id, level, vmName, message, data, sequence });

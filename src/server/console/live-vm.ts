@@ -33,4 +33,6 @@ export interface LiveVm {
   churn: number[];
   /** What may be done now, by the one table of states. */
   actions: Operation[];
+  /** The extended replica that this host feeds; `reason`: the first of what is wrong with it. */
+  extended: { replicaServer: string | null; stateText: string; health: Status['health']; reason: string | null } | null;
 }

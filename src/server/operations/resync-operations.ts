@@ -3,7 +3,7 @@ import { UnderstudyError } from '../../model/errors.ts';
 import { replicatedDisks, type RelationshipRecord, type VmRecord } from '../../model/records.ts';
 import { nextAutomaticStart } from '../../model/schedule.ts';
 import { readBytesOf } from '../../resync/ladder.ts';
-import { mayOverwriteNewer } from '../../model/resync-trigger.ts';
+import { keepsOlderPoints, mayOverwriteNewer } from '../../model/resync-trigger.ts';
 import { resyncHistory, type PastResync } from '../../resync/resync-history.ts';
 import type { HostOperations, Params, ResyncQueueEntry, ResyncStatus, Status } from '../api/contract.ts';
 import type { Host } from '../host.ts';
@@ -18,6 +18,8 @@ const COMPARE_BYTES_PER_SEC = 1 << 30;
 /** How far back past resynchronizations are looked for: some hundred of them. */
 const HISTORY_EVENTS = 5000;
 const START_AHEAD_MS_MAX = 7 * 86_400_000;
+/** The trigger of a resynchronization that nothing but a person asks for. */
+const ASKED_FOR = 8 as const;
 
 export function resyncOperations(host: Host): Operations {
   const status = (name: string, extended = false): Status => statusShape(host, host.vm(name), extended);
@@ -56,9 +58,10 @@ export function resyncOperations(host: Host): Operations {
       if (extended !== true) onPrimary(host, vm, 'resync plan');
       const plan = await host.resync.plan(sender(vm.vmId), signal);
       const readBytes = readBytesOf(plan);
-      const overwrites = overwrittenBy(relationships.get(vm.vmId));
+      const relationship = relationships.get(vm.vmId);
+      const overwrites = overwrittenBy(relationship);
       return {
-        vmName: name, ...(overwrites !== null && { overwrites }),
+        vmName: name, ...(overwrites !== null && { overwrites }), olderPointsLost: plan.rung === 'logs' ? 0 : olderPointsLost(relationship),
         rung: plan.rung, reason: plan.reason, readBytes, estimatedSeconds: readBytes / COMPARE_BYTES_PER_SEC,
         disks: replicatedDisks(vm).map(({ diskId, path, virtualSize }) => ({
           path, totalBytes: virtualSize, readBytes: (plan.ranges.get(diskId) ?? []).reduce((sum, { length }) => sum + length, 0),
@@ -108,7 +111,7 @@ function resume(host: Host, { name, extended, resynchronize, at: given, continue
     throw new UnderstudyError('state', 'REPLICA_MAY_BE_NEWER', `a resynchronization of VM '${name}' would overwrite ${overwrites}`,
       `If the replica has what you want, run on its host: understudy failover ${name}. To give it up: understudy resume ${name} --overwrite-replica.`);
   }
-  const asked = { trigger: 8 as const, reason: 'the user asked for it', rung: 'full-compare' as const, since: now };
+  const asked = { trigger: ASKED_FOR, reason: 'the user asked for it', rung: 'full-compare' as const, since: now };
   const change = starts ? {
     error: null, required: { ...(resynchronize === true && required === null ? asked : (required ?? asked)), startAt, held: false },
     ...(resync === null ? {} : { resync: null, abandoned: resync.token }),
@@ -116,6 +119,11 @@ function resume(host: Host, { name, extended, resynchronize, at: given, continue
   relationships.perform(vmId, resynchronize === true ? 'resynchronize' : 'resume', change, circumstances);
   if (resynchronize === true) sender(vmId).tracked?.goMapOnly();
   sender(vmId).interrupt('replication was resumed');
+}
+
+/** As many as the settings ask for: how many there are, the replica knows. */
+function olderPointsLost({ settings, required }: RelationshipRecord): number {
+  return keepsOlderPoints(settings, required?.trigger ?? ASKED_FOR) ? 0 : settings.recoveryHistory;
 }
 
 /** What only the replica may still have, and why that can be (R21); null when the replica knows nothing that the primary does not. */

@@ -1,10 +1,12 @@
 /** The fields of the health window as rows of a table, for "Save as CSV". */
-import type { VmDetail } from './live.ts';
+import type { End } from './live.ts';
 
 type Row = [name: string, value: string | number | null];
 
-export function healthRows({ status, health, cycles }: VmDetail): Row[] {
+export function healthRows({ status, health, cycles }: End): Row[] {
   const { statistics } = health;
+  const test = status.testFailover as { startTime: string } | null | undefined;
+  const lastTest = test?.startTime ?? (statistics.lastTestFailoverTime as string | null | undefined) ?? null;
   return [
     ['VM name', status.vmName],
     ['Replication state', status.state],
@@ -24,6 +26,9 @@ export function healthRows({ status, health, cycles }: VmDetail): Row[] {
     ['Missed replication cycles', statistics.missedReplications],
     ['Last synchronized at', status.lastReplicationTime],
     ['Data yet to be replicated (bytes)', status.pendingBytes],
+    // Of a replica only, as in the original.
+    ...(test === undefined ? [] : [['Test failover status', test === null ? 'Not Running' : 'Running'] satisfies Row,
+      ['Last test failover initiated at', lastTest] satisfies Row]),
     ...cycles.map(({ time, outcome, bytes, latencySeconds }): Row => [`Cycle ${time}`, `${outcome}; ${bytes} bytes; ${latencySeconds} s`]),
   ];
 }

@@ -22,28 +22,28 @@ export interface HostFacts {
   zone: string;
   /** Names of all operations of this server. */
   operations: string[];
+  /** Hosts that keep replicas of this one's VMs, the one with most of them first. As of the last connection. */
+  replicas: { name: string; replica: string; fingerprint: string; vms: number }[];
 }
 
 export type GuestRun = NonNullable<NonNullable<Vm['hypervisor']>['guest']>;
 
-export interface ExtendedDetail {
-  status: Status;
-  health: Health;
-  resync: ResyncStatus | null;
-  cycles: PastCycle[];
-}
-
-export interface VmDetail {
-  vm: Vm & { side: 'primary' | 'replica'; guests: number; hypervisor: HypervisorSettings & { guest: GuestRun | null; testGuest: GuestRun | null } };
+/** One relationship of a VM on this host: its own, or the leg to the extended replica that this host feeds. */
+export interface End {
+  /** How operations name it. */
+  of: { name: string; extended?: true };
   status: Status;
   health: Health;
   settings: RelationshipSettings | null;
   remote: { host: string; port: number; fingerprint: string; name: string } | null;
-  /** Of the extended replica that this host feeds. */
-  extended: ExtendedDetail | null;
   actions: Action[];
   resync: ResyncStatus | null;
   cycles: PastCycle[];
+}
+
+export interface VmDetail extends End {
+  vm: Vm & { side: 'primary' | 'replica'; guests: number; hypervisor: HypervisorSettings & { guest: GuestRun | null; testGuest: GuestRun | null } };
+  extended: End | null;
 }
 
 export type LiveEvent = HostEvent & { sequence: number };

@@ -3,8 +3,8 @@ import { useState } from 'react';
 import { call } from '../data/call.ts';
 import { go } from '../data/route.ts';
 import { useAction } from '../data/use-action.ts';
+import { ActionForm } from '../parts/action-form.tsx';
 import { TextField, Tick } from '../parts/fields.tsx';
-import { Refused } from '../parts/refused.tsx';
 
 export function AddVm() {
   const [name, setName] = useState('');
@@ -28,13 +28,7 @@ export function AddVm() {
         <a href="#/">Overview</a>
       </p>
       <h1>Add a VM</h1>
-      <form
-        className="card grid-form intro"
-        onSubmit={(event) => {
-          event.preventDefault();
-          void submit();
-        }}
-      >
+      <ActionForm action={action} submit={submit} label="Add" className="card intro">
         <TextField full label="Name" required maxLength={128} value={name} onChange={setName} />
         <label className="full">
           Disks, one in each line
@@ -51,13 +45,7 @@ export function AddVm() {
         <Tick full checked={attach} onChange={setAttach} hint="Its disks are served, so that the hypervisor can open them.">
           Attach it at once
         </Tick>
-        <Refused refusal={action.refusal} />
-        <p className="actions full">
-          <button type="submit" className="primary" disabled={action.running}>
-            Add
-          </button>
-        </p>
-      </form>
+      </ActionForm>
     </>
   );
 }

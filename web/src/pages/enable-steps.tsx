@@ -2,15 +2,21 @@
 import { useEffect, useId, useState } from 'react';
 import type { Vm } from '../../../src/server/api/contract.ts';
 import { call } from '../data/call.ts';
+import { useLive } from '../data/live.ts';
 import { CompressionTick, FingerprintField, ReplicaField, TextField } from '../parts/fields.tsx';
 import { DiskChoice } from '../parts/setting-choices.tsx';
 import type { Plan, StepProps } from './enable.tsx';
 
 export function ServerStep({ plan, onChange }: StepProps) {
+  const known = useLive().host?.replicas ?? [];
   return (
     <ReplicaField
+      known={known.map(({ replica }) => replica)}
       value={plan.replica}
-      onChange={(replica) => onChange({ replica })}
+      onChange={(replica) => {
+        const fingerprint = known.find((host) => host.replica === replica)?.fingerprint;
+        onChange(fingerprint === undefined ? { replica } : { replica, fingerprint });
+      }}
       hint="A name or address, and the port where its peers reach it (7743 unless it was told otherwise)."
     />
   );
@@ -28,6 +34,7 @@ export function ConnectionStep({ plan, onChange }: StepProps) {
         says="Its page must say: "
       />
       <CompressionTick checked={plan.compression} onChange={(compression) => onChange({ compression })} />
+      <p className="hint">Next greets the host: that it answers, has this fingerprint, and lets this host in.</p>
     </>
   );
 }

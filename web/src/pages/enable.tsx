@@ -1,13 +1,15 @@
 /** Enable Replication: the original's eight pages, filled with good defaults, so that Next leads through. */
 import { useState, type ReactNode } from 'react';
 import { call } from '../data/call.ts';
+import { fingerprintWords } from '../data/fingerprint-words.ts';
 import { bytes, count, frequency, inputTime, when } from '../data/format.ts';
-import { useLive, type LiveVm } from '../data/live.ts';
+import { useLive, type HostFacts, type LiveVm } from '../data/live.ts';
 import { go } from '../data/route.ts';
 import { DEFAULT_DRAFT, settingsOf, type Draft } from '../data/settings-draft.ts';
 import { useAction } from '../data/use-action.ts';
 import { Refused } from '../parts/refused.tsx';
 import { FrequencyChoice, PointsChoice } from '../parts/setting-choices.tsx';
+import { Loading } from '../parts/loading.tsx';
 import { ConnectionStep, DisksStep, MethodStep, ServerStep } from './enable-steps.tsx';
 
 export interface Plan extends Draft {
@@ -25,12 +27,14 @@ export interface StepProps {
 interface Step {
   title: string;
   body: (props: StepProps) => ReactNode;
+  /** Before the next page; refused, the page stays and says why. */
+  check?: (plan: Plan) => Promise<unknown>;
 }
 
 const STEPS: Step[] = [
   { title: 'Before You Begin', body: Before },
   { title: 'Specify Replica Server', body: ServerStep },
-  { title: 'Specify Connection Parameters', body: ConnectionStep },
+  { title: 'Specify Connection Parameters', body: ConnectionStep, check: greet },
   { title: 'Choose Replication VHDs', body: DisksStep },
   { title: 'Configure Replication Frequency', body: ({ plan, onChange }) => <FrequencyChoice draft={plan} onChange={onChange} /> },
   { title: 'Configure Additional Recovery Points', body: ({ plan, onChange }) => <PointsChoice draft={plan} onChange={onChange} /> },
@@ -39,14 +43,10 @@ const STEPS: Step[] = [
 ];
 
 export function EnableWizard() {
-  const { vms, connection } = useLive();
+  const { vms, host, connection } = useLive();
   const candidates = [...vms.values()].filter(({ mode }) => mode === 'None');
-  if (connection === 'connecting')
-    return (
-      <p className="loading" role="status">
-        Loading…
-      </p>
-    );
+  if (connection === 'connecting' || host === null)
+    return <Loading />;
   if (candidates.length === 0) {
     return (
       <div className="card empty">
@@ -60,23 +60,36 @@ export function EnableWizard() {
       </div>
     );
   }
-  return <Wizard first={candidates[0]!} known={[...vms.values()]} />;
+  return <Wizard first={candidates[0]!} known={host.replicas} />;
 }
 
 /** Where the other VMs of this host go, this one will mostly go too. */
-function planFor(vm: LiveVm): Plan {
-  return { ...DEFAULT_DRAFT, vm: vm.vmName, method: 'now', at: inputTime(new Date(Date.now() + 3_600_000)), folder: '' };
+function planFor(vm: LiveVm, [usual]: HostFacts['replicas']): Plan {
+  return {
+    ...DEFAULT_DRAFT, vm: vm.vmName, replica: usual?.replica ?? '', fingerprint: usual?.fingerprint ?? '',
+    method: 'now', at: inputTime(new Date(Date.now() + 3_600_000)), folder: '',
+  };
 }
 
-function Wizard({ first }: { first: LiveVm; known: LiveVm[] }) {
-  const [plan, setPlan] = useState<Plan>(() => planFor(first));
+/** That it answers, is the one that is meant, and lets this host in. */
+function greet({ replica, fingerprint }: Plan): Promise<unknown> {
+  return call('test-connection', { replica: replica.trim(), fingerprint: fingerprint.trim() });
+}
+
+function Wizard({ first, known }: { first: LiveVm; known: HostFacts['replicas'] }) {
+  const [plan, setPlan] = useState<Plan>(() => planFor(first, known));
   const [at, setAt] = useState(0);
   const action = useAction();
-  const { title, body: Body } = STEPS[at]!;
+  const { title, body: Body, check } = STEPS[at]!;
   const last = at === STEPS.length - 1;
+  const turn = (to: number) => {
+    action.clear();
+    setAt(to);
+  };
   const next = async () => {
-    if (!last) return setAt(at + 1);
-    if (await action.run(() => enable(plan))) go({ page: 'vm', vm: plan.vm, tab: 'health' });
+    if (last) {
+      if (await action.run(() => enable(plan))) go({ page: 'vm', vm: plan.vm, tab: 'health' });
+    } else if (check === undefined || (await action.run(() => check(plan)))) turn(at + 1);
   };
   return (
     <>
@@ -99,6 +112,9 @@ function Wizard({ first }: { first: LiveVm; known: LiveVm[] }) {
             void next();
           }}
         >
+          <p className="hint">
+            Step {at + 1} of {STEPS.length}
+          </p>
           <h2
             tabIndex={-1}
             key={title}
@@ -111,11 +127,11 @@ function Wizard({ first }: { first: LiveVm; known: LiveVm[] }) {
           <Body plan={plan} onChange={(part) => setPlan({ ...plan, ...part })} />
           <Refused refusal={action.refusal} />
           <p className="actions end">
-            <button type="button" disabled={at === 0 || action.running} onClick={() => setAt(at - 1)}>
+            <button type="button" disabled={at === 0 || action.running} onClick={() => turn(at - 1)}>
               Previous
             </button>
             <button type="submit" className="primary" disabled={action.running}>
-              {last ? (action.running ? 'Working…' : 'Finish') : 'Next'}
+              {action.running ? 'Working…' : last ? 'Finish' : 'Next'}
             </button>
           </p>
         </form>
@@ -181,6 +197,7 @@ function Summary({ plan }: StepProps) {
       <dt>Fingerprint</dt>
       <dd>
         <code className="fingerprint">{plan.fingerprint}</code>
+        <small className="words">{fingerprintWords(plan.fingerprint)}</small>
       </dd>
       <dt>Compression</dt>
       <dd>{plan.compression ? 'Yes' : 'No'}</dd>

@@ -1,17 +1,19 @@
 /** Every VM in one glance: what needs attention first, each with the one button that mends it. */
 import { memo, useDeferredValue, useMemo, useState } from 'react';
-import { byAttention, remedyOf } from '../data/attention.ts';
+import { byAttention, peerOf, remedyOf, worstHealth } from '../data/attention.ts';
 import { call } from '../data/call.ts';
-import { bytes, count, localTimes, when } from '../data/format.ts';
+import { count, localTimes, when } from '../data/format.ts';
 import { useLive, type LiveVm } from '../data/live.ts';
 import { go, hrefOf } from '../data/route.ts';
 import { useSession } from '../data/session.ts';
 import { useAction } from '../data/use-action.ts';
 import { FilterBox, SearchBox } from '../parts/fields.tsx';
-import { Lag, LogGauge, Sparkline } from '../parts/gauges.tsx';
 import { HealthMark } from '../parts/health.tsx';
+import { ImportDialog } from '../parts/import-dialog.tsx';
+import { Loading } from '../parts/loading.tsx';
 import { Refused } from '../parts/refused.tsx';
 import { ResumeDialog } from '../parts/resume-dialog.tsx';
+import { VmTable } from '../parts/vm-table.tsx';
 
 const HEALTHS = ['Critical', 'Warning', 'Normal', 'NotApplicable'] as const;
 /** Cards of what needs attention; the rest is in the list below. */
@@ -26,7 +28,7 @@ export function Overview() {
     () =>
       all.filter(
         (vm) =>
-          (shown.health === '' || vm.health === shown.health) &&
+          (shown.health === '' || worstHealth(vm) === shown.health) &&
           (shown.mode === '' || vm.mode === shown.mode) &&
           (shown.state === '' || vm.stateText === shown.state) &&
           (shown.peer === '' || peerOf(vm) === shown.peer) &&
@@ -37,13 +39,9 @@ export function Overview() {
     [all, shown],
   );
   if (connection === 'connecting')
-    return (
-      <p className="loading" role="status">
-        Loading…
-      </p>
-    );
+    return <Loading />;
   if (all.length === 0) return <Empty />;
-  const urgent = all.filter(({ health }) => health === 'Critical' || health === 'Warning');
+  const urgent = all.filter((vm) => ['Critical', 'Warning'].includes(worstHealth(vm)));
   return (
     <>
       <div className="head">
@@ -85,7 +83,7 @@ function Tally({ vms, chosen, onChoose }: { vms: LiveVm[]; chosen: string; onCho
     <div className="tally" role="group" aria-label="By health">
       {HEALTHS.map((health) => (
         <button key={health} type="button" aria-pressed={chosen === health} onClick={() => onChoose(chosen === health ? '' : health)}>
-          <strong>{vms.filter((vm) => vm.health === health).length}</strong>
+          <strong>{vms.filter((vm) => worstHealth(vm) === health).length}</strong>
           <HealthMark health={health} />
         </button>
       ))}
@@ -103,9 +101,6 @@ interface Filter {
 
 const MODES = ['Primary', 'Replica', ['None', 'Not replicated']] as const;
 
-/** The other host. */
-const peerOf = (vm: LiveVm): string | null => (vm.side === 'primary' ? vm.replicaServer : vm.primaryServer);
-
 /** States and peers that there are, and the chosen one also when no VM has it any more: nothing is filtered unseen. */
 function Filters({ vms, filter, onChange }: { vms: readonly LiveVm[]; filter: Filter; onChange: (filter: Filter) => void }) {
   const found = (values: (string | null)[], chosen: string) =>
@@ -122,89 +117,35 @@ function Filters({ vms, filter, onChange }: { vms: readonly LiveVm[]; filter: Fi
   );
 }
 
-const VmTable = memo(function VmTable({ rows, total }: { rows: LiveVm[]; total: number }) {
-  return (
-    <div className="table-frame" tabIndex={0} role="region" aria-label="Virtual machines">
-      <table className="vms">
-        <thead>
-          <tr>
-            <th>Name</th>
-            <th>State</th>
-            <th>Health</th>
-            <th>Mode</th>
-            <th>Peer</th>
-            <th>Lag</th>
-            <th>Tracking logs</th>
-            <th>Churn</th>
-          </tr>
-        </thead>
-        <tbody>
-          {rows.map((vm) => (
-            <VmRow key={vm.vmId} vm={vm} />
-          ))}
-        </tbody>
-      </table>
-      {rows.length === 0 ? <p className="hint">None of the {count(total, 'VM')} matches.</p> : null}
-    </div>
-  );
-});
-
-const VmRow = memo(function VmRow({ vm }: { vm: LiveVm }) {
-  return (
-    <tr>
-      <th scope="row">
-        <a href={hrefOf({ page: 'vm', vm: vm.vmName, tab: 'health' })}>{vm.vmName}</a>
-        <small>
-          {count(vm.diskCount, 'disk')}, {bytes(vm.totalBytes)}
-        </small>
-      </th>
-      <td data-label="State">
-        {vm.stateText}
-        {vm.percent === null ? '' : ` ${Math.floor(vm.percent)} %`}
-      </td>
-      <td data-label="Health">
-        <HealthMark health={vm.health} />
-      </td>
-      <td data-label="Mode">{vm.mode === 'None' ? '–' : vm.mode}</td>
-      <td data-label="Peer">{peerOf(vm) ?? '–'}</td>
-      <td data-label="Lag">
-        <Lag since={vm.lastAppliedLogTime} frequencySec={vm.frequencySec} />
-      </td>
-      <td data-label="Tracking logs">
-        <LogGauge logBytes={vm.logBytes} logLimitBytes={vm.logLimitBytes} logLimitTime={vm.logLimitTime} />
-      </td>
-      <td data-label="Churn">
-        <Sparkline values={vm.churn} />
-      </td>
-    </tr>
-  );
-});
-
 const AttentionCard = memo(function AttentionCard({ vm }: { vm: LiveVm }) {
+  const health = worstHealth(vm);
+  // What is wrong with the extended replica alone.
+  const leg = vm.extended !== null && health !== vm.health ? vm.extended : null;
+  const [reason, ...further] = leg === null ? vm.healthDetails : [leg.reason ?? ''];
   return (
-    <li className={`card attention ${vm.health.toLowerCase()}`}>
+    <li className={`card attention ${health.toLowerCase()}`}>
       <div className="card-head">
         <h3>
           <a href={hrefOf({ page: 'vm', vm: vm.vmName, tab: 'health' })}>{vm.vmName}</a>
         </h3>
-        <HealthMark health={vm.health} />
+        <HealthMark health={health} />
       </div>
       <p className="state">
-        {vm.stateText}
-        {vm.percent === null ? '' : ` – ${Math.floor(vm.percent)} %`}
+        {leg === null ? vm.stateText : `Extended replica on ${leg.replicaServer}: ${leg.stateText}`}
+        {leg !== null || vm.percent === null ? '' : ` – ${Math.floor(vm.percent)} %`}
       </p>
-      <p>{localTimes(vm.healthDetails[0] ?? '')}</p>
-      {vm.healthDetails.length > 1 ? <p className="hint">and {count(vm.healthDetails.length - 1, 'further reason')}</p> : null}
+      <p>{localTimes(reason ?? '')}</p>
+      {further.length > 0 ? <p className="hint">and {count(further.length, 'further reason')}</p> : null}
       {vm.resynchronizeStartTime === null ? null : <p className="hint">Starts by itself: {when(vm.resynchronizeStartTime)}</p>}
       <RemedyButton vm={vm} />
     </li>
   );
 });
 
-export function RemedyButton({ vm }: { vm: LiveVm }) {
+function RemedyButton({ vm }: { vm: LiveVm }) {
   const { session } = useSession();
   const action = useAction();
-  const [asking, setAsking] = useState(false);
+  const [asking, setAsking] = useState<'resume-resync' | 'import' | null>(null);
   const remedy = remedyOf(vm);
   if (remedy === null) return null;
   if ('tab' in remedy) {
@@ -218,7 +159,7 @@ export function RemedyButton({ vm }: { vm: LiveVm }) {
     );
   }
   if (session.role === 'reader') return null;
-  const act = () => ('dialog' in remedy ? setAsking(true) : void action.run(() => call(remedy.operation, { name: vm.vmName })));
+  const act = () => ('dialog' in remedy ? setAsking(remedy.dialog) : void action.run(() => call(remedy.operation, { name: vm.vmName })));
   return (
     <>
       <p className="actions">
@@ -227,7 +168,8 @@ export function RemedyButton({ vm }: { vm: LiveVm }) {
         </button>
       </p>
       <Refused refusal={action.refusal} />
-      {asking ? <ResumeDialog name={vm.vmName} state={vm.state} onClose={() => setAsking(false)} /> : null}
+      {asking === 'resume-resync' ? <ResumeDialog of={{ name: vm.vmName }} state={vm.state} onClose={() => setAsking(null)} /> : null}
+      {asking === 'import' ? <ImportDialog name={vm.vmName} onClose={() => setAsking(null)} /> : null}
     </>
   );
 }

@@ -3,14 +3,14 @@ import { useEffect, useState } from 'react';
 import type { AuthorizationEntry } from '../../../src/server/api/contract.ts';
 import { call } from '../data/call.ts';
 import { fingerprintIn, fingerprintWords } from '../data/fingerprint-words.ts';
-import { count } from '../data/format.ts';
-import { useLive } from '../data/live.ts';
+import { useLive, type HostFacts } from '../data/live.ts';
 import { useSession } from '../data/session.ts';
 import { useAction } from '../data/use-action.ts';
+import { ActionForm } from '../parts/action-form.tsx';
 import { ConfirmDialog } from '../parts/confirm-dialog.tsx';
 import { FingerprintField, TextField } from '../parts/fields.tsx';
 import { QrCode } from '../parts/qr-code.tsx';
-import { Refused } from '../parts/refused.tsx';
+import { Loading } from '../parts/loading.tsx';
 
 export function Peers() {
   const { host } = useLive();
@@ -22,11 +22,7 @@ export function Peers() {
     return () => stop.abort();
   }, [loads]);
   if (host === null)
-    return (
-      <p className="loading" role="status">
-        Loading…
-      </p>
-    );
+    return <Loading />;
   return (
     <>
       <h1>Peers</h1>
@@ -56,13 +52,13 @@ export function Peers() {
         <h2 id="authorised">May keep replicas here</h2>
         <Entries entries={entries} onChanged={() => setLoads(loads + 1)} />
       </section>
-      <Replicas />
+      <Replicas hosts={host.replicas} />
       <Authorize onDone={() => setLoads(loads + 1)} />
     </>
   );
 }
 
-export function Fingerprint({ value }: { value: string }) {
+function Fingerprint({ value }: { value: string }) {
   return <code className="fingerprint">{value}</code>;
 }
 
@@ -127,32 +123,39 @@ function Entries({ entries, onChanged }: { entries: AuthorizationEntry[] | null;
   );
 }
 
-/** The other way round: who keeps the replicas of this host. */
-function Replicas() {
-  const { vms } = useLive();
-  const hosts = Map.groupBy(
-    [...vms.values()].filter((vm) => vm.mode === 'Primary' && vm.replicaServer !== null),
-    (vm) => vm.replicaServer!,
-  );
-  if (hosts.size === 0) return null;
+/** The other way round: who keeps the replicas of this host, by the fingerprint that each was paired with. */
+function Replicas({ hosts }: { hosts: HostFacts['replicas'] }) {
+  if (hosts.length === 0) return null;
   return (
     <section aria-labelledby="keepers">
       <h2 id="keepers">Keep replicas of this host</h2>
-      <ul className="cards">
-        {[...hosts].map(([name, list]) => (
-          <li key={name} className="card">
-            <h3>{name}</h3>
-            <p>
-              {count(list.length, 'VM')}:{' '}
-              {list
-                .slice(0, 5)
-                .map(({ vmName }) => vmName)
-                .join(', ')}
-              {list.length > 5 ? ' …' : ''}
-            </p>
-          </li>
-        ))}
-      </ul>
+      <div className="table-frame" tabIndex={0} role="region" aria-label="Keep replicas of this host">
+        <table className="stack">
+          <thead>
+            <tr>
+              <th>Name</th>
+              <th>Fingerprint</th>
+              <th>Address</th>
+              <th className="number">VMs</th>
+            </tr>
+          </thead>
+          <tbody>
+            {hosts.map(({ name, replica, fingerprint, vms }) => (
+              <tr key={`${replica} ${fingerprint}`}>
+                <th scope="row">{name}</th>
+                <td data-label="Fingerprint">
+                  <Fingerprint value={fingerprint} />
+                  <small className="words">{fingerprintWords(fingerprint)}</small>
+                </td>
+                <td data-label="Address">{replica}</td>
+                <td data-label="VMs" className="number">
+                  {vms}
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
     </section>
   );
 }
@@ -175,24 +178,12 @@ function Authorize({ onDone }: { onDone: () => void }) {
   return (
     <section className="card" aria-labelledby="authorise">
       <h2 id="authorise">Authorise a primary</h2>
-      <form
-        className="grid-form"
-        onSubmit={(event) => {
-          event.preventDefault();
-          void submit();
-        }}
-      >
+      <ActionForm action={action} submit={submit} label="Authorise">
         <FingerprintField label="Its fingerprint" hint="It says so on its own page Peers, and with understudy fingerprint." {...field('fingerprint')} />
         <TextField label="What you call it" maxLength={200} {...field('name')} />
         <TextField label="Trust group" maxLength={200} placeholder="DEFAULT" {...field('trustGroup')} />
         <TextField full label="Folder for its replica disks" maxLength={4096} placeholder="in the data folder of this host" {...field('storage')} />
-        <Refused refusal={action.refusal} />
-        <p className="actions full">
-          <button type="submit" className="primary" disabled={action.running}>
-            Authorise
-          </button>
-        </p>
-      </form>
+      </ActionForm>
     </section>
   );
 }

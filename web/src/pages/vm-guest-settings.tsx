@@ -6,9 +6,8 @@ import { guestChangesOf, guestDraftOf, type AddressDraft, type GuestDraft } from
 import type { GuestRun, VmDetail } from '../data/live.ts';
 import { useSession } from '../data/session.ts';
 import { useDraft } from '../data/use-draft.ts';
-import { useAction } from '../data/use-action.ts';
+import { APPLY_WORDS, DraftForm } from '../parts/draft-form.tsx';
 import { TextField } from '../parts/fields.tsx';
-import { Refused } from '../parts/refused.tsx';
 
 interface PartProps {
   draft: GuestDraft;
@@ -19,52 +18,32 @@ export function GuestSettings({ detail }: { detail: VmDetail }) {
   const { hypervisor, name } = detail.vm;
   const { session } = useSession();
   const form = useDraft(guestDraftOf(hypervisor));
-  const { shown, saved, set } = form;
-  const action = useAction();
-  const locked = session.role === 'reader';
+  const { shown, set } = form;
   const change = guestChangesOf(form.base, shown);
-  const save = async () => {
-    if (change === null || !(await action.run(() => call('set', { name, hypervisor: change })))) return;
-    form.store();
-  };
   return (
-    <form
-      className="settings"
-      aria-label="The guest on this host"
-      onSubmit={(event) => {
-        event.preventDefault();
-        void save();
-      }}
+    <DraftForm
+      form={form}
+      label="The guest on this host"
+      locked={session.role === 'reader'}
+      changed={change !== null}
+      save={() => call('set', { name, hypervisor: change! })}
+      words={APPLY_WORDS}
     >
-      <fieldset disabled={locked} className="plain">
-        <section className="card">
-          <h2>The guest on this host</h2>
-          <p className="hint">Of this host alone: paths, networks and addresses are others on the other one. Set it there too.</p>
-          <AdapterChoice draft={shown} onChange={set} />
-          {shown.adapter === 'none' ? null : <LastRun run={hypervisor.guest} />}
-        </section>
-        <section className="card">
-          <h2>Guest agent</h2>
-          <AgentChoice draft={shown} onChange={set} />
-        </section>
-        <section className="card">
-          <h2>Addresses after a failover to this host</h2>
-          <Addresses draft={shown} onChange={set} />
-        </section>
-      </fieldset>
-      <Refused refusal={action.refusal} />
-      <p className="actions">
-        <button type="submit" className="primary" disabled={locked || change === null || action.running}>
-          Apply on this host
-        </button>
-        <button type="button" disabled={!form.dirty} onClick={form.discard}>
-          Undo
-        </button>
-        <span role="status" className="hint">
-          {saved ? 'Applied.' : change === null ? '' : 'Not applied yet.'}
-        </span>
-      </p>
-    </form>
+      <section className="card">
+        <h2>The guest on this host</h2>
+        <p className="hint">Of this host alone: paths, networks and addresses are others on the other one. Set it there too.</p>
+        <AdapterChoice draft={shown} onChange={set} />
+        {shown.adapter === 'none' ? null : <LastRun run={hypervisor.guest} />}
+      </section>
+      <section className="card">
+        <h2>Guest agent</h2>
+        <AgentChoice draft={shown} onChange={set} />
+      </section>
+      <section className="card">
+        <h2>Addresses after a failover to this host</h2>
+        <Addresses draft={shown} onChange={set} />
+      </section>
+    </DraftForm>
   );
 }
 

@@ -1,15 +1,11 @@
 /** Replication Health: every field of Hyper-V's window, with charts of the last cycles. */
-import { call } from '../data/call.ts';
-import { bytes, count, duration, frequency, localTimes, when } from '../data/format.ts';
-import type { VmDetail } from '../data/live.ts';
-import { useSession } from '../data/session.ts';
-import { useAction } from '../data/use-action.ts';
+import { bytes, count, frequency, localTimes, when } from '../data/format.ts';
+import { serverNow, type VmDetail } from '../data/live.ts';
 import { ExtendedCard } from '../parts/extended-card.tsx';
 import { CycleCharts } from '../parts/cycle-charts.tsx';
 import { Lag, LogGauge } from '../parts/gauges.tsx';
 import { HealthMark } from '../parts/health.tsx';
-import { Refused } from '../parts/refused.tsx';
-import { healthRows, toCsv } from '../data/health-rows.ts';
+import { Interval } from '../parts/interval.tsx';
 
 export function HealthTab({ detail }: { detail: VmDetail }) {
   const { health, status } = detail;
@@ -61,13 +57,13 @@ export function HealthTab({ detail }: { detail: VmDetail }) {
             )}
           </dl>
         </section>
-        <Interval detail={detail} />
+        <Interval end={detail} />
       </div>
       <section className="card" aria-labelledby="cycles">
         <h2 id="cycles">Last cycles</h2>
         <CycleCharts cycles={detail.cycles} />
       </section>
-      {detail.extended === null ? null : <ExtendedCard name={status.vmName} extended={detail.extended} />}
+      {detail.extended === null ? null : <ExtendedCard end={detail.extended} />}
       <Disks detail={detail} />
     </>
   );
@@ -87,7 +83,7 @@ function Details({ health: { health, healthDetails } }: { health: VmDetail['heal
 }
 
 const limitTime = (seconds: number | null | undefined): string | null =>
-  seconds === null || seconds === undefined ? null : new Date(Date.now() + seconds * 1000).toISOString();
+  seconds === null || seconds === undefined ? null : new Date(serverNow() + seconds * 1000).toISOString();
 
 /** Fields of the replica's side. */
 function TestFailoverFacts({ detail }: { detail: VmDetail }) {
@@ -99,59 +95,6 @@ function TestFailoverFacts({ detail }: { detail: VmDetail }) {
       <dt>Last test failover initiated at</dt>
       <dd>{when(test?.startTime ?? (detail.health.statistics.lastTestFailoverTime as string | null | undefined))}</dd>
     </>
-  );
-}
-
-function Interval({ detail }: { detail: VmDetail }) {
-  const { statistics, vmName } = detail.health;
-  const { session } = useSession();
-  const action = useAction();
-  const due = statistics.successfulReplications + statistics.missedReplications;
-  const save = () => {
-    const url = URL.createObjectURL(new Blob([toCsv(healthRows(detail))], { type: 'text/csv' }));
-    Object.assign(document.createElement('a'), { href: url, download: `${vmName} replication health.csv` }).click();
-    URL.revokeObjectURL(url);
-  };
-  return (
-    <section className="card" aria-labelledby="interval">
-      <h2 id="interval">Monitoring interval</h2>
-      <dl className="facts">
-        <dt>From time</dt>
-        <dd>{when(statistics.monitoringStartTime)}</dd>
-        <dt>To time</dt>
-        <dd>{when(statistics.monitoringEndTime)}</dd>
-        <dt>Average size</dt>
-        <dd>{bytes(statistics.averageReplicationBytes)}</dd>
-        <dt>Maximum size</dt>
-        <dd>{bytes(statistics.maximumReplicationBytes)}</dd>
-        <dt>Average latency</dt>
-        <dd>{duration(statistics.averageLatencySeconds)}</dd>
-        <dt>Maximum latency</dt>
-        <dd>{duration(statistics.maximumLatencySeconds)}</dd>
-        <dt>Errors encountered</dt>
-        <dd>{statistics.replicationErrors}</dd>
-        <dt>Successful replication cycles</dt>
-        <dd>
-          {statistics.successfulReplications} out of {due}
-          {due === 0 ? '' : ` (${Math.floor((statistics.successfulReplications / due) * 100)} %)`}
-        </dd>
-        <dt>Sent over the network</dt>
-        <dd>{bytes(statistics.sentBytes)}</dd>
-        <dt>Resynchronized</dt>
-        <dd>{bytes(statistics.resynchronizedBytes)}</dd>
-      </dl>
-      <p className="actions">
-        {session.role === 'reader' ? null : (
-          <button type="button" disabled={action.running} onClick={() => void action.run(() => call('reset-statistics', { name: vmName }))}>
-            Reset statistics
-          </button>
-        )}
-        <button type="button" onClick={save}>
-          Save as CSV
-        </button>
-      </p>
-      <Refused refusal={action.refusal} />
-    </section>
   );
 }
 

@@ -3,7 +3,7 @@ import { useEffect, useState } from 'react';
 import type { PastResync, ResyncStatus } from '../../../src/server/api/contract.ts';
 import { call } from '../data/call.ts';
 import { bytes, count, duration, localTimes, when } from '../data/format.ts';
-import type { VmDetail } from '../data/live.ts';
+import type { Action, End, Status, VmDetail } from '../data/live.ts';
 import { useSession } from '../data/session.ts';
 import { useAction } from '../data/use-action.ts';
 import { ConfirmDialog } from '../parts/confirm-dialog.tsx';
@@ -21,26 +21,36 @@ const PHASES = [
 ] as const;
 
 export function ResyncTab({ detail }: { detail: VmDetail }) {
-  const { resync, status } = detail;
+  const { status, extended } = detail;
   if (status.mode === 'None') return <p className="card">This VM is not replicated.</p>;
-  if (status.mode === 'Replica') {
-    return (
-      <p className="card">
-        A resynchronization is steered on the primary, host <strong>{status.primaryServer ?? 'unknown'}</strong>. The replica stays usable
-        all the while.
-      </p>
-    );
-  }
+  if (status.mode === 'Primary') return <OfEnd end={detail} />;
   return (
     <>
-      {resync === null ? <Idle detail={detail} /> : <Running detail={detail} resync={resync} />}
-      <Past name={status.vmName} state={status.state} />
+      <p className="card">
+        A resynchronization is steered on {status.mode === 'Replica' ? 'the primary' : 'the host that feeds this replica'}, host{' '}
+        <strong>{status.primaryServer ?? 'unknown'}</strong>. The replica stays usable all the while.
+      </p>
+      {extended === null ? null : (
+        <section aria-labelledby="of-extended">
+          <h2 id="of-extended">Extended replica on {extended.status.replicaServer}</h2>
+          <OfEnd end={extended} />
+        </section>
+      )}
     </>
   );
 }
 
-function Idle({ detail }: { detail: VmDetail }) {
-  const { status, actions } = detail;
+function OfEnd({ end }: { end: End }) {
+  return (
+    <>
+      {end.resync === null ? <Idle end={end} /> : <Running end={end} resync={end.resync} />}
+      <Past name={end.of.name} state={end.status.state} />
+    </>
+  );
+}
+
+function Idle({ end }: { end: End }) {
+  const { status, actions } = end;
   const { session } = useSession();
   const [asking, setAsking] = useState(false);
   const possible = session.role !== 'reader' && (actions.includes('resynchronize') || actions.includes('suspend'));
@@ -59,21 +69,22 @@ function Idle({ detail }: { detail: VmDetail }) {
           </button>
         </p>
       ) : null}
-      {asking ? <Resynchronize detail={detail} onClose={() => setAsking(false)} /> : null}
+      {asking ? <Resynchronize end={end} onClose={() => setAsking(false)} /> : null}
     </section>
   );
 }
 
 /** Of a healthy VM: suspend first, then the usual question. */
-function Resynchronize({ detail, onClose }: { detail: VmDetail; onClose: () => void }) {
-  const { vmName, state } = detail.status;
-  if (state !== 'Replicating') return <ResumeDialog name={vmName} state={state} onClose={onClose} />;
+function Resynchronize({ end, onClose }: { end: End; onClose: () => void }) {
+  const { of } = end;
+  const { state } = end.status;
+  if (state !== 'Replicating') return <ResumeDialog of={of} state={state} onClose={onClose} />;
   return (
     <ConfirmDialog
-      title={`Pause replication of ${vmName} first?`}
+      title={`Pause replication of ${of.name} first?`}
       confirm="Pause replication"
       onClose={onClose}
-      onConfirm={() => call('suspend', { name: vmName })}
+      onConfirm={() => call('suspend', of)}
     >
       <p>
         This VM replicates. A resynchronization of a healthy VM begins with a pause; then <em>Resynchronize…</em> is offered here again.
@@ -86,20 +97,20 @@ function startWords({
   autoResynchronizeEnabled: on,
   autoResynchronizeIntervalStart: from,
   autoResynchronizeIntervalEnd: to,
-}: VmDetail['status']): string {
+}: Status): string {
   if (!on) return 'Somebody starts it (manually)';
   return from === '00:00:00' && to === '23:59:59'
     ? 'It starts at once'
     : `It starts by itself between ${from.slice(0, 5)} and ${to.slice(0, 5)}`;
 }
 
-function Running({ detail, resync }: { detail: VmDetail; resync: ResyncStatus }) {
+function Running({ end, resync }: { end: End; resync: ResyncStatus }) {
   const phase = PHASES.findIndex(([name]) => name === resync.phase);
   return (
     <section className="card resync" aria-labelledby="run">
       <div className="head">
         <h2 id="run">{headline(resync)}</h2>
-        <Steering detail={detail} resync={resync} />
+        <Steering end={end} resync={resync} />
       </div>
       <p>
         {RUNG_WORDS[resync.rung ?? ''] ?? 'How much has to be repaired is decided when it starts'}{' '}
@@ -178,17 +189,18 @@ function headline({ phase, percent }: ResyncStatus): string {
   return phase === 'comparing' ? `Resynchronizing – ${Math.floor(percent ?? 0)} %` : 'Resynchronizing';
 }
 
-function Steering({ detail, resync }: { detail: VmDetail; resync: ResyncStatus }) {
+function Steering({ end, resync }: { end: End; resync: ResyncStatus }) {
   const { session } = useSession();
   const action = useAction();
   const [asking, setAsking] = useState<'resume' | 'cancel' | null>(null);
-  const { vmName, state } = detail.status;
-  const may = (operation: VmDetail['actions'][number]) => session.role !== 'reader' && detail.actions.includes(operation);
+  const { of } = end;
+  const { state } = end.status;
+  const may = (operation: Action) => session.role !== 'reader' && end.actions.includes(operation);
   const run = (work: () => Promise<unknown>) => void action.run(work);
   return (
     <span className="head-end">
       {state === 'Resynchronizing' && may('suspend') ? (
-        <button type="button" disabled={action.running} onClick={() => run(() => call('suspend', { name: vmName }))}>
+        <button type="button" disabled={action.running} onClick={() => run(() => call('suspend', of))}>
           Pause
         </button>
       ) : null}
@@ -197,7 +209,7 @@ function Steering({ detail, resync }: { detail: VmDetail; resync: ResyncStatus }
           type="button"
           className="primary"
           disabled={action.running}
-          onClick={() => run(() => call('resume', { name: vmName, continue: true }))}
+          onClick={() => run(() => call('resume', { ...of, continue: true }))}
         >
           Continue
         </button>
@@ -213,14 +225,14 @@ function Steering({ detail, resync }: { detail: VmDetail; resync: ResyncStatus }
         </button>
       ) : null}
       <Refused refusal={action.refusal} />
-      {asking === 'resume' ? <ResumeDialog name={vmName} state={state} onClose={() => setAsking(null)} /> : null}
+      {asking === 'resume' ? <ResumeDialog of={of} state={state} onClose={() => setAsking(null)} /> : null}
       {asking === 'cancel' ? (
         <ConfirmDialog
           title="Cancel the resynchronization?"
           confirm={resync.phase === 'required' ? 'Drop the start' : 'Cancel it'}
           danger
           onClose={() => setAsking(null)}
-          onConfirm={() => call('cancel-resync', { name: vmName })}
+          onConfirm={() => call('cancel-resync', of)}
         >
           <p>
             {resync.phase === 'required'

@@ -1,78 +1,79 @@
 /** Settings of one VM, as the original groups them: connection, disks, frequency, recovery points, resynchronization. */
 import { call } from '../data/call.ts';
-import type { VmDetail } from '../data/live.ts';
+import type { End, VmDetail } from '../data/live.ts';
 import { changesOf, draftOf, type Draft } from '../data/settings-draft.ts';
 import { useSession } from '../data/session.ts';
 import { useDraft } from '../data/use-draft.ts';
-import { useAction } from '../data/use-action.ts';
+import { DraftForm, SAVE_WORDS } from '../parts/draft-form.tsx';
 import { CompressionTick, FingerprintField, ReplicaField } from '../parts/fields.tsx';
-import { Refused } from '../parts/refused.tsx';
-import { DiskChoice, FrequencyChoice, PointsChoice, ResyncChoice } from '../parts/setting-choices.tsx';
+import { DiskChoice, FrequencyChoice, legFrequencies, PointsChoice, ResyncChoice } from '../parts/setting-choices.tsx';
 
 export function SettingsTab({ detail }: { detail: VmDetail }) {
-  const { settings, remote } = detail;
+  const { settings, remote, extended, status } = detail;
   if (settings === null || remote === null) return <p className="card">This VM is not replicated.</p>;
-  return <SettingsForm detail={detail} original={draftOf(settings, remote)} />;
+  return (
+    <>
+      {status.mode === 'Primary' ? null : (
+        <p className="note">Settings are changed on the primary, host {status.primaryServer ?? 'unknown'}; here they are shown.</p>
+      )}
+      <SettingsForm end={detail} original={draftOf(settings, remote)} label="Replication" disks={detail.vm.disks} />
+      {extended === null ? null : <LegSettings end={extended} replicaSec={status.frequencySec} />}
+    </>
+  );
 }
 
-function SettingsForm({ detail, original }: { detail: VmDetail; original: Draft }) {
-  const { status } = detail;
-  const form = useDraft(original);
-  const { shown, saved, set } = form;
-  const { session } = useSession();
-  const action = useAction();
-  const locked = session.role === 'reader' || !detail.actions.includes('set');
-  const change = changesOf(form.base, shown);
-  const save = async () => {
-    if (!(await action.run(() => call('set', { name: status.vmName, ...change })))) return;
-    form.store();
-  };
+/** Of the extended replica that this host feeds: it has the replica's disks, and standard points. */
+function LegSettings({ end, replicaSec }: { end: End; replicaSec: number | null }) {
+  const { settings, remote, status } = end;
+  if (settings === null || remote === null) return null;
+  const title = `Extended replica on ${status.replicaServer}`;
   return (
-    <form
-      className="settings"
-      onSubmit={(event) => {
-        event.preventDefault();
-        void save();
-      }}
-    >
-      {status.mode === 'Replica' ? (
-        <p className="note">Settings are changed on the primary, host {status.primaryServer ?? 'unknown'}; here they are shown.</p>
-      ) : null}
-      <fieldset disabled={locked} className="plain">
-        <Connection draft={shown} onChange={set} />
+    <>
+      <h2 className="apart">{title}</h2>
+      <SettingsForm end={end} original={draftOf(settings, remote)} label={title} frequencies={legFrequencies(replicaSec)} />
+    </>
+  );
+}
+
+interface FormProps {
+  end: End;
+  original: Draft;
+  /** Names the form. */
+  label: string;
+  /** Absent: no disk can be left out, and points are standard ones. */
+  disks?: VmDetail['vm']['disks'];
+  frequencies?: Draft['frequencySec'][];
+}
+
+function SettingsForm({ end, original, label, disks, frequencies }: FormProps) {
+  const form = useDraft(original);
+  const { shown, set } = form;
+  const { session } = useSession();
+  const change = changesOf(form.base, shown);
+  const locked = session.role === 'reader' || !end.actions.includes('set');
+  return (
+    <DraftForm form={form} label={label} locked={locked} changed={change !== null} save={() => call('set', { ...end.of, ...change })} words={SAVE_WORDS}>
+      <Connection draft={shown} onChange={set} />
+      {disks === undefined ? null : (
         <section className="card">
           <h2>Disks</h2>
-          <DiskChoice disks={detail.vm.disks} draft={shown} onChange={set} />
+          <DiskChoice disks={disks} draft={shown} onChange={set} />
         </section>
-        <section className="card">
-          <h2>Replication frequency</h2>
-          <FrequencyChoice draft={shown} onChange={set} />
-        </section>
-        <section className="card">
-          <h2>Recovery points</h2>
-          <PointsChoice draft={shown} onChange={set} />
-        </section>
-        <section className="card">
-          <h2>Resynchronization</h2>
-          <ResyncChoice draft={shown} onChange={set} />
-        </section>
-        <Limits draft={shown} onChange={set} />
-      </fieldset>
-      <div className="save-bar">
-        <Refused refusal={action.refusal} />
-        <p className="actions">
-          <button type="submit" className="primary" disabled={locked || change === null || action.running}>
-            Save
-          </button>
-          <button type="button" disabled={!form.dirty} onClick={form.discard}>
-            Discard
-          </button>
-          <span role="status" className="hint">
-            {saved ? 'Saved.' : change === null ? '' : 'Not saved yet.'}
-          </span>
-        </p>
-      </div>
-    </form>
+      )}
+      <section className="card">
+        <h2>Replication frequency</h2>
+        <FrequencyChoice draft={shown} onChange={set} {...(frequencies === undefined ? {} : { choices: frequencies })} />
+      </section>
+      <section className="card">
+        <h2>Recovery points</h2>
+        <PointsChoice draft={shown} onChange={set} standardOnly={disks === undefined} />
+      </section>
+      <section className="card">
+        <h2>Resynchronization</h2>
+        <ResyncChoice draft={shown} onChange={set} />
+      </section>
+      <Limits draft={shown} onChange={set} />
+    </DraftForm>
   );
 }
 

@@ -1,17 +1,13 @@
 /** One VM: its head with what may be done now, and its tabs. */
-import { useState } from 'react';
-import { call } from '../data/call.ts';
 import { bytes, count } from '../data/format.ts';
-import { useLive, type Action, type Status, type VmDetail } from '../data/live.ts';
+import { useLive, type Status, type VmDetail } from '../data/live.ts';
 import { hrefOf, VM_TABS, type VmTab } from '../data/route.ts';
 import { useSession } from '../data/session.ts';
-import { useAction } from '../data/use-action.ts';
 import { HealthMark } from '../parts/health.tsx';
-import { ConfirmDialog } from '../parts/confirm-dialog.tsx';
-import { ImportDialog } from '../parts/import-dialog.tsx';
-import { Refused } from '../parts/refused.tsx';
-import { ResumeDialog } from '../parts/resume-dialog.tsx';
 import { EventList } from '../parts/event-list.tsx';
+import { ExtendButton } from '../parts/extend-dialog.tsx';
+import { Operations } from '../parts/operations.tsx';
+import { Loading } from '../parts/loading.tsx';
 import { GuestSettings } from './vm-guest-settings.tsx';
 import { HealthTab } from './vm-health.tsx';
 import { PointsTab } from './vm-points.tsx';
@@ -21,11 +17,7 @@ import { SettingsTab } from './vm-settings.tsx';
 export function VmPage({ name, tab }: { name: string; tab: VmTab }) {
   const { detail, events } = useLive();
   if (detail === undefined)
-    return (
-      <p className="loading" role="status">
-        Loading…
-      </p>
-    );
+    return <Loading />;
   if (detail === null) {
     return (
       <div className="card empty">
@@ -86,9 +78,29 @@ function Head({ detail, tab }: { detail: VmDetail; tab: VmTab }) {
         </p>
         {detail.extended === null ? null : <ExtendedFacts status={detail.extended.status} />}
       </div>
-      <Operations detail={detail} tab={tab} />
+      <div className="operations">
+        {/* The page of a resynchronization has its own buttons for these. */}
+        <Operations end={detail} steered={tab === 'resync' && detail.resync !== null ? ['suspend', 'resume'] : []} />
+        <FirstSteps detail={detail} />
+      </div>
     </div>
   );
+}
+
+/** What sets replication up, where there is none yet. */
+function FirstSteps({ detail }: { detail: VmDetail }) {
+  const { session } = useSession();
+  const { status, extended, of } = detail;
+  if (session.role === 'reader') return null;
+  if (status.mode === 'None')
+    return (
+      <p className="actions">
+        <a className="button primary" href="#/enable">
+          Enable replication…
+        </a>
+      </p>
+    );
+  return status.mode === 'Replica' && extended === null ? <ExtendButton name={of.name} frequencySec={status.frequencySec} /> : null;
 }
 
 /** The extended replica that this host feeds, in one line; more of it is on the page Health. */
@@ -101,101 +113,5 @@ function ExtendedFacts({ status }: { status: Status }) {
       </span>
       <small>{status.healthDetails[0] ?? ''}</small>
     </p>
-  );
-}
-
-interface Offer {
-  action: Action;
-  label: string;
-  /** Asked before; the title of the question and what it says. */
-  question?: { title: string; text: string; danger?: true };
-  run: (name: string) => Promise<unknown>;
-}
-
-const OFFERS: Offer[] = [
-  { action: 'start-initial', label: 'Start initial replication', run: (name) => call('start', { name }) },
-  {
-    action: 'stop-initial',
-    label: 'Stop initial replication',
-    run: (name) => call('stop-initial', { name }),
-    question: { title: 'Stop the initial replication?', text: 'What has been copied so far is not used again.' },
-  },
-  { action: 'import', label: 'Import the first copy…', run: () => Promise.resolve() },
-  { action: 'suspend', label: 'Pause', run: (name) => call('suspend', { name }) },
-  { action: 'resume', label: 'Resume', run: (name) => call('resume', { name }) },
-  { action: 'sync-now', label: 'Sync now', run: (name) => call('sync-now', { name }) },
-  {
-    action: 'verify',
-    label: 'Verify',
-    run: (name) => call('verify', { name }),
-    question: {
-      title: 'Verify the replica?',
-      text: 'Both hosts read all of their disks, while the guest goes on. It proves that the replica equals a point of the primary; the result is among the events.',
-    },
-  },
-  {
-    action: 'remove',
-    label: 'Remove replication…',
-    run: (name) => call('remove', { name }),
-    question: {
-      title: 'Remove replication?',
-      text: 'The VM is not protected any more. Disks stay on both hosts. Remove it on the other host too.',
-      danger: true,
-    },
-  },
-];
-
-/** What the table of states allows now; the server says so. */
-function Operations({ detail, tab }: { detail: VmDetail; tab: VmTab }) {
-  const { session } = useSession();
-  const action = useAction();
-  const [asking, setAsking] = useState<Offer | 'resume' | 'import' | null>(null);
-  const { vmName, state } = detail.status;
-  if (session.role === 'reader') return null;
-  // The page of a resynchronization has its own buttons for these.
-  const steered: Action[] = tab === 'resync' && detail.resync !== null ? ['suspend', 'resume'] : [];
-  const resyncStates = ['WaitingForStartResynchronize', 'ResynchronizeSuspended'];
-  const choose = (offer: Offer) => {
-    if (offer.action === 'import') setAsking('import');
-    else if (offer.action === 'resume' && resyncStates.includes(state)) setAsking('resume');
-    else if (offer.question !== undefined) setAsking(offer);
-    else void action.run(() => offer.run(vmName));
-  };
-  return (
-    <div className="operations">
-      <p className="actions">
-        {OFFERS.filter((offer) => detail.actions.includes(offer.action) && !steered.includes(offer.action)).map((offer) => (
-          <button
-            key={offer.action}
-            type="button"
-            disabled={action.running}
-            className={offer.action === 'resume' ? 'primary' : undefined}
-            onClick={() => choose(offer)}
-          >
-            {offer.label}
-            {offer.action === 'resume' && resyncStates.includes(state) ? '…' : ''}
-          </button>
-        ))}
-        {detail.status.mode === 'None' ? (
-          <a className="button primary" href={`#/enable`}>
-            Enable replication…
-          </a>
-        ) : null}
-      </p>
-      <Refused refusal={action.refusal} />
-      {asking === 'resume' ? <ResumeDialog name={vmName} state={state} onClose={() => setAsking(null)} /> : null}
-      {asking === 'import' ? <ImportDialog name={vmName} onClose={() => setAsking(null)} /> : null}
-      {asking !== null && typeof asking === 'object' ? (
-        <ConfirmDialog
-          title={asking.question!.title}
-          confirm={asking.label.replace('…', '')}
-          danger={asking.question!.danger === true}
-          onClose={() => setAsking(null)}
-          onConfirm={() => asking.run(vmName)}
-        >
-          <p>{asking.question!.text}</p>
-        </ConfirmDialog>
-      ) : null}
-    </div>
   );
 }

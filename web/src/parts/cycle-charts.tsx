@@ -1,9 +1,11 @@
-/** Size and latency of the last cycles, one bar each; missed ones stand out by form as well as by colour. */
+/** Size, latency and outcome of the last cycles, one bar each; missed ones stand out by form as well as by colour. */
 import type { PastCycle } from '../../../src/server/api/contract.ts';
 import { bytes, count, duration, when } from '../data/format.ts';
 
 const HEIGHT = 88;
 const SHOWN = 90;
+/** Width of one cycle. */
+const BAR = 6;
 export const OUTCOME_WORDS = { success: 'delivered', late: 'delivered late', missed: 'missed', 'failed-attempt': 'failed, tried again' } as const;
 
 export function CycleCharts({ cycles }: { cycles: readonly PastCycle[] }) {
@@ -20,6 +22,7 @@ export function CycleCharts({ cycles }: { cycles: readonly PastCycle[] }) {
       <div className="columns charts">
         <Chart title="Size of each cycle" cycles={shown} value={(cycle) => cycle.bytes} words={bytes} />
         <Chart title="Latency of each cycle" cycles={shown} value={(cycle) => cycle.latencySeconds} words={duration} />
+        <Missed cycles={shown} missed={missed} />
       </div>
       <details>
         <summary>As a table</summary>
@@ -50,6 +53,39 @@ export function CycleCharts({ cycles }: { cycles: readonly PastCycle[] }) {
   );
 }
 
+/** How high the mark of a cycle is, out of HEIGHT: what is missing stands out by form too. */
+const MARKS: Record<PastCycle['outcome'], number> = { 'success': 12, 'late': 36, 'failed-attempt': 60, 'missed': HEIGHT };
+
+/** What became of each cycle. */
+function Missed({ cycles, missed }: { cycles: readonly PastCycle[]; missed: number }) {
+  const late = cycles.filter(({ outcome }) => outcome === 'late').length;
+  return (
+    <figure>
+      <figcaption>
+        Missed cycles
+        <small>
+          {missed} of {cycles.length}
+          {late === 0 ? '' : `, ${late} late`}
+        </small>
+      </figcaption>
+      <svg
+        className="chart"
+        viewBox={`0 0 ${SHOWN * BAR} ${HEIGHT}`}
+        preserveAspectRatio="none"
+        role="img"
+        aria-label={`Missed cycles: ${missed} of ${cycles.length}, ${late} delivered late`}
+      >
+        <line x1="0" x2={SHOWN * BAR} y1={HEIGHT - 0.5} y2={HEIGHT - 0.5} />
+        {cycles.map(({ time, outcome }, at) => (
+          <rect key={at} className={outcome} x={(SHOWN - cycles.length + at) * BAR + 1} width={BAR - 2} y={HEIGHT - MARKS[outcome]} height={MARKS[outcome]}>
+            <title>{`${when(time)}: ${OUTCOME_WORDS[outcome]}`}</title>
+          </rect>
+        ))}
+      </svg>
+    </figure>
+  );
+}
+
 interface ChartProps {
   title: string;
   cycles: readonly PastCycle[];
@@ -59,7 +95,6 @@ interface ChartProps {
 
 function Chart({ title, cycles, value, words }: ChartProps) {
   const most = Math.max(...cycles.map(value), 0);
-  const width = 6;
   return (
     <figure>
       <figcaption>
@@ -68,18 +103,18 @@ function Chart({ title, cycles, value, words }: ChartProps) {
       </figcaption>
       <svg
         className="chart"
-        viewBox={`0 0 ${SHOWN * width} ${HEIGHT}`}
+        viewBox={`0 0 ${SHOWN * BAR} ${HEIGHT}`}
         preserveAspectRatio="none"
         role="img"
         aria-label={`${title}: at most ${words(most)}, last ${words(value(cycles.at(-1)!))}`}
       >
-        <line x1="0" x2={SHOWN * width} y1={HEIGHT - 0.5} y2={HEIGHT - 0.5} />
+        <line x1="0" x2={SHOWN * BAR} y1={HEIGHT - 0.5} y2={HEIGHT - 0.5} />
         {cycles.map((cycle, at) => {
-          const x = (SHOWN - cycles.length + at) * width;
+          const x = (SHOWN - cycles.length + at) * BAR;
           const isGap = cycle.outcome === 'missed' || cycle.outcome === 'failed-attempt';
           const high = isGap ? HEIGHT : Math.max(2, most === 0 ? 0 : (value(cycle) / most) * (HEIGHT - 6));
           return (
-            <rect key={at} className={cycle.outcome} x={x + 1} width={isGap ? 2 : width - 2} y={HEIGHT - high} height={high}>
+            <rect key={at} className={cycle.outcome} x={x + 1} width={isGap ? 2 : BAR - 2} y={HEIGHT - high} height={high}>
               <title>{`${when(cycle.time)}: ${OUTCOME_WORDS[cycle.outcome]}, ${words(value(cycle))}`}</title>
             </rect>
           );

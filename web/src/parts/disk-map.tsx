@@ -44,8 +44,18 @@ export const DiskMap = memo(
   (before, after) => JSON.stringify(before.disk) === JSON.stringify(after.disk),
 );
 
-/** How far a key moves. */
-const STEPS: Record<string, number> = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 16, ArrowUp: -16, PageDown: 32, PageUp: -32, End: Infinity, Home: -Infinity };
+/** How far a key moves, with `row` cells in a row on the screen. */
+const STEPS: Record<string, (row: number) => number> = {
+  ArrowRight: () => 1, ArrowLeft: () => -1, ArrowDown: (row) => row, ArrowUp: (row) => -row, PageDown: (row) => 4 * row, PageUp: (row) => -4 * row,
+  End: () => Infinity, Home: () => -Infinity,
+};
+
+/** Cells until the second row begins; how many fit depends on the window. */
+function rowLength({ children }: Element): number {
+  const [first] = children as HTMLCollectionOf<HTMLElement>;
+  const second = [...(children as HTMLCollectionOf<HTMLElement>)].findIndex((cell) => cell.offsetTop > (first?.offsetTop ?? 0));
+  return second < 0 ? children.length : second;
+}
 
 /** One stop of the Tab key; arrow keys and clicks choose a cell, and what it says stands below. */
 function Cells({ map, totalBytes, label }: { map: string; totalBytes: number; label: string }) {
@@ -56,10 +66,10 @@ function Cells({ map, totalBytes, label }: { map: string; totalBytes: number; la
   const says = (index: number) =>
     `${bytes(index * cellBytes)} to ${bytes(Math.min(totalBytes, (index + 1) * cellBytes))}: ${LABEL.get(map[index]!) ?? 'Not read yet'}`;
   const press = (event: KeyboardEvent) => {
-    const step = STEPS[event.key];
+    const step = STEPS[event.key]?.(rowLength(event.currentTarget));
     if (step === undefined) return;
     event.preventDefault();
-    setChosen(Math.max(0, Math.min(map.length - 1, at === null ? (step === Infinity ? map.length - 1 : 0) : at + step)));
+    setChosen(Math.max(0, Math.min(map.length - 1, (at ?? 0) + step)));
   };
   return (
     <>

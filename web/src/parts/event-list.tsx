@@ -13,15 +13,17 @@ const SIGNS = { Error: '✕', Warning: '!', Information: 'i' } as const;
 const OLDER_MAX = 2000;
 
 export function EventList({ events, vmName }: { events: readonly HostEvent[]; vmName?: string }) {
-  const [filter, setFilter] = useState<{ level: string; text: string }>({ level: '', text: '' });
+  const [filter, setFilter] = useState({ level: '', vm: '', text: '' });
   const [older, setOlder] = useState<HostEvent[] | null>(null);
   const action = useAction();
   const all = useMemo(() => merged(events, older), [events, older]);
   const rows = all.filter(
     (event) =>
       (filter.level === '' || event.level === filter.level) &&
+      (filter.vm === '' || event.vmName === filter.vm) &&
       `${event.id} ${event.vmName ?? ''} ${event.message}`.toLowerCase().includes(filter.text.toLowerCase()),
   );
+  const vms = useMemo(() => [...new Set(all.flatMap((event) => event.vmName ?? []))].sort(), [all]);
   const load = () =>
     void action.run(async () => setOlder(await call('events', { limit: OLDER_MAX, ...(vmName === undefined ? {} : { name: vmName }) })));
   return (
@@ -29,6 +31,9 @@ export function EventList({ events, vmName }: { events: readonly HostEvent[]; vm
       <div className="filters wide">
         <SearchBox label="Find in events" value={filter.text} onChange={(text) => setFilter({ ...filter, text })} />
         <FilterBox label="Level" every="Every level" options={LEVELS} value={filter.level} onChange={(level) => setFilter({ ...filter, level })} />
+        {vmName !== undefined ? null : (
+          <FilterBox label="VM" every="Every VM" options={vms} value={filter.vm} onChange={(vm) => setFilter({ ...filter, vm })} />
+        )}
         {older === null ? (
           <button type="button" disabled={action.running} onClick={load}>
             Older ones too

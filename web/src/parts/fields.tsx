@@ -1,5 +1,5 @@
 /** Controls that more than one form has: what is typed, chosen or ticked goes straight to the form's draft. */
-import type { ComponentProps, ReactNode } from 'react';
+import { useId, type ComponentProps, type ReactNode } from 'react';
 import { fingerprintIn, fingerprintWords } from '../data/fingerprint-words.ts';
 
 export function SearchBox({ label, value, onChange }: { label: string; value: string; onChange: (text: string) => void }) {
@@ -79,19 +79,31 @@ export function TextField({ label, value, onChange, full, hint, ...input }: Text
   );
 }
 
-export function ReplicaField({ value, onChange, hint }: Pick<TextProps, 'value' | 'onChange' | 'hint'>) {
+/** `known`: proposed while it is typed. */
+export function ReplicaField({ value, onChange, hint, known = [] }: Pick<TextProps, 'value' | 'onChange' | 'hint'> & { known?: readonly string[] }) {
+  const list = useId();
   return (
-    <TextField
-      label="Replica server and port"
-      required
-      value={value}
-      onChange={onChange}
-      hint={hint}
-      pattern="(\[[^\]]+\]|[^:\/\s]+):\d{1,5}"
-      placeholder="munich:7743"
-      spellCheck={false}
-      title="HOST:PORT"
-    />
+    <>
+      <TextField
+        label="Replica server and port"
+        required
+        value={value}
+        onChange={onChange}
+        hint={hint}
+        {...(known.length === 0 ? {} : { list })}
+        pattern="(\[[^\]]+\]|[^:\/\s]+):\d{1,5}"
+        placeholder="munich:7743"
+        spellCheck={false}
+        title="HOST:PORT"
+      />
+      {known.length === 0 ? null : (
+        <datalist id={list}>
+          {known.map((each) => (
+            <option key={each} value={each} />
+          ))}
+        </datalist>
+      )}
+    </>
   );
 }
 

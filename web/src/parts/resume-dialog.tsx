@@ -4,7 +4,7 @@ import type { ResyncPlan } from '../../../src/server/api/contract.ts';
 import { call, Refusal } from '../data/call.ts';
 import { bytes, duration, inputTime, localTimes } from '../data/format.ts';
 import { useAction } from '../data/use-action.ts';
-import type { LiveVm } from '../data/live.ts';
+import type { End, LiveVm } from '../data/live.ts';
 import { Dialog } from './dialog.tsx';
 import { Tick } from './fields.tsx';
 import { Refused } from './refused.tsx';
@@ -19,13 +19,13 @@ export const RUNG_WORDS: Record<string, string> = {
 type Choice = 'now' | 'window' | 'at' | 'continue';
 
 interface Props {
-  name: string;
+  of: End['of'];
   /** Of the VM: a paused run can go on where it stopped, a required one has its rung already. */
   state: LiveVm['state'];
   onClose: () => void;
 }
 
-export function ResumeDialog({ name, state, onClose }: Props) {
+export function ResumeDialog({ of, state, onClose }: Props) {
   const [choice, setChoice] = useState<Choice>(state === 'ResynchronizeSuspended' ? 'continue' : 'now');
   const [at, setAt] = useState(() => inputTime(new Date(Date.now() + 3_600_000)));
   const action = useAction();
@@ -35,10 +35,10 @@ export function ResumeDialog({ name, state, onClose }: Props) {
   const paused = state === 'ResynchronizeSuspended';
   const carryOut = async () => {
     const done = await action.run(async () => {
-      if (choice === 'continue') await call('resume', { name, continue: true });
+      if (choice === 'continue') await call('resume', { ...of, continue: true });
       else {
         await call('resume', {
-          name,
+          ...of,
           // Where one is required already, it is resumed at its own rung; else it is asked for.
           ...(state === 'WaitingForStartResynchronize' ? {} : { resynchronize: true }),
           ...(choice === 'at' ? { at: new Date(at).toISOString() } : {}),
@@ -53,7 +53,7 @@ export function ResumeDialog({ name, state, onClose }: Props) {
   const unsure = overwrites && choice !== 'continue';
   return (
     <Dialog
-      title={`Resume replication of ${name}`}
+      title={`Resume replication of ${of.name}${of.extended === true ? ' to its extended replica' : ''}`}
       onClose={onClose}
       footer={
         <>
@@ -66,7 +66,7 @@ export function ResumeDialog({ name, state, onClose }: Props) {
         </>
       }
     >
-      <Plan name={name} onOverwrites={setOverwrites} />
+      <Plan of={of} onOverwrites={setOverwrites} />
       {unsure ? <OverwriteTick checked={accepted} onChange={setAccepted} /> : null}
       <fieldset>
         <legend>When</legend>
@@ -86,9 +86,7 @@ export function ResumeDialog({ name, state, onClose }: Props) {
           </label>
         ) : null}
       </fieldset>
-      <p className="hint">
-        The replica stays usable all the while. Recovery points other than the latest are deleted at the end, unless the settings keep them.
-      </p>
+      <p className="hint">The replica stays usable all the while. It can be paused, and goes on where it stopped.</p>
       <Refused refusal={action.refusal} />
     </Dialog>
   );
@@ -114,18 +112,19 @@ function choicesOf(paused: boolean): [Choice, string, string][] {
 }
 
 /** What would be done now, before anybody decides. */
-function Plan({ name, onOverwrites }: { name: string; onOverwrites: (overwrites: boolean) => void }) {
+function Plan({ of, onOverwrites }: { of: End['of']; onOverwrites: (overwrites: boolean) => void }) {
   const [plan, setPlan] = useState<ResyncPlan | Refusal | null>(null);
+  const { name, extended } = of;
   useEffect(() => {
     const stop = new AbortController();
-    call('resync.plan', { name }, stop.signal).then((found) => {
+    call('resync.plan', { name, ...(extended === true ? { extended } : {}) }, stop.signal).then((found) => {
       setPlan(found);
       onOverwrites(found.overwrites !== undefined);
     }, (error: unknown) => {
       if (error instanceof Refusal) setPlan(error);
     });
     return () => stop.abort();
-  }, [name, onOverwrites]);
+  }, [name, extended, onOverwrites]);
   if (plan === null) return <p role="status">Asking what it would cost…</p>;
   if (plan instanceof Refusal) return <Refused refusal={plan} />;
   return (
@@ -140,6 +139,8 @@ function Plan({ name, onOverwrites }: { name: string; onOverwrites: (overwrites:
       <dd>{bytes(plan.readBytes)}</dd>
       <dt>Time, at least</dt>
       <dd>{duration(plan.estimatedSeconds)}</dd>
+      <dt>Older recovery points</dt>
+      <dd>{plan.olderPointsLost ? `At most ${plan.olderPointsLost} are deleted when it has finished` : 'None are lost'}</dd>
       {plan.overwrites === undefined ? null : (
         <>
           <dt>Overwritten</dt>

@@ -2,18 +2,27 @@
 import { useId } from 'react';
 import { bytes, frequency } from '../data/format.ts';
 import { type Draft, type ResyncMode } from '../data/settings-draft.ts';
+import { Tick } from './fields.tsx';
 
 interface Props {
   draft: Draft;
   onChange: (part: Partial<Draft>) => void;
 }
 
-export function FrequencyChoice({ draft, onChange }: Props) {
+type Frequency = Draft['frequencySec'];
+const FREQUENCIES: readonly Frequency[] = [30, 300, 900];
+
+/** A third host is fed every 5 or 15 minutes, and never more often than the replica that feeds it. */
+export function legFrequencies(replicaSec: number | null): Frequency[] {
+  return FREQUENCIES.filter((seconds) => seconds >= Math.max(300, replicaSec ?? 0));
+}
+
+export function FrequencyChoice({ draft, onChange, choices = FREQUENCIES }: Props & { choices?: readonly Frequency[] }) {
   const name = useId();
   return (
     <fieldset>
       <legend className="hint">How often changes are sent: at most about so much is lost when the primary is.</legend>
-      {([30, 300, 900] as const).map((seconds) => (
+      {choices.map((seconds) => (
         <label key={seconds} className="choice">
           <input type="radio" name={name} checked={draft.frequencySec === seconds} onChange={() => onChange({ frequencySec: seconds })} />
           <span>Every {frequency(seconds)}</span>
@@ -48,7 +57,8 @@ export function DiskChoice({
   );
 }
 
-export function PointsChoice({ draft, onChange }: Props) {
+/** `standardOnly`: of an extended replica, where no guest is brought to rest. */
+export function PointsChoice({ draft, onChange, standardOnly = false }: Props & { standardOnly?: boolean }) {
   const name = useId();
   const additional = draft.recoveryHistory > 0;
   return (
@@ -83,27 +93,27 @@ export function PointsChoice({ draft, onChange }: Props) {
               onChange={(event) => onChange({ recoveryHistory: Number(event.target.value) })}
             />
           </label>
-          <label>
-            Application-consistent every, hours
-            <input
-              type="number"
-              min={0}
-              max={12}
-              value={draft.applicationConsistentHours}
-              onChange={(event) => onChange({ applicationConsistentHours: Number(event.target.value) })}
-            />
-            <small>0 is never; the guest's agent freezes its file systems.</small>
-          </label>
-          <label className="choice full">
-            <input
-              type="checkbox"
-              checked={draft.keepRecoveryPoints}
-              onChange={(event) => onChange({ keepRecoveryPoints: event.target.checked })}
-            />
-            <span>
-              Keep them over a resynchronization<small>Where its cause allows it.</small>
-            </span>
-          </label>
+          {standardOnly ? null : (
+            <label>
+              Application-consistent every, hours
+              <input
+                type="number"
+                min={0}
+                max={12}
+                value={draft.applicationConsistentHours}
+                onChange={(event) => onChange({ applicationConsistentHours: Number(event.target.value) })}
+              />
+              <small>0 is never; the guest's agent freezes its file systems.</small>
+            </label>
+          )}
+          <Tick
+            full
+            checked={draft.keepRecoveryPoints}
+            onChange={(keepRecoveryPoints) => onChange({ keepRecoveryPoints })}
+            hint="Where its cause allows it."
+          >
+            Keep them over a resynchronization
+          </Tick>
         </div>
       ) : null}
     </fieldset>
