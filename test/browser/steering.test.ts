@@ -9,7 +9,7 @@ import { makeDisk } from '../rig/disk-formats.ts';
 import { mustRun, temporaryFolder } from '../rig/program.ts';
 import { TestServer } from '../rig/server.ts';
 import { answerInside } from '../system/resync-rig.ts';
-import { inspect, picture, TestBrowser } from './browser.ts';
+import { inspect, TestBrowser } from './browser.ts';
 
 const MIB = 1 << 20;
 
@@ -70,7 +70,7 @@ async function open(page: Page, vm: string, tab?: string): Promise<void> {
   if (tab !== undefined) await page.getByRole('navigation', { name: `About ${vm}` }).getByRole('link', { name: tab }).click();
 }
 
-/** Through the wizard as it is filled in, but for the host and the first copy. */
+/** Through the wizard as it is filled in, but for the host and the first copy. From the second VM on the host is filled in too. */
 async function enable({ primary, munich }: Hosts, vm: string, method: () => Promise<void>): Promise<void> {
   const { fingerprint } = await munich.json<{ fingerprint: string }>('fingerprint');
   await overview(primary);
@@ -78,9 +78,13 @@ async function enable({ primary, munich }: Hosts, vm: string, method: () => Prom
   const next = () => primary.getByRole('button', { name: 'Next' }).click();
   await primary.getByRole('combobox', { name: 'Virtual machine' }).selectOption(vm);
   await next();
-  await primary.getByLabel('Replica server and port').fill(`127.0.0.1:${munich.peerPort}`);
+  const [host, proof] = [primary.getByLabel('Replica server and port'), primary.getByLabel('Fingerprint of the replica server')];
+  const known = vm !== 'carried';
+  assert.equal(await host.inputValue(), known ? `127.0.0.1:${munich.peerPort}` : '');
+  await host.fill(`127.0.0.1:${munich.peerPort}`);
   await next();
-  await primary.getByLabel('Fingerprint of the replica server').fill(fingerprint);
+  assert.equal(await proof.inputValue(), known ? fingerprint : '');
+  await proof.fill(fingerprint);
   await next();
   await primary.getByLabel(new RegExp(`${vm}\\.raw`)).waitFor();
   await next();
@@ -135,20 +139,84 @@ async function startLater(hosts: Hosts): Promise<void> {
   await primary.getByText('Replication enabled').first().waitFor();
 }
 
-async function extended({ munich, oslo, replica }: Hosts): Promise<void> {
+/** Everything that the command line has for it, from setting it up to its end. */
+async function extended({ munich, oslo, replica, berlin }: Hosts): Promise<void> {
   const [own, third] = [await munich.json<{ fingerprint: string }>('fingerprint'), await oslo.json<{ fingerprint: string }>('fingerprint')];
   await oslo.json('authorize', own.fingerprint, '--name', 'munich');
-  await munich.json('extend', 'later', '--replica', `127.0.0.1:${oslo.peerPort}`, '--fingerprint', third.fingerprint, '--recovery-history', '3');
-  await munich.json('start', 'later', '--extended');
   await open(replica, 'later', 'Health');
+  await replica.getByRole('button', { name: 'Extend replication…' }).click();
+  const dialog = replica.getByRole('dialog');
+  assert.equal(await dialog.getByLabel('Every 30 s').count(), 0, 'a third host is fed every 5 or 15 minutes');
+  await dialog.getByLabel('Replica server and port').fill(`127.0.0.1:${oslo.peerPort}`);
+  await dialog.getByLabel('Its fingerprint').fill(third.fingerprint);
+  await dialog.getByLabel('Additional recovery points').check();
+  await dialog.getByLabel('How many hours back').fill('3');
+  await inspect(replica, 'extend');
+  await dialog.getByRole('button', { name: 'Extend', exact: true }).click();
+
   const card = replica.getByRole('region', { name: 'Extended replica on oslo' });
-  await card.getByText('Replication enabled', { exact: true }).waitFor();
-  await card.getByText(/Normal$/).waitFor();
-  await card.getByText('The latest and 3 older ones, an hour apart').waitFor();
+  const state = (text: string) => card.locator('dd').getByText(text, { exact: true }).waitFor();
+  await state('Replication enabled');
+  await card.locator('dd').getByText(/Normal$/).waitFor();
+  await state('The latest and 3 older ones, an hour apart');
   await card.getByText('None is required').waitFor();
-  await munich.json('sync-now', 'later', '--extended');
-  await card.getByText(/: delivered, .* in /).waitFor();
+  await write(berlin, 'later', 9, '3M');
+  await berlin.json('sync-now', 'later');
+  await card.getByRole('button', { name: 'Sync now' }).click();
+  await card.getByText(/: delivered, 1\.0\d MiB in /).waitFor();
+  await card.getByRole('button', { name: 'Reset statistics' }).click();
+  await card.getByText('0 out of 0', { exact: true }).waitFor();
+  await card.getByRole('button', { name: 'Pause' }).click();
+  await state('Replication paused');
   await inspect(replica, 'extended');
+
+  // In the overview the trouble of the leg is the VM's.
+  await overview(replica);
+  const trouble = replica.locator('.attention', { hasText: 'later' });
+  await trouble.getByText('Extended replica on oslo: Replication paused').waitFor();
+  await trouble.getByRole('button', { name: 'See why' }).click();
+  await card.getByRole('button', { name: 'Resume' }).click();
+  await state('Replication enabled');
+
+  await extendedSettings(munich, replica);
+  await extendedResync(replica);
+  await replica.getByRole('link', { name: 'Health' }).click();
+  await card.getByRole('button', { name: 'Remove replication…' }).click();
+  await dialog.getByText(/It is fed no more/).waitFor();
+  await dialog.getByRole('button', { name: 'Remove replication' }).click();
+  await replica.getByRole('button', { name: 'Extend replication…' }).waitFor();
+  assert.equal(await card.count(), 0);
+}
+
+async function extendedSettings(munich: TestServer, replica: Page): Promise<void> {
+  await replica.getByRole('navigation', { name: 'About later' }).getByRole('link', { name: 'Settings' }).click();
+  const own = replica.getByRole('form', { name: 'Replication', exact: true });
+  assert.equal(await own.getByLabel('Every 30 s').isDisabled(), true, "the replica's own settings are changed on the primary");
+  const form = replica.getByRole('form', { name: 'Extended replica on oslo' });
+  await form.getByLabel('Every 15 min').check();
+  await form.getByLabel('How many hours back').fill('5');
+  await form.getByLabel('Manually').check();
+  await form.getByRole('button', { name: 'Save' }).click();
+  await form.getByText('Saved.', { exact: true }).waitFor();
+  const status = await munich.json<Record<string, unknown>>('status', 'later', '--extended');
+  assert.deepEqual([status['frequencySec'], status['recoveryHistory'], status['autoResynchronizeEnabled']], [900, 5, false]);
+}
+
+async function extendedResync(replica: Page): Promise<void> {
+  await replica.getByRole('link', { name: 'Resynchronization' }).click();
+  await replica.getByText('A resynchronization is steered on the primary').waitFor();
+  await replica.getByRole('button', { name: 'Resynchronize…' }).click();
+  await replica.getByRole('button', { name: 'Pause replication' }).click();
+  await replica.getByRole('dialog').waitFor({ state: 'detached' });
+  await replica.locator('.vm-head').getByText('Extended replica on oslo: Replication paused').waitFor();
+  await replica.getByRole('button', { name: 'Resynchronize…' }).click();
+  const dialog = replica.getByRole('dialog');
+  await dialog.getByText('Compare the whole disks').waitFor();
+  await dialog.getByText('At most 5 are deleted when it has finished').waitFor();
+  await inspect(replica, 'extended-resume');
+  await dialog.getByRole('button', { name: 'Resume' }).click();
+  await replica.getByRole('row', { name: /Finished.*full-compare/ }).waitFor();
+  await replica.locator('.vm-head').getByText('Extended replica on oslo: Replication enabled').waitFor();
 }
 
 async function filters({ primary, berlin, folder }: Hosts): Promise<void> {
@@ -238,7 +306,7 @@ async function olderPoint({ berlin, munich, replica }: Hosts): Promise<void> {
   await dialog.getByRole('button', { name: 'Close' }).click();
   await replica.getByRole('button', { name: 'Complete failover…' }).click();
   await dialog.getByText(/All recovery points of this VM are deleted/).waitFor();
-  await picture(replica, 'complete-failover-dialog');
+  await inspect(replica, 'complete-failover-dialog');
   await dialog.getByRole('button', { name: 'Complete', exact: true }).click();
   await replica.getByText(/The failover is complete/).waitFor();
   const { disks } = await munich.until<{ failover: { settling: string }; disks: { uri: string }[] }>(['status', 'carried'],
