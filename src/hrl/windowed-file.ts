@@ -42,6 +42,22 @@ export class WindowedFile {
     return window.bytes.subarray(position - window.start, position - window.start + length);
   }
 
+  /** As `bytes`, when the range is at hand; else null. */
+  held(position: number, length: number): Buffer | null {
+    const { start, bytes } = this.#window;
+    if (position < start || position + length > start + bytes.length) return null;
+    return bytes.subarray(position - start, position - start + length);
+  }
+
+  /** A copy of just this range, for something small that lies apart: the window stays where it is. */
+  async apart(position: number, length: number): Promise<Buffer> {
+    const held = this.held(position, length);
+    if (held !== null) return Buffer.from(held);
+    const bytes = Buffer.allocUnsafe(length);
+    await this.#fill(bytes, position);
+    return bytes;
+  }
+
   /** As `bytes`, into memory of the caller. */
   async copy(into: Uint8Array, position: number): Promise<void> {
     if (into.length >= WINDOW_BYTES) await this.#fill(into, position);

@@ -11,6 +11,7 @@ import { openLog, type LogReader } from '../hrl/log-reader.ts';
 import { messageOf, UnderstudyError } from '../model/errors.ts';
 import type { Clock } from '../model/ports.ts';
 import type { DiskRecord, InboxRecord, RelationshipRecord, SealRecord } from '../model/records.ts';
+import { Stretch, STRETCH_ENTRIES } from './apply-stretch.ts';
 import { ApplyWindow, WINDOW } from './apply-window.ts';
 import { shrunkDisk } from './replica-resize.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
@@ -84,35 +85,73 @@ export async function applySet(
   return applied;
 }
 
-/** Forwards through the log in windows; see apply-window.ts for what becomes of one. */
+/** Forwards through the log in stretches, and each in windows; see apply-stretch.ts and apply-window.ts for what becomes of them. */
 async function applyLog(clock: Clock, reader: LogReader, disk: VirtualDisk, signal: AbortSignal): Promise<void> {
-  const writeNow = promptWrites(disk, clock);
-  const window = new ApplyWindow();
-  // The data of one window: a log has no more of it than bytes.
-  const memory = new Uint8Array(Math.min(WINDOW.bytes, reader.header.endOfLog));
-  let filled = 0;
-  const drain = async () => {
-    filled = 0;
-    const strokes = window.take();
+  const windows = new Windows(clock, reader, disk, signal);
+  const capacity = Math.min(STRETCH_ENTRIES, reader.entriesMax);
+  let stretch = new Stretch(capacity);
+  for await (const entries of reader.entriesApart()) {
+    if (stretch.add(entries)) continue;
+    await windows.apply(stretch);
+    stretch = new Stretch(Math.max(capacity, entries.length));
+    stretch.add(entries);
+  }
+  await windows.apply(stretch);
+}
+
+class Windows {
+  readonly #reader: LogReader;
+  readonly #disk: VirtualDisk;
+  readonly #signal: AbortSignal;
+  readonly #writeNow: ReturnType<typeof promptWrites>;
+  readonly #window = new ApplyWindow();
+  /** A part of the log, read as a whole: what it has of entries that are not needed costs less than reading around it. */
+  readonly #memory: Uint8Array;
+  #from = 0;
+  #to = 0;
+
+  constructor(clock: Clock, reader: LogReader, disk: VirtualDisk, signal: AbortSignal) {
+    this.#reader = reader;
+    this.#disk = disk;
+    this.#signal = signal;
+    this.#writeNow = promptWrites(disk, clock);
+    this.#memory = new Uint8Array(Math.min(WINDOW.bytes, reader.header.endOfLog));
+  }
+
+  /** All of it is written when it resolves. */
+  async apply(stretch: Stretch): Promise<void> {
+    for (const { offset, length, position } of stretch.needed()) {
+      const isZero = position === 0;
+      // An entry may be as long as a guest's longest write; it is cut so that memory stays bounded.
+      const step = isZero ? length : PIECE_BYTES;
+      for (let done = 0; done < length; done += step) {
+        const piece = { offset: offset + done, length: Math.min(step, length - done) };
+        const at = position + done;
+        if (!this.#window.fits(piece, isZero) || (!isZero && this.#to > 0 && at + piece.length - this.#from > this.#memory.length)) await this.#drain();
+        this.#window.add({ ...piece, data: isZero ? null : this.#place(at, piece.length) });
+      }
+    }
+    await this.#drain();
+  }
+
+  /** Where the data will lie when the window is read. */
+  #place(position: number, length: number): Uint8Array {
+    if (this.#to === 0) this.#from = position;
+    this.#to = position + length;
+    return this.#memory.subarray(position - this.#from, this.#to - this.#from);
+  }
+
+  async #drain(): Promise<void> {
+    if (this.#to > 0) await this.#reader.readBytes(this.#memory.subarray(0, this.#to - this.#from), this.#from);
+    this.#to = 0;
+    const strokes = this.#window.take();
     for (let at = 0; at < strokes.length; at += SIDE_BY_SIDE) {
-      signal.throwIfAborted();
+      this.#signal.throwIfAborted();
       await Promise.all(strokes.slice(at, at + SIDE_BY_SIDE).map(async ({ offset, length, data }, index) => {
-        if (data === null) await disk.zero(offset, length);
+        if (data === null) await this.#disk.zero(offset, length);
         // The first always by the thread pool: the server lives meanwhile.
-        else if (index === 0 || !writeNow(data, offset)) await disk.write(data, offset);
+        else if (index === 0 || !this.#writeNow(data, offset)) await this.#disk.write(data, offset);
       }));
     }
-  };
-  for await (const entry of reader.entries()) {
-    // An entry may be as long as a guest's longest write; it is cut so that memory stays bounded.
-    const step = entry.op === 'zero' ? entry.length : PIECE_BYTES;
-    for (let done = 0; done < entry.length; done += step) {
-      const [offset, length] = [entry.offset + done, Math.min(step, entry.length - done)];
-      if (!window.fits({ offset, length }, entry.op === 'zero')) await drain();
-      const data = entry.op === 'zero' ? null : memory.subarray(filled, (filled += length));
-      if (data !== null) await reader.readData(entry, data, done);
-      window.add({ offset, length, data });
-    }
   }
-  await drain();
 }
