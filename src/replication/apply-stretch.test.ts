@@ -8,7 +8,8 @@ const PAGE = 4096;
 const DISK = 40 * PAGE;
 
 const aligned = fc.record({ offset: fc.nat(9).map((page) => page * PAGE), length: fc.integer({ min: 1, max: 3 }).map((pages) => pages * PAGE) });
-const anywhere = fc.record({ offset: fc.nat(DISK / 512 - 20).map((sector) => sector * 512), length: fc.integer({ min: 1, max: 20 }).map((sectors) => sectors * 512) });
+const sectors = (arbitrary: fc.Arbitrary<number>) => arbitrary.map((count) => count * 512);
+const anywhere = fc.record({ offset: sectors(fc.nat(DISK / 512 - 20)), length: sectors(fc.integer({ min: 1, max: 20 })) });
 const long = fc.record({ offset: fc.nat(19).map((page) => page * PAGE), length: fc.constant(20 * PAGE) });
 
 const logOf = (writes: { offset: number; length: number; isZero: boolean }[]): LogEntry[] => writes.map(({ offset, length, isZero }, index) =>
