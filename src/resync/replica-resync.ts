@@ -258,12 +258,21 @@ export class ReplicaResync {
     if (record === undefined) throw new UnderstudyError('usage', 'DISK_NOT_FOUND', `no disk ${diskId}`, 'Enable replication again.');
     if (fresh) await removeDiffDisk(this.#ports.files, diffPath(record, token));
     const target = await overlayOf(this.#ports, record, token, fresh);
+    // Asked before every write; the record is read again when it has changed.
+    let required = false;
+    const forget = this.#ports.relationships.onChange((vmId) => {
+      if (vmId === vm.vmId) required = false;
+    });
+    const admit = () => {
+      if (!required) this.#require(vm, token);
+      required = true;
+    };
     try {
       await runTarget(channel, {
-        base: target, target, allow: 'mend', compute: this.#ports.compute, session: { token, phase: 'comparing' }, signal, clock: this.#ports.clock,
-        admit: () => this.#require(vm, token),
+        base: target, target, allow: 'mend', compute: this.#ports.compute, session: { token, phase: 'comparing' }, signal, clock: this.#ports.clock, admit,
       });
     } finally {
+      forget();
       await target.close();
     }
   }

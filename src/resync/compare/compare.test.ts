@@ -108,7 +108,7 @@ test('one-byte hashes, which collide all the time, still end in proven equality'
       unproven += near.seen.get(FRAME.unproven) ?? 0;
       reopened += Math.max(0, (near.seen.get(FRAME.segmentHashes) ?? 0) - (near.seen.get(FRAME.group) ?? 0));
     }),
-    { numRuns: 15 },
+    { numRuns: 30 },
   );
   assert.ok(unproven > 10, `only ${unproven} messages were unproven: the second round is not exercised`);
   assert.ok(reopened > 0, 'no group was ever opened twice: the proof of the rest is not exercised');
@@ -189,7 +189,7 @@ test('no ranges at all is equal at once', async () => {
 
 test('a link cut at any message costs at most what was under way, and the cursor carries on', async () => {
   const checkpoint = 2 ** 20;
-  const window = 33 * 2 ** 20;
+  const window = 33 * 2 * 2 ** 20;
   let resumedInside = 0;
   await fc.assert(
     fc.asyncProperty(seeds, async (seed) => {
@@ -300,7 +300,7 @@ test('a target that answers nothing stops the scan at the window, and not before
     prepare: (near) => (near.hold = (type) => (type === FRAME.equal ? silence : undefined)),
   });
   for (let turns = 0; turns < 200; turns++) await new Promise((resolve) => setImmediate(resolve));
-  assert.equal(scanned, 32 * 2 ** 20);
+  assert.equal(scanned, 64 * 2 ** 20);
   release();
   assert.equal((await outcome).source.status, 'fulfilled');
 });

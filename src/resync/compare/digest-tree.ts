@@ -4,9 +4,12 @@
  * Short hashes only *locate* differences; they prove nothing. What they judge equal is proven afterwards by a full
  * digest, and when that proof fails the next *round* uses the next bytes of the same digests.
  */
-import { DIGEST_BYTES, NODE_LEAVES, SPAN_PAGES, type TreeShape, segmentLeaves } from './tree-shape.ts';
+import { DIGEST_BYTES, NODE_LEAVES, type TreeShape, segmentLeaves } from './tree-shape.ts';
 
 export type Digest = (data: Uint8Array) => Uint8Array;
+
+/** The same, into memory that is there already. */
+export type DigestInto = (data: Uint8Array, into: Buffer, at: number) => void;
 
 /** Digests side by side, 32 bytes each. */
 export type DigestList = Uint8Array;
@@ -29,16 +32,13 @@ export function growSegment(leaves: DigestList, shape: TreeShape, digest: Digest
 }
 
 /** One digest over each `width` neighbours of the list. */
-export function foldEach(list: DigestList, width: number, digest: Digest): DigestList {
+function foldEach(list: DigestList, width: number, digest: Digest): DigestList {
   const step = width * DIGEST_BYTES;
   const folded = new Uint8Array((list.length / step) * DIGEST_BYTES);
   for (let at = 0; at < list.length; at += step)
     folded.set(digest(list.subarray(at, at + step)), (at / step) * DIGEST_BYTES);
   return folded;
 }
-
-/** The digest of each span of eight pages. */
-export const foldSpans = (pages: DigestList, digest: Digest): DigestList => foldEach(pages, SPAN_PAGES, digest);
 
 /** How many rounds a hash width allows before the digest has no unused bytes left. */
 export const roundsOf = (hashBytes: number): number => Math.floor(DIGEST_BYTES / hashBytes);

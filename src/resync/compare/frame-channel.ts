@@ -21,13 +21,21 @@ export const SEAL_BYTES = 8;
 /** A mend message whose pages did not shrink, with its list of leaves. */
 export const BODY_BYTES_MAX = MEND_BYTES + 64 * 1024;
 
+/** From here on a body is gathered in memory of its own, which is used again. */
+const LARGE_BODY_BYTES = 64 * 1024;
+const MEMORY_KEPT_MAX = 6;
+
 export interface Frame {
   type: number;
   body: Buffer;
+  /** For whoever has finished with the body of a large frame: its memory is filled again then. Without it, it is collected. */
+  release?: () => void;
 }
 
+const newMemory = (): Buffer => Buffer.allocUnsafeSlow(HEADER_BYTES + BODY_BYTES_MAX + SEAL_BYTES);
+
 export interface FrameChannel {
-  /** Resolves when the stream takes more. Frames leave in the order of the calls. */
+  /** Resolves when the stream takes more. Frames leave in the order of the calls. The parts are the caller's again when the call returns. */
   send(type: number, parts: readonly Uint8Array[]): Promise<void>;
   /** Null when the other side has ended the stream between two frames. One call at a time. */
   receive(): Promise<Frame | null>;
@@ -55,6 +63,8 @@ export class StreamChannel implements FrameChannel {
   readonly #writable: Writable;
   readonly #digester: Compute['digester'];
   readonly #chunks: AsyncIterator<Buffer>;
+  /** Memory of large frames, for the next ones. */
+  readonly #memory: Buffer[] = [];
   #pending: Buffer[] = [];
   #pendingBytes = 0;
   #sentFrames = 0;
@@ -105,17 +115,30 @@ export class StreamChannel implements FrameChannel {
     header.writeUInt32BE(type * 2 ** 24 + length);
     const seal = this.#seal(this.#sentFrames++, [header, ...parts]);
     this.#sentBytes += HEADER_BYTES + length + SEAL_BYTES;
-    // Small frames as one piece: one record on TLS, one packet on the link.
-    if (length <= 4096) this.#writable.write(Buffer.concat([header, ...parts, seal]));
-    else {
-      this.#writable.cork();
-      for (const part of [header, ...parts, seal]) this.#writable.write(part);
-      this.#writable.uncork();
-    }
+    this.#write([header, ...parts, seal], HEADER_BYTES + length + SEAL_BYTES);
     while (this.#writable.writableNeedDrain && this.#failure === null) {
       await new Promise<void>((resolve) => this.#wakeWriters.push(resolve));
     }
     if (this.#failure !== null) throw this.#failure;
+  }
+
+  /** As one piece: one record on TLS where it is small; several would be copied into new memory of the TLS layer where it is large. */
+  #write(parts: readonly Uint8Array[], length: number): void {
+    if (length < LARGE_BODY_BYTES) return void this.#writable.write(Buffer.concat(parts, length));
+    const memory = this.#memory.pop() ?? newMemory();
+    let used = 0;
+    for (const part of parts) {
+      memory.set(part, used);
+      used += part.length;
+    }
+    this.#writable.write(memory.subarray(0, length), (error) => {
+      if (!error) this.#keep(memory);
+    });
+  }
+
+  /** Nobody looks at it any more. */
+  #keep(memory: Buffer): void {
+    if (this.#memory.length < MEMORY_KEPT_MAX) this.#memory.push(memory);
   }
 
   async receive(): Promise<Frame | null> {
@@ -124,13 +147,15 @@ export class StreamChannel implements FrameChannel {
     const type = header[0]!;
     const length = header.readUIntBE(1, 3);
     if (length > BODY_BYTES_MAX) throw malformed(`a body of ${length} bytes, the limit is ${BODY_BYTES_MAX}`);
-    const rest = await this.#take(length + SEAL_BYTES);
+    const memory = length >= LARGE_BODY_BYTES ? this.#memory.pop() ?? newMemory() : undefined;
+    const rest = await this.#take(length + SEAL_BYTES, memory);
     if (rest === null) throw linkLost(`cut inside of message ${this.#receivedFrames}`);
     const body = rest.subarray(0, length);
     const seal = this.#seal(this.#receivedFrames, [header, body]);
     if (seal.compare(rest, length) !== 0) throw malformed(`the seal of message ${this.#receivedFrames} is wrong`);
     this.#receivedFrames++;
-    return { type, body };
+    if (memory === undefined) return { type, body };
+    return { type, body, release: () => this.#keep(memory) };
   }
 
   async close(reason: Error, last: { type: number; parts: readonly Uint8Array[] } | null): Promise<void> {
@@ -165,8 +190,8 @@ export class StreamChannel implements FrameChannel {
     return Buffer.from(digester.digest().subarray(0, SEAL_BYTES));
   }
 
-  /** Exactly `count` bytes; null when the stream ends before the first of them. */
-  async #take(count: number): Promise<Buffer | null> {
+  /** Exactly `count` bytes, in `into` where that is given; null when the stream ends before the first of them. */
+  async #take(count: number, into?: Buffer): Promise<Buffer | null> {
     while (this.#pendingBytes < count) {
       const chunk = await this.#nextChunk();
       if (chunk === null) {
@@ -178,10 +203,32 @@ export class StreamChannel implements FrameChannel {
       this.#pendingBytes += chunk.length;
       this.#receivedBytes += chunk.length;
     }
-    const all = this.#pending.length === 1 ? this.#pending[0]! : Buffer.concat(this.#pending);
-    this.#pending = all.length > count ? [all.subarray(count)] : [];
+    return this.#cut(count, into);
+  }
+
+  /** The first bytes of what is pending, which are there. */
+  #cut(count: number, into?: Buffer): Buffer {
     this.#pendingBytes -= count;
-    return all.subarray(0, count);
+    if (into === undefined && this.#pending[0]!.length >= count) {
+      const [first] = this.#pending;
+      if (first!.length === count) this.#pending.shift();
+      else this.#pending[0] = first!.subarray(count);
+      return first!.subarray(0, count);
+    }
+    const whole = (into ?? Buffer.allocUnsafe(count)).subarray(0, count);
+    let filled = 0;
+    let used = 0;
+    for (; filled < count; used++) {
+      const chunk = this.#pending[used]!;
+      const copied = chunk.copy(whole, filled);
+      filled += copied;
+      if (copied < chunk.length) {
+        this.#pending[used] = chunk.subarray(copied);
+        break;
+      }
+    }
+    this.#pending.splice(0, used);
+    return whole;
   }
 
   async #nextChunk(): Promise<Buffer | null> {

@@ -11,6 +11,7 @@ import {
   decodeHashList,
   decodeId,
   decodeMend,
+  decodeOpen,
   decodeRefusal,
   decodeRuns,
   decodeZeroRuns,
@@ -19,13 +20,16 @@ import {
   encodeHashList,
   encodeId,
   encodeMend,
+  encodeOpen,
   encodeRefusal,
   encodeRuns,
   encodeZeroRuns,
   pageRuns,
   pagesIn,
 } from './frames.ts';
-import { DEFAULT_SHAPE } from './tree-shape.ts';
+import type { TreeShape } from './tree-shape.ts';
+
+const LARGE: TreeShape = { leafBytes: 256 * 1024, segmentNodes: 32 };
 
 const join = (parts: readonly Uint8Array[]): Buffer => Buffer.concat(parts);
 const ascending = (limit: number) =>
@@ -53,6 +57,9 @@ test('every message reads back as it was written, and not with a byte less or mo
         decodeDiffering(body, 900),
       );
       same({ segments: 3, root: proof }, encodeGroup(3, proof), (body) => decodeGroup(body, 16) as never);
+      if (indexes.length > 0) {
+        same({ id: 5, round: 2, positions: indexes }, encodeOpen({ id: 5, round: 2, positions: indexes }), (body) => decodeOpen(body, { positions: 900, leaves: 40 }));
+      }
       same({ id, count: 300 }, encodeId(id, 300), decodeId);
       const runs = indexes.filter((_, at) => at % 2 === 0).map((index) => [index * 3, 2] as [number, number]);
       same({ id: 5, runs }, encodeZeroRuns({ id: 5, runs }), (body) => decodeZeroRuns(body, 3000));
@@ -69,7 +76,7 @@ test('a mend message reads back as it was written', () => {
       const payload = Buffer.alloc(pages * 4096, 3);
       const mend: Mend = { id: 9, leaves, proof, compressed: false, payload, payloadBytes: payload.length };
       const body = join(encodeMend(mend));
-      const limits = { positions: 1000, leaves: 4, shape: DEFAULT_SHAPE };
+      const limits = { positions: 1000, leaves: 4, shape: LARGE };
       assert.deepEqual(plain(decodeMend(body, limits)), plain(mend));
       assert.throws(() => decodeMend(body.subarray(0, -1), limits), { code: 'COMPARE_FRAME_MALFORMED' });
       if (leaves.length > 1) assert.throws(() => decodeMend(body, { ...limits, leaves: 1 }), /over 1/);
@@ -80,7 +87,7 @@ test('a mend message reads back as it was written', () => {
 test('page runs and page counts of a mask are the same pages', () => {
   fc.assert(
     fc.property(bytes(8), (mask) => {
-      const runs = pageRuns(mask, DEFAULT_SHAPE);
+      const runs = pageRuns(mask, LARGE);
       const pages = runs.flatMap(([first, count]) => Array.from({ length: count }, (_, at) => first + at));
       assert.equal(pages.length, pagesIn(mask));
       const rebuilt = new Uint8Array(8);

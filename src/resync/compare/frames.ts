@@ -8,7 +8,7 @@ import { EXIT_CODE, UnderstudyError, type ErrorKind } from '../../model/errors.t
 import { ByteReader, ByteWriter, malformed } from './byte-cursor.ts';
 import { DIGEST_BYTES, MEND_BYTES, PAGE_BYTES, type TreeShape, pagesPerLeaf, spansPerLeaf } from './tree-shape.ts';
 
-export const COMPARE_VERSION = 1;
+export const COMPARE_VERSION = 2;
 
 export const FRAME = {
   serve: 1,
@@ -21,7 +21,7 @@ export const FRAME = {
   leafHashes: 8,
   differing: 9,
   agreed: 10,
-  spanHashes: 11,
+  open: 11,
   pageHashes: 12,
   mend: 13,
   mended: 14,
@@ -252,6 +252,27 @@ export function decodeDiffering(body: Buffer, indexLimit: number): DifferingLeav
   return { group, indexes, rest };
 }
 
+/** A batch of leaves whose page hashes the source wants. */
+export interface OpenLeaves {
+  id: number;
+  round: number;
+  /** Ascending. */
+  positions: number[];
+}
+
+export const encodeOpen = ({ id, round, positions }: OpenLeaves): Uint8Array[] =>
+  writeIndexes(new ByteWriter().varint(id).byte(round), positions).take();
+
+export function decodeOpen(body: Buffer, limits: { positions: number; leaves: number }): OpenLeaves {
+  const reader = new ByteReader(body);
+  const id = reader.varint('an id', ID_MAX);
+  const round = reader.byte('a round');
+  const positions = readIndexes(reader, limits.positions);
+  reader.end();
+  if (positions.length === 0 || positions.length > limits.leaves) throw malformed(`${positions.length} leaves opened at once`);
+  return { id, round, positions };
+}
+
 /** Runs of positions that read as zeroes on the source. */
 export interface ZeroRuns {
   id: number;
@@ -277,7 +298,7 @@ export interface MendLeaf {
 export interface Mend {
   id: number;
   leaves: MendLeaf[];
-  /** Over the page digests of all leaves as they are on the source: those sent, and those judged equal. */
+  /** BLAKE3 over the digests of all leaves as they are on the source: the pages sent, and those judged equal. */
   proof: Uint8Array;
   compressed: boolean;
   payload: Uint8Array;

@@ -4,6 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { crc32 } from 'node:zlib';
 import fc from 'fast-check';
 import { MemoryDisk } from '../../disk/memory-disk.ts';
 import { createChild } from '../../disk/images/change-image.ts';
@@ -12,6 +13,7 @@ import { openDisk } from '../../disk/open-disk.ts';
 import { createRawDisk, openRawDisk } from '../../disk/raw-disk.ts';
 import { InThreadHasher, type LeafHasher, dataLeaves } from './leaf-hasher.ts';
 import { DiskUnderTest, contents, noise, randomFrom, syncCompute } from './pair.suite.ts';
+import { HASHED_ROUNDS, type PageHashing } from './page-hashes.ts';
 import { DEFAULT_SHAPE, DIGEST_BYTES, type TreeShape } from './tree-shape.ts';
 import { WorkerHasher, hasherFor } from './worker-hasher.ts';
 
@@ -19,14 +21,27 @@ const folder = await mkdtemp(join(tmpdir(), 'understudy-hasher-'));
 after(() => rm(folder, { recursive: true }));
 const digest = syncCompute.digest;
 
+const hashings: PageHashing[] = [
+  { round: 0, bytes: 2, proven: true },
+  { round: 1, bytes: 2, proven: true },
+  { round: 0, bytes: 16, proven: false },
+];
+
 /** From the bytes alone, without extents. */
-function expected(bytes: Buffer, leaf: number, shape: TreeShape): { leaf: Uint8Array; pages: Buffer } {
+function expected(bytes: Buffer, leaf: number, shape: TreeShape): { leaf: Uint8Array; bytes: Buffer; pages: (hashing: PageHashing) => Buffer } {
   const inside = bytes.subarray(leaf * shape.leafBytes, (leaf + 1) * shape.leafBytes);
-  const pages = Buffer.alloc((shape.leafBytes / 4096) * DIGEST_BYTES);
-  for (let at = 0; at < inside.length; at += 4096) {
-    pages.set(digest(inside.subarray(at, at + 4096)), (at / 4096) * DIGEST_BYTES);
-  }
-  return { leaf: digest(inside), pages };
+  const pages = ({ round, bytes: width, proven }: PageHashing): Buffer => {
+    const hashes = Buffer.alloc((shape.leafBytes / 4096) * width);
+    for (let at = 0; at < inside.length; at += 4096) {
+      const page = inside.subarray(at, at + 4096);
+      const sum = Buffer.alloc(4);
+      sum.writeUInt32LE(crc32(page));
+      const whole = proven && round === 0 ? sum : Buffer.from(digest(page)).subarray(round * width);
+      hashes.set(whole.subarray(0, width), (at / 4096) * width);
+    }
+    return hashes;
+  };
+  return { leaf: digest(inside), bytes: inside, pages };
 }
 
 async function check(hasher: LeafHasher, bytes: Buffer, shape: TreeShape): Promise<void> {
@@ -38,7 +53,37 @@ async function check(hasher: LeafHasher, bytes: Buffer, shape: TreeShape): Promi
     assert.deepEqual(Buffer.from(middle), Buffer.concat(all.slice(1, -1).map(({ leaf }) => leaf)));
   }
   const picked = [...all.keys()].filter((leaf) => leaf % 3 !== 1);
-  assert.deepEqual(Buffer.from(await hasher.pages(picked)), Buffer.concat(picked.map((leaf) => all[leaf]!.pages)));
+  for (const hashing of hashings) {
+    const right = Buffer.concat(picked.map((leaf) => all[leaf]!.pages(hashing)));
+    assert.deepEqual(Buffer.from(await hasher.pages(picked, hashing)), right);
+    await checkDiffering(hasher, picked.map((leaf) => all[leaf]!), { picked, right, hashing, shape });
+  }
+}
+
+/** The other side has other bytes in each fifth page of what is asked. */
+async function checkDiffering(
+  hasher: LeafHasher, leaves: { leaf: Uint8Array; bytes: Buffer }[],
+  { picked, right, hashing, shape }: { picked: number[]; right: Buffer; hashing: PageHashing; shape: TreeShape },
+): Promise<void> {
+  const pages = shape.leafBytes / 4096;
+  const theirs = Uint8Array.from(right);
+  const marked: Buffer[] = [];
+  const masks = Buffer.alloc((picked.length * pages) / 8);
+  for (const [index, { bytes }] of leaves.entries()) {
+    for (let page = 0; page * 4096 < bytes.length; page++) {
+      const at = index * pages + page;
+      if (at % 5 !== 0) continue;
+      theirs[at * hashing.bytes]! ^= 1;
+      masks[at >> 3]! |= 1 << (at & 7);
+      marked.push(bytes.subarray(page * 4096, (page + 1) * 4096));
+    }
+  }
+  const found = await hasher.differing(picked, theirs, hashing, new ArrayBuffer(picked.length * shape.leafBytes));
+  assert.deepEqual(Buffer.from(found.masks), masks);
+  assert.deepEqual(Buffer.from(found.digests), Buffer.concat(leaves.map(({ leaf }) => leaf)));
+  assert.deepEqual(Buffer.from(found.payload), Buffer.concat(marked));
+  const whole = await hasher.differing(picked, theirs, { ...hashing, round: HASHED_ROUNDS }, new ArrayBuffer(picked.length * shape.leafBytes));
+  assert.deepEqual(Buffer.from(whole.payload), Buffer.concat(leaves.map(({ bytes }) => bytes)));
 }
 
 let files = 0;
@@ -145,7 +190,7 @@ test('holes are never read', async () => {
   await hasher.leaves(0, 2 ** 30 / shape.leafBytes);
   assert.equal(disk.reads, 1);
   assert.equal(paced, shape.leafBytes);
-  assert.deepEqual(await dataLeaves(disk, 0, 4096, shape.leafBytes), [[2048, 1]]);
+  assert.deepEqual(await dataLeaves(disk, 0, 16384, shape.leafBytes), [[8192, 1]]);
 });
 
 test('a raw file gets a thread, and every other disk stays in this one', async () => {
@@ -172,8 +217,8 @@ test('a file that becomes shorter is an I/O error of the thread, not zeroes', as
   const hasher = new WorkerHasher(reopened, { shape: DEFAULT_SHAPE, digest });
   await hasher.leaves(0, 1);
   truncateSync(path, 2 ** 19);
-  await assert.rejects(hasher.pages([2]), { code: 'EIO', message: /ends at byte 524288/ });
+  await assert.rejects(hasher.pages([8], hashings[0]!), { code: 'EIO', message: /ends at byte 524288/ });
   await hasher.close();
-  await assert.rejects(hasher.pages([0]), /closed/);
+  await assert.rejects(hasher.pages([0], hashings[0]!), /closed/);
   await Promise.all([raw.close(), reopened.close()]);
 });

@@ -1,11 +1,12 @@
 /**
- * Digests of leaves and of their pages, read from a disk. Holes are known from the disk's extents and are never read;
+ * Digests of leaves and short hashes of their pages, read from a disk. Holes are known from the disk's extents and are never read;
  * leaves of zeroes have one constant digest. Two implementations give the same answers: this one, over any
  * VirtualDisk, and worker-hasher.ts, which reads raw files off the main thread.
  */
 import type { Extent, VirtualDisk } from '../../disk/virtual-disk.ts';
-import type { Digest, DigestList } from './digest-tree.ts';
-import { DIGEST_BYTES, PAGE_BYTES, type TreeShape, pagesPerLeaf } from './tree-shape.ts';
+import type { Digest, DigestInto, DigestList } from './digest-tree.ts';
+import { DifferenceGatherer, type LeafDifferences, type PageHashing, pageHashes } from './page-hashes.ts';
+import { DIGEST_BYTES, type TreeShape, pagesPerLeaf } from './tree-shape.ts';
 
 /** Awaited with the bytes about to be read, so that a share of the disk and the guest's own I/O can be honoured. */
 export type Pace = (bytes: number) => Promise<void> | void;
@@ -17,7 +18,13 @@ export interface LeafHasher {
   /** One digest for each of the leaves `[first, first + count)` of the disk. */
   leaves(first: number, count: number): Promise<DigestList>;
   /** For each listed leaf of the disk one digest per page, zeroes for pages past the end of the disk. */
-  pages(leaves: readonly number[]): Promise<DigestList>;
+  /** The short hashes of all pages of each of these leaves, side by side. */
+  pages(leaves: readonly number[], hashing: PageHashing): Promise<Uint8Array>;
+  /**
+   * The pages of these leaves whose hashes are not `theirs`: masks, digests and bytes are of one and the same reading of each leaf. `into` has
+   * room for all of their bytes, is given away until the promise resolves, and comes back as the memory of `payload`.
+   */
+  differing(leaves: readonly number[], theirs: Uint8Array, hashing: PageHashing, into: ArrayBuffer): Promise<LeafDifferences>;
   close(): Promise<void>;
 }
 
@@ -67,13 +74,6 @@ export class ZeroDigests {
   }
 }
 
-/** A digest per page of one leaf. */
-export function digestPages(leaf: Uint8Array, shape: TreeShape, digest: Digest, into: DigestList): void {
-  for (let page = 0; page < pagesPerLeaf(shape) && page * PAGE_BYTES < leaf.length; page++) {
-    into.set(digest(leaf.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES)), page * DIGEST_BYTES);
-  }
-}
-
 export interface HasherOptions {
   shape: TreeShape;
   digest: Digest;
@@ -87,6 +87,7 @@ export class InThreadHasher implements LeafHasher {
   readonly #disk: VirtualDisk;
   readonly #shape: TreeShape;
   readonly #digest: Digest;
+  readonly #digestInto: DigestInto;
   readonly #pace: Pace;
   readonly #read: ReadSpan;
   readonly #zeroes: ZeroDigests;
@@ -95,6 +96,7 @@ export class InThreadHasher implements LeafHasher {
     this.#disk = disk;
     this.#shape = shape;
     this.#digest = digest;
+    this.#digestInto = (data, into, at) => into.set(digest(data), at);
     this.#pace = pace ?? (() => {});
     this.#read = read ?? ((into, offset) => disk.read(into, offset));
     this.#zeroes = new ZeroDigests(digest);
@@ -113,14 +115,20 @@ export class InThreadHasher implements LeafHasher {
     return digests;
   }
 
-  async pages(leaves: readonly number[]): Promise<DigestList> {
-    const perLeaf = pagesPerLeaf(this.#shape) * DIGEST_BYTES;
-    const digests = new Uint8Array(leaves.length * perLeaf);
+  async pages(leaves: readonly number[], hashing: PageHashing): Promise<Uint8Array> {
+    const pages = pagesPerLeaf(this.#shape);
+    const hashes = new Uint8Array(leaves.length * pages * hashing.bytes);
     for (const [index, leaf] of leaves.entries()) {
-      const bytes = await this.#readChunk([leaf, 1]);
-      digestPages(bytes, this.#shape, this.#digest, digests.subarray(index * perLeaf, (index + 1) * perLeaf));
+      hashes.set(pageHashes(await this.#readChunk([leaf, 1]), pages, hashing, this.#digestInto), index * pages * hashing.bytes);
     }
-    return digests;
+    return hashes;
+  }
+
+  async differing(leaves: readonly number[], theirs: Uint8Array, hashing: PageHashing, into: ArrayBuffer): Promise<LeafDifferences> {
+    const pages = pagesPerLeaf(this.#shape);
+    const gatherer = new DifferenceGatherer({ leaves: leaves.length, pages, theirs, hashing, digest: this.#digestInto, into: new Uint8Array(into) });
+    for (const [index, leaf] of leaves.entries()) gatherer.add(index, await this.#readChunk([leaf, 1]));
+    return gatherer.found();
   }
 
   close(): Promise<void> {

@@ -14,7 +14,7 @@ import { runSource } from './source.ts';
 import { runTarget } from './target.ts';
 import type { TreeShape } from './tree-shape.ts';
 
-/** Segments of 1 MiB, so that small disks have many. */
+/** Segments of 2 MiB, so that small disks have many. */
 export const SMALL: TreeShape = { leafBytes: 32 * 1024, segmentNodes: 1 };
 export const PAGE = 4096;
 

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { MemoryDisk } from '../../disk/memory-disk.ts';
 import { UnderstudyError } from '../../model/errors.ts';
 import { StreamChannel } from './frame-channel.ts';
-import { FRAME, encodeJson } from './frames.ts';
+import { COMPARE_VERSION, FRAME, encodeJson } from './frames.ts';
 import { compareLocal } from './local.ts';
 import {
   DiskUnderTest,
@@ -96,7 +96,7 @@ test('a target that may only be compared is never changed, and neither is one th
 });
 
 test('a source of another version is refused with both versions', async () => {
-  const hello = encodeJson({ protocol: 'understudy-compare', version: 2, colour: 'unknown' });
+  const hello = encodeJson({ protocol: 'understudy-compare', version: 1, colour: 'unknown' });
   const change = (type: number, parts: readonly Uint8Array[]) => ({
     type,
     parts: type === FRAME.hello ? hello : parts,
@@ -279,7 +279,7 @@ test('a source that says it is done while leaves differ is not believed', async 
     firstDifference: null,
   };
   const change = (type: number, parts: readonly Uint8Array[]) =>
-    type === FRAME.spanHashes ? { type: FRAME.done, parts: encodeJson(claim) } : { type, parts };
+    type === FRAME.open ? { type: FRAME.done, parts: encodeJson(claim) } : { type, parts };
   const codes = await refusals({ source, target, prepare: (near) => (near.change = change) });
   assert.deepEqual(codes, ['COMPARE_FRAME_MALFORMED', 'COMPARE_FRAME_MALFORMED']);
 });
@@ -318,11 +318,11 @@ test('the shape of the tree is bounded', async () => {
   for (const shape of [
     { leafBytes: 512 * 1024, segmentNodes: 1 },
     { leafBytes: 40_000, segmentNodes: 1 },
-    { leafBytes: 65536, segmentNodes: 33 },
+    { leafBytes: 65536, segmentNodes: 65 },
   ]) {
     const hello = {
       protocol: 'understudy-compare',
-      version: 1,
+      version: COMPARE_VERSION,
       token: '',
       phase: '',
       mode: 'mend',

@@ -36,20 +36,20 @@ test('a selection holds exactly the leaves that a range touches, each once and i
 
 test('the cursor stands after the last leaf without a gap, and at the end of the disk when all is done', () => {
   const shape = { leafBytes: LEAF, segmentNodes: 1 };
-  const size = 100 * LEAF + 512;
+  const size = 200 * LEAF + 512;
   const selection = Selection.whole(size, LEAF);
   const settlement = new Settlement(selection, shape);
-  settlement.located(1, [40]);
+  settlement.located(1, [80]);
   settlement.located(3, []);
   assert.deepEqual(
     [settlement.through, settlement.cursor, settlement.comparedBytes],
-    [0, 0, 31 * LEAF + 4 * LEAF + 512],
+    [0, 0, 63 * LEAF + 8 * LEAF + 512],
   );
   settlement.located(0, []);
-  assert.deepEqual([settlement.through, settlement.cursor], [1, 32 * LEAF]);
-  settlement.proven(40);
-  assert.equal(settlement.cursor, 64 * LEAF);
-  assert.throws(() => settlement.proven(40), /not pending/);
+  assert.deepEqual([settlement.through, settlement.cursor], [1, 64 * LEAF]);
+  settlement.proven(80);
+  assert.equal(settlement.cursor, 128 * LEAF);
+  assert.throws(() => settlement.proven(80), /not pending/);
   settlement.located(2, []);
   assert.deepEqual([settlement.done, settlement.cursor, settlement.comparedBytes], [true, size, size]);
 });

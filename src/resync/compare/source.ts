@@ -108,7 +108,6 @@ class Source {
       ...shared,
       mode,
       hashBytes: pageHashBytes,
-      read: options.read ?? ((into, offset) => (disk.readNow?.(into, offset) === true ? undefined : disk.read(into, offset))),
       paceWire: options.paceWire ?? (() => {}),
     });
     this.#groups = new SourceGroups({

@@ -8,22 +8,15 @@ import type { VirtualDisk } from '../../disk/virtual-disk.ts';
 import type { Clock, Compute } from '../../model/ports.ts';
 import { malformed } from './byte-cursor.ts';
 import type { Conversation } from './conversation.ts';
-import {
-  type DigestList,
-  differingIndexes,
-  digestAt,
-  foldSpans,
-  roundsOf,
-  sameBytes,
-  shortHashes,
-} from './digest-tree.ts';
+import type { Frame } from './frame-channel.ts';
+import { sameBytes } from './digest-tree.ts';
 import {
   FRAME,
   type Mend,
   type MendLeaf,
-  decodeHashList,
   decodeId,
   decodeMend,
+  decodeOpen,
   decodeZeroRuns,
   encodeHashList,
   encodeId,
@@ -33,22 +26,19 @@ import { type LeafHasher, isZero } from './leaf-hasher.ts';
 import { inParallel } from './in-parallel.ts';
 import type { CompareMode } from './options.ts';
 import type { ByteRange, Selection } from './selection.ts';
-import { MEND_LEAVES_MAX, proofOf } from './source-leaves.ts';
+import { MEND_LEAVES_MAX } from './mend-sender.ts';
+import { HASHED_ROUNDS } from './page-hashes.ts';
 import {
   DIGEST_BYTES,
   LEAF_BATCH,
-  LEAF_WINDOW,
-  MEND_WINDOW,
+  MEND_BYTES,
   PAGE_BYTES,
-  SPAN_PAGES,
   type TreeShape,
+  leafWindow,
   pagesPerLeaf,
-  spansPerLeaf,
 } from './tree-shape.ts';
 
-/** Questions that wait; the source's own window keeps far below. */
-const QUEUE_MAX = 2 * Math.max(MEND_WINDOW, LEAF_WINDOW);
-/** Span questions that are being answered. */
+/** Questions for pages that are being answered. */
 const ANSWERING_MAX = 3;
 /** Received mends that wait for the disk: more stay in the stream, so that memory is bounded. */
 const MENDS_WAITING = 4;
@@ -71,13 +61,17 @@ export interface TargetLeafContext {
 
 export class TargetLeaves {
   readonly #context: TargetLeafContext;
-  readonly #spanQueue: Buffer[] = [];
-  readonly #writeQueue: { type: number; body: Buffer }[] = [];
+  readonly #openQueue: Buffer[] = [];
+  readonly #writeQueue: Frame[] = [];
   /** Located by a group and not yet proven. */
   readonly #differing = new Set<number>();
-  /** Page digests of leaves as they are on this disk, from the span question until the proof. */
-  readonly #open = new Map<number, DigestList>();
+  /** The round of each leaf whose pages were asked for, until its proof. */
+  readonly #open = new Map<number, number>();
+  #unpacked: Buffer | null = null;
+  /** Of a leaf each, used again. */
+  readonly #scratch: Buffer[] = [];
   readonly #writeNow: (from: Uint8Array, offset: number) => boolean;
+  #checkpointing: Promise<void> = Promise.resolve();
   #finished = false;
   differingPages = 0;
   firstDifference: number | null = null;
@@ -102,75 +96,83 @@ export class TargetLeaves {
     return this.#writeQueue.length >= MENDS_WAITING;
   }
 
-  onSpanHashes(body: Buffer): void {
-    if (this.#spanQueue.length >= QUEUE_MAX) throw malformed('more span questions than the window allows');
-    this.#spanQueue.push(body);
+  onOpen(body: Buffer): void {
+    // One leaf each at least: more questions than the window has leaves are none of a source that keeps to it.
+    if (this.#openQueue.length >= leafWindow(this.#context.shape)) throw malformed('more questions for pages than the window allows');
+    this.#openQueue.push(body);
     this.#context.conversation.notify();
   }
 
   /** Mends, zeroes, checkpoints and page questions: in their order, since a checkpoint is about what came before it. */
-  onWrite(type: number, body: Buffer): void {
-    this.#writeQueue.push({ type, body });
+  onWrite(frame: Frame): void {
+    this.#writeQueue.push(frame);
     this.#context.conversation.notify();
   }
 
   /** A few questions at a time, so that the hashing thread always has the next one. */
-  async spanLoop(): Promise<void> {
+  async openLoop(): Promise<void> {
     const { conversation } = this.#context;
     let answering = 0;
     for (;;) {
-      await conversation.until(() => this.#finished || (this.#spanQueue.length > 0 && answering < ANSWERING_MAX));
+      await conversation.until(() => this.#finished || (this.#openQueue.length > 0 && answering < ANSWERING_MAX));
       if (this.#finished) return;
       answering++;
-      this.#answerSpans(this.#spanQueue.shift()!).then(() => {
+      this.#answerPages(this.#openQueue.shift()!).then(() => {
         answering--;
         conversation.notify();
       }, (error: unknown) => conversation.fail(error as Error));
     }
   }
 
-  async #answerSpans(body: Buffer): Promise<void> {
-    const { selection, shape, hasher, compute, hashBytes, conversation, mode } = this.#context;
-    const spans = spansPerLeaf(shape);
-    const limits = { blockBytes: spans * hashBytes, indexes: selection.count, entries: LEAF_BATCH };
-    const { id, round, entries } = decodeHashList(body, limits);
-    if (round >= roundsOf(hashBytes)) throw malformed(`span hashes of round ${round}`);
-    for (const { index } of entries)
-      if (!this.#differing.has(index)) throw malformed(`leaf ${index} is opened and was not found to differ`);
-    const digests = await hasher.pages(entries.map(({ index }) => selection.leafAt(index)));
-    const perLeaf = pagesPerLeaf(shape) * DIGEST_BYTES;
-    const answers = entries.flatMap(({ index, hashes }, at) => {
-      const pages = digests.subarray(at * perLeaf, (at + 1) * perLeaf);
-      if (mode === 'mend') this.#open.set(index, pages);
-      else this.#prove(index);
-      return differingIndexes(shortHashes(foldSpans(pages, compute.digest), hashBytes, round), hashes, hashBytes).map(
-        (span) => {
-          const ofSpan = pages.subarray(span * SPAN_PAGES * DIGEST_BYTES, (span + 1) * SPAN_PAGES * DIGEST_BYTES);
-          return { index: at * spans + span, hashes: shortHashes(ofSpan, hashBytes, round) };
-        },
-      );
-    });
-    if (this.#open.size > LEAF_WINDOW + LEAF_BATCH)
-      throw malformed(`${this.#open.size} leaves open, the window is ${LEAF_WINDOW}`);
-    await conversation.send(FRAME.pageHashes, encodeHashList({ id, round, entries: answers }));
+  async #answerPages(body: Buffer): Promise<void> {
+    const { selection, shape, hasher, hashBytes, conversation, mode } = this.#context;
+    const { id, round, positions } = decodeOpen(body, { positions: selection.count, leaves: LEAF_BATCH });
+    if (round > HASHED_ROUNDS) throw malformed(`page hashes of round ${round}`);
+    for (const position of positions) {
+      if (!this.#differing.has(position)) throw malformed(`leaf ${position} is opened and was not found to differ`);
+    }
+    const hashes = await hasher.pages(positions.map((position) => selection.leafAt(position)), { round, bytes: hashBytes, proven: mode === 'mend' });
+    const perLeaf = pagesPerLeaf(shape) * hashBytes;
+    const entries = positions.map((_, index) => ({ index, hashes: hashes.subarray(index * perLeaf, (index + 1) * perLeaf) }));
+    for (const position of positions) {
+      if (mode === 'mend') this.#open.set(position, round);
+      else this.#prove(position);
+    }
+    if (this.#open.size > leafWindow(shape) + LEAF_BATCH) {
+      throw malformed(`${this.#open.size} leaves open, the window is ${leafWindow(shape)}`);
+    }
+    await conversation.send(FRAME.pageHashes, encodeHashList({ id, round, entries }));
   }
 
   async writeLoop(): Promise<void> {
     const { conversation } = this.#context;
-    for (;;) {
-      await conversation.until(() => this.#finished || this.#writeQueue.length > 0);
-      const next = this.#writeQueue.shift();
-      if (next === undefined) return;
-      conversation.notify();
-      if (next.type === FRAME.mend) await this.#mend(next.body);
-      else if (next.type === FRAME.zero) await this.#zero(next.body);
-      else if (next.type === FRAME.checkpoint) await this.#checkpoint(next.body);
-      else await this.#page(next.body);
+    try {
+      for (;;) {
+        await conversation.until(() => this.#finished || this.#writeQueue.length > 0);
+        const next = this.#writeQueue.shift();
+        if (next === undefined) return;
+        conversation.notify();
+        await this.#answerWrite(next);
+        next.release?.();
+      }
+    } finally {
+      await this.#checkpointing;
+    }
+  }
+
+  async #answerWrite({ type, body }: Frame): Promise<void> {
+    if (type === FRAME.mend) await this.#mend(body);
+    else if (type === FRAME.zero) await this.#zero(body);
+    else if (type === FRAME.askPage) await this.#page(body);
+    else {
+      const { conversation } = this.#context;
+      // What comes after it need not wait; one after another, as they came.
+      this.#checkpointing = this.#checkpointing.then(() => this.#checkpoint(body)).catch((error: unknown) => conversation.fail(error as Error));
     }
   }
 
   async #mend(body: Buffer): Promise<void> {
-    const { selection, shape, compute, conversation, mode } = this.#context;
+    const { selection, shape, conversation, mode } = this.#context;
     if (mode !== 'mend') throw malformed('page data in a compare that writes nothing');
     const mend = decodeMend(body, { positions: selection.count, leaves: MEND_LEAVES_MAX, shape });
     for (const { position } of mend.leaves)
@@ -179,30 +181,38 @@ export class TargetLeaves {
     let used = 0;
     const runs = mend.leaves.flatMap((leaf) =>
       this.#runsOf(leaf).map((run) => ({
-        position: leaf.position,
+        byHashes: this.#open.get(leaf.position)! < HASHED_ROUNDS,
         run,
         bytes: payload.subarray(used, (used += run.length)),
       })),
     );
-    for (const { run, bytes } of runs) if (run.offset < (this.firstDifference ?? Infinity)) await this.#noteFirst(bytes, run.offset);
-    await inParallel(runs, ({ run, bytes }) => this.#write(bytes, run));
     let changed = 0;
-    // What was to be written is no longer needed, and its memory takes what is there now.
-    await inParallel(runs, async ({ position, run, bytes }) => {
-      bytes.fill(0);
-      const pages = await this.#readBack(position, run, bytes);
-      changed += pages;
-    });
+    for (const { run, bytes, byHashes } of runs) {
+      if (run.offset < (this.firstDifference ?? Infinity)) await this.#noteFirst(bytes, run.offset);
+      changed += byHashes ? Math.ceil(run.length / PAGE_BYTES) : await this.#changedPages(bytes, run.offset);
+    }
+    await inParallel(runs, ({ run, bytes }) => this.#write(bytes, run));
     this.sentBytes += used;
     this.differingPages += changed;
-    const proof = proofOf(
-      mend.leaves.map(({ position }) => this.#open.get(position)!),
-      compute,
-    );
-    const proven = sameBytes(proof, mend.proof);
+    const proven = sameBytes(await this.#proof(mend), mend.proof);
     if (proven) for (const { position } of mend.leaves) this.#prove(position);
     for (const { position } of mend.leaves) this.#open.delete(position);
     await conversation.send(proven ? FRAME.mended : FRAME.unproven, encodeId(mend.id, changed));
+  }
+
+  /** Over the leaves as they are read back. */
+  async #proof({ leaves }: Mend): Promise<Uint8Array> {
+    const { target, compute, selection, shape } = this.#context;
+    const digests = new Uint8Array(leaves.length * DIGEST_BYTES);
+    await inParallel([...leaves.entries()], async ([index, { position }]) => {
+      const { offset, length } = selection.rangeAt(position);
+      const memory = this.#scratch.pop() ?? Buffer.allocUnsafeSlow(shape.leafBytes);
+      const bytes = memory.subarray(0, length);
+      if (target.readNow?.(bytes, offset) !== true) await target.read(bytes, offset);
+      digests.set(compute.digest(bytes), index * DIGEST_BYTES);
+      this.#scratch.push(memory);
+    });
+    return compute.digest(digests);
   }
 
   #runsOf({ position, mask }: MendLeaf): ByteRange[] {
@@ -220,7 +230,9 @@ export class TargetLeaves {
     if (mend.payloadBytes !== expected)
       throw malformed(`${mend.payloadBytes} bytes of page data for pages of ${expected} bytes`);
     if (!mend.compressed) return mend.payload;
-    const payload = await this.#context.compute.decompress(mend.payload, expected).catch((error: unknown) => {
+    // One mend at a time.
+    this.#unpacked ??= Buffer.allocUnsafeSlow(MEND_BYTES);
+    const payload = await this.#context.compute.decompress(mend.payload, expected, this.#unpacked).catch((error: unknown) => {
       throw malformed(`page data does not decompress: ${error instanceof Error ? error.message : String(error)}`);
     });
     if (payload.length !== expected)
@@ -252,18 +264,13 @@ export class TargetLeaves {
     if (byte >= 0) this.firstDifference = Math.min(this.firstDifference ?? Infinity, offset + byte);
   }
 
-  /** Digests what the disk now holds into the open leaf; returns how many pages really changed. */
-  async #readBack(position: number, run: ByteRange, bytes: Uint8Array): Promise<number> {
-    const { target, compute, selection } = this.#context;
-    if (target.readNow?.(bytes, run.offset) !== true) await target.read(bytes, run.offset);
-    const digests = this.#open.get(position)!;
-    const firstPage = (run.offset - selection.rangeAt(position).offset) / PAGE_BYTES;
+  /** How many of the pages are not on this disk yet; asked only of leaves that were sent whole. */
+  async #changedPages(bytes: Uint8Array, offset: number): Promise<number> {
+    const old = Buffer.alloc(bytes.length);
+    await this.#context.target.read(old, offset);
     let changed = 0;
-    for (let at = 0; at < bytes.length; at += PAGE_BYTES) {
-      const known = digestAt(digests, firstPage + at / PAGE_BYTES);
-      const now = compute.digest(bytes.subarray(at, at + PAGE_BYTES));
-      if (!sameBytes(known, now)) changed++;
-      known.set(now);
+    for (let at = 0; at < old.length; at += PAGE_BYTES) {
+      if (!sameBytes(old.subarray(at, at + PAGE_BYTES), bytes.subarray(at, at + PAGE_BYTES))) changed++;
     }
     return changed;
   }
@@ -320,7 +327,10 @@ export class TargetLeaves {
     }
   }
 
-  /** What was read and found equal may still sit in a cache from before a crash, so every checkpoint flushes. */
+  /**
+   * What was read and found equal may still sit in a cache from before a crash, so every checkpoint flushes. Everything before it has been
+   * written.
+   */
   async #checkpoint(body: Buffer): Promise<void> {
     const { conversation, target, mode } = this.#context;
     const { id } = decodeId(body);

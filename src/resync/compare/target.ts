@@ -184,7 +184,7 @@ class Target {
     await this.#conversation.together([
       this.#groups.scan(),
       this.#groups.answerLoop(),
-      this.#leaves.spanLoop(),
+      this.#leaves.openLoop(),
       this.#leaves.writeLoop(),
       this.#receive(),
     ]);
@@ -209,7 +209,8 @@ class Target {
     await this.#conversation.send(FRAME.done, encodeJson({ differingPages, firstDifference }));
   }
 
-  #onFrame({ type, body }: Frame): void {
+  #onFrame(frame: Frame): void {
+    const { type, body } = frame;
     switch (type) {
       case FRAME.group:
         return this.#groups.onGroup(body);
@@ -217,13 +218,13 @@ class Target {
         return this.#groups.onNodeHashes(body);
       case FRAME.differing:
         return this.#groups.onDiffering(body);
-      case FRAME.spanHashes:
-        return this.#leaves.onSpanHashes(body);
+      case FRAME.open:
+        return this.#leaves.onOpen(body);
       case FRAME.mend:
       case FRAME.zero:
       case FRAME.checkpoint:
       case FRAME.askPage:
-        return this.#leaves.onWrite(type, body);
+        return this.#leaves.onWrite(frame);
       case FRAME.done:
         this.#result = decodeJson(body, resultSchema, 'a result');
         return;

@@ -16,22 +16,27 @@ import {
   dataLeaves,
   leafLength,
 } from './leaf-hasher.ts';
-import type { LeafAnswer, LeafJob, LeafWorkerData } from './leaf-worker.ts';
-import { DIGEST_BYTES, type TreeShape } from './tree-shape.ts';
+import type { LeafAnswer, LeafJob, LeafResult, LeafWorkerData } from './leaf-worker.ts';
+import type { LeafDifferences, PageHashing } from './page-hashes.ts';
+import { DIGEST_BYTES, type TreeShape, pagesPerLeaf } from './tree-shape.ts';
 
-/** 8 MiB of leaves per message; two messages wait at the thread, so that it never idles for one. */
-const JOB_LEAVES = 32;
+/** Leaves of one message; two messages wait at the thread, so that it never idles for one. */
+const JOB_BYTES = 8 << 20;
 const JOBS_IN_FLIGHT = 2;
-/** What is lent may hold up a guest that gives a block back, so a message is shorter: 2 MiB. */
-const LENT_JOB_LEAVES = 8;
+/** What is lent may hold up a guest that gives a block back, so a message is shorter. */
+const LENT_JOB_BYTES = 2 << 20;
+/** Of one reading. */
+const STRETCH_BYTES = 256 << 10;
 
-type Waiting = { resolve: (digests: DigestList) => void; reject: (error: Error) => void };
+type Stretch = readonly [first: number, count: number];
+type Waiting = { resolve: (result: LeafResult) => void; reject: (error: Error) => void };
 
 export class WorkerHasher implements LeafHasher {
   readonly #disk: VirtualDisk;
   readonly #shape: TreeShape;
   readonly #pace: Pace;
   readonly #zeroes: ZeroDigests;
+  readonly #stretchLeaves: number;
   readonly #worker: Worker;
   readonly #waiting = new Map<number, Waiting>();
   #jobs = 0;
@@ -43,10 +48,12 @@ export class WorkerHasher implements LeafHasher {
     this.#shape = shape;
     this.#pace = pace ?? (() => {});
     this.#zeroes = new ZeroDigests(digest);
+    this.#stretchLeaves = Math.max(1, STRETCH_BYTES / shape.leafBytes);
     const workerData: LeafWorkerData = {
       paths: disk.lentFiles ?? [disk.location],
       virtualSize: disk.virtualSize,
       leafBytes: shape.leafBytes,
+      stretchLeaves: this.#stretchLeaves,
     };
     // The build turns .ts into .js, also for the file of the thread.
     const file = new URL(import.meta.url.endsWith('.ts') ? './leaf-worker.ts' : './leaf-worker.js', import.meta.url);
@@ -64,88 +71,104 @@ export class WorkerHasher implements LeafHasher {
     for (let index = 0; index < count; index++) digests.set(zero, index * DIGEST_BYTES);
     const last = leafLength(first + count - 1, this.#shape, this.#disk.virtualSize);
     digests.set(this.#zeroes.of(last), (count - 1) * DIGEST_BYTES);
-    const runs = await dataLeaves(this.#disk, first, count, this.#shape.leafBytes);
-    const data = runs.flatMap(([from, length]) => Array.from({ length }, (_, index) => from + index));
-    await this.#eachJob('leaves', data, (leaf, digest) => digests.set(digest, (leaf - first) * DIGEST_BYTES), 1);
+    const data = await dataLeaves(this.#disk, first, count, this.#shape.leafBytes);
+    await this.#eachJob(this.#stretches(data), { kind: 'leaves' }, DIGEST_BYTES, (stretches, got) => {
+      let at = 0;
+      for (const [leaf, leaves] of stretches) {
+        digests.set(got.subarray(at, (at += leaves * DIGEST_BYTES)), (leaf - first) * DIGEST_BYTES);
+      }
+    });
     return digests;
   }
 
-  async pages(leaves: readonly number[]): Promise<DigestList> {
-    const pages = this.#shape.leafBytes / 4096;
-    const digests = new Uint8Array(leaves.length * pages * DIGEST_BYTES);
+  async pages(leaves: readonly number[], hashing: PageHashing): Promise<Uint8Array> {
+    const perLeaf = pagesPerLeaf(this.#shape) * hashing.bytes;
+    const hashes = new Uint8Array(leaves.length * perLeaf);
     let at = 0;
-    await this.#eachJob(
-      'pages',
-      leaves,
-      (_leaf, digest) => {
-        digests.set(digest, at);
-        at += digest.length;
-      },
-      pages,
-    );
-    return digests;
+    await this.#eachJob(this.#stretches(runsOf(leaves)), { kind: 'pages', hashing }, perLeaf, (_stretches, got) => {
+      hashes.set(got, at);
+      at += got.length;
+    });
+    return hashes;
+  }
+
+  async differing(leaves: readonly number[], theirs: Uint8Array, hashing: PageHashing, into: ArrayBuffer): Promise<LeafDifferences> {
+    await this.#pace(leaves.length * this.#shape.leafBytes);
+    return (await this.#ask(this.#stretches(runsOf(leaves)), { kind: 'differing', hashing, theirs, into })) as LeafDifferences;
   }
 
   async close(): Promise<void> {
     this.#failure ??= new Error('the hasher is closed');
     const exited = new Promise((resolve) => this.#worker.once('exit', resolve));
     if (this.#worker.threadId === -1) return;
-    this.#worker.postMessage({ kind: 'close' } satisfies LeafJob);
+    this.#worker.postMessage('close');
     await exited;
   }
 
-  /** Posts the leaves in messages, two ahead, and visits the answers in order. */
+  /** Runs of leaves, cut into what the thread reads at once. */
+  #stretches(runs: readonly Stretch[]): Stretch[] {
+    return runs.flatMap(([first, count]) => {
+      const pieces: Stretch[] = [];
+      for (let at = 0; at < count; at += this.#stretchLeaves) pieces.push([first + at, Math.min(this.#stretchLeaves, count - at)]);
+      return pieces;
+    });
+  }
+
+  /** Posts the stretches in messages, two ahead, and visits the answers in order. `answerBytes`: of one leaf. */
   async #eachJob(
-    kind: 'leaves' | 'pages',
-    leaves: readonly number[],
-    visit: (leaf: number, digests: Uint8Array) => void,
-    digestsPerLeaf: number,
+    stretches: readonly Stretch[],
+    ask: Exclude<LeafJob['ask'], { kind: 'differing' }>,
+    answerBytes: number,
+    visit: (stretches: readonly Stretch[], result: Uint8Array) => void,
   ): Promise<void> {
-    const step = digestsPerLeaf * DIGEST_BYTES;
-    const flying: { leaves: readonly number[]; digests: Promise<DigestList> }[] = [];
+    const flying: { asked: readonly Stretch[]; result: Promise<LeafResult> }[] = [];
     const settle = async () => {
-      const { leaves: asked, digests } = flying.shift()!;
-      const got = await digests;
-      for (const [index, leaf] of asked.entries()) visit(leaf, got.subarray(index * step, (index + 1) * step));
+      const { asked, result } = flying.shift()!;
+      const got = (await result) as Uint8Array;
+      if (got.length !== leavesIn(asked) * answerBytes) throw new RangeError(`${got.length} bytes for ${leavesIn(asked)} leaves`);
+      visit(asked, got);
     };
-    const perJob = this.#disk.lend === undefined ? JOB_LEAVES : LENT_JOB_LEAVES;
-    for (let at = 0; at < leaves.length; at += perJob) {
-      const some = leaves.slice(at, at + perJob);
+    const perJob = (this.#disk.lend === undefined ? JOB_BYTES : LENT_JOB_BYTES) / (this.#stretchLeaves * this.#shape.leafBytes);
+    for (let at = 0; at < stretches.length; at += perJob) {
+      const some = stretches.slice(at, at + perJob);
       if (flying.length === JOBS_IN_FLIGHT) await settle();
-      await this.#pace(some.length * this.#shape.leafBytes);
-      const digests = this.#ask(kind, some);
-      digests.catch(() => {}); // Seen by `settle`, or the call has failed already at an earlier job.
-      flying.push({ leaves: some, digests });
+      await this.#pace(leavesIn(some) * this.#shape.leafBytes);
+      const result = this.#ask(some, ask);
+      result.catch(() => {}); // Seen by `settle`, or the call has failed already at an earlier job.
+      flying.push({ asked: some, result });
     }
     while (flying.length > 0) await settle();
   }
 
-  async #ask(kind: 'leaves' | 'pages', leaves: readonly number[]): Promise<DigestList> {
-    if (this.#disk.lend === undefined) return this.#post(kind, leaves, null);
+  async #ask(stretches: readonly Stretch[], ask: LeafJob['ask']): Promise<LeafResult> {
+    if (this.#disk.lend === undefined) return this.#post(stretches, ask, null);
+    const { leafBytes } = this.#shape;
     const lent: LentRuns[] = [];
     try {
-      for (const leaf of leaves) {
-        lent.push(await this.#disk.lend(leaf * this.#shape.leafBytes, leafLength(leaf, this.#shape, this.#disk.virtualSize)));
+      for (const [first, count] of stretches) {
+        const offset = first * leafBytes;
+        lent.push(await this.#disk.lend(offset, Math.min(count * leafBytes, this.#disk.virtualSize - offset)));
       }
-      return await this.#post(kind, leaves, placesOf(lent, leaves, this.#shape.leafBytes));
+      return await this.#post(stretches, ask, placesOf(lent, stretches, leafBytes));
     } finally {
       for (const { release } of lent) release();
     }
   }
 
-  #post(kind: 'leaves' | 'pages', leaves: readonly number[], places: Float64Array | null): Promise<DigestList> {
+  #post(stretches: readonly Stretch[], ask: LeafJob['ask'], places: Float64Array | null): Promise<LeafResult> {
     if (this.#failure !== null) return Promise.reject(this.#failure);
     const id = this.#jobs++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
-      this.#worker.postMessage({ id, kind, leaves: Uint32Array.from(leaves), places } satisfies LeafJob);
+      const job: LeafJob = { id, stretches: Uint32Array.from(stretches.flat()), places, ask };
+      this.#worker.postMessage(job, ask.kind === 'differing' ? [ask.into] : []);
     });
   }
 
   #onAnswer(answer: LeafAnswer): void {
     const waiting = this.#waiting.get(answer.id);
     this.#waiting.delete(answer.id);
-    if ('digests' in answer) waiting?.resolve(answer.digests);
+    if ('result' in answer) waiting?.resolve(answer.result);
     else waiting?.reject(Object.assign(new Error(answer.failed), { code: answer.errno }));
   }
 
@@ -156,10 +179,23 @@ export class WorkerHasher implements LeafHasher {
   }
 }
 
+const leavesIn = (stretches: readonly Stretch[]): number => stretches.reduce((sum, [, count]) => sum + count, 0);
+
+/** Neighbours together, in the order given. */
+function runsOf(leaves: readonly number[]): Stretch[] {
+  const runs: [number, number][] = [];
+  for (const leaf of leaves) {
+    const last = runs.at(-1);
+    if (last !== undefined && last[0] + last[1] === leaf) last[1]++;
+    else runs.push([leaf, 1]);
+  }
+  return runs;
+}
+
 /** As `LeafJob` has them. */
-function placesOf(lent: readonly LentRuns[], leaves: readonly number[], leafBytes: number): Float64Array {
+function placesOf(lent: readonly LentRuns[], stretches: readonly Stretch[], leafBytes: number): Float64Array {
   return Float64Array.from(lent.flatMap(({ runs }, index) => [runs.length, ...runs.flatMap(({ file, position, offset, length }) =>
-    [file, position, offset - leaves[index]! * leafBytes, length])]));
+    [file, position, offset - stretches[index]![0] * leafBytes, length])]));
 }
 
 /**
@@ -183,8 +219,12 @@ export class HasherAtNeed implements LeafHasher {
     return (await this.#hasher()).leaves(first, count);
   }
 
-  async pages(leaves: readonly number[]): Promise<DigestList> {
-    return (await this.#hasher()).pages(leaves);
+  async pages(leaves: readonly number[], hashing: PageHashing): Promise<Uint8Array> {
+    return (await this.#hasher()).pages(leaves, hashing);
+  }
+
+  async differing(leaves: readonly number[], theirs: Uint8Array, hashing: PageHashing, into: ArrayBuffer): Promise<LeafDifferences> {
+    return (await this.#hasher()).differing(leaves, theirs, hashing, into);
   }
 
   async close(): Promise<void> {
