@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import type { Extent } from '../disk/virtual-disk.ts';
 import { intersect, subtract, sumOf, takeWindow, united, WindowSize, type DiskRanges } from './verify-window.ts';
 
-const LEAF = 256 << 10;
+const LEAF = 64 << 10;
 const MIB = 1 << 20;
 
 /** Of a disk whose every `every`th MiB is data. */
