@@ -58,7 +58,8 @@ test('every message reads back as it was written, and not with a byte less or mo
       );
       same({ segments: 3, root: proof }, encodeGroup(3, proof), (body) => decodeGroup(body, 16) as never);
       if (indexes.length > 0) {
-        same({ id: 5, round: 2, positions: indexes }, encodeOpen({ id: 5, round: 2, positions: indexes }), (body) => decodeOpen(body, { positions: 900, leaves: 40 }));
+        const open = { id: 5, round: 2, positions: indexes };
+        same(open, encodeOpen(open), (body) => decodeOpen(body, { positions: 900, leaves: 40 }));
       }
       same({ id, count: 300 }, encodeId(id, 300), decodeId);
       const runs = indexes.filter((_, at) => at % 2 === 0).map((index) => [index * 3, 2] as [number, number]);
