@@ -11,6 +11,7 @@ import { createImage } from './disk/images/create-image.ts';
 import { openDisk } from './disk/open-disk.ts';
 import { sharedFiles } from './disk/shared-files.ts';
 import type { DiskFormat } from './disk/virtual-disk.ts';
+import { WriteThread } from './disk/write-thread.ts';
 import { hostPrograms } from './failover/adapters/host-programs.ts';
 import type { DiskRecord } from './model/records.ts';
 import { hostCompute } from './resync/compare/host-compute.ts';
@@ -31,15 +32,18 @@ function homeOf({ HOME = '/', XDG_RUNTIME_DIR }: NodeJS.ProcessEnv): Record<stri
 }
 
 function hostParts(): HostParts {
+  // One for the logs and one for the disks: the log of one write and the disk of another go on at the same time.
+  const [logThread, diskThread] = [new WriteThread(hostClock), new WriteThread(hostClock)];
   const format = (record: DiskRecord) => (record.format === 'nbd' ? {} : { format: record.format as DiskFormat });
   return {
-    clock: hostClock, random: hostRandom, files: sharedFiles(hostFiles), compute: hostCompute(),
+    clock: hostClock, random: hostRandom, files: sharedFiles(hostFiles, logThread), compute: hostCompute(),
     programs: hostPrograms(hostClock, homeOf(process.env)), sockets: hostSockets, zone, bootIdFile, hostIdFile, pointIntervalMs,
     log: pino(
       { level: process.env.UNDERSTUDY_LOG_LEVEL ?? 'info', base: null, serializers: { error: pino.stdSerializers.err } },
       pino.destination({ fd: 2, sync: false }),
     ),
-    openDisk: (record) => openDisk(record.path, { ...format(record), readOnly: false, bootIdFile, clock: hostClock }),
+    openDisk: (record) => openDisk(record.path, {
+      ...format(record), readOnly: false, bootIdFile, clock: hostClock, writeThread: diskThread }),
     openDiskForReading: (record) => openDisk(record.path, { ...format(record), readOnly: true, lock: false, bootIdFile, clock: hostClock }),
     createDisk: ({ path, format: family, virtualSize, logicalSectorSize, geometry }) => createImage(path, {
       format: family as DiskFormat, size: virtualSize, geometry, ...(family === 'vhdx' && { logicalSectorSize }) }),

@@ -9,14 +9,24 @@ import type { OpenFile } from '../model/ports.ts';
 import { ioError } from './disk-errors.ts';
 import { libc, type Libc } from './libc.ts';
 import type { Extent } from './virtual-disk.ts';
+import type { WriteThread } from './write-thread.ts';
 
 /** Linux moves less than 2 GiB in one call; Node refuses more. */
 const CALL_BYTES_MAX = 1 << 30;
+/** From here on a write is worth the thread that writes in pieces (write-ring.ts says what those save). */
+const THREAD_BYTES_MIN = 256 * 1024;
 const ZEROES = Buffer.alloc(1 << 20);
 /** Smaller holes than this free nothing on the usual file systems: writing zeroes is cheaper than punching. */
 const HOLE_BYTES_MIN = 4096;
 /** Between this many extents other work gets its turn: a badly fragmented file has millions. */
 const EXTENTS_PER_TURN = 512;
+
+export interface OpenOptions {
+  mode?: number;
+  libc?: Libc | undefined;
+  /** For large writes of one buffer. */
+  writeThread?: WriteThread | undefined;
+}
 
 export class Descriptor implements OpenFile {
   readonly path: string;
@@ -27,19 +37,21 @@ export class Descriptor implements OpenFile {
   #canPunch = true;
   /** A file behind a network or a program may hang for ever while the rest of the machine is well. */
   #isLocal: boolean | undefined;
+  readonly #writeThread: WriteThread | null;
 
-  constructor(path: string, fd: number, native: Libc = libc()) {
+  constructor(path: string, fd: number, native: Libc = libc(), writeThread: WriteThread | null = null) {
     this.path = path;
     this.#fd = fd;
     this.#libc = native;
+    this.#writeThread = writeThread;
   }
 
   /** `flags` and `mode` as for open(2) (libuv adds O_CLOEXEC); rejects with the system's error. */
-  static open(path: string, flags: number, options: { mode?: number; libc?: Libc } = {}): Promise<Descriptor> {
+  static open(path: string, flags: number, options: OpenOptions = {}): Promise<Descriptor> {
     return new Promise((resolve, reject) => {
       fs.open(path, flags, options.mode ?? 0o600, (error, fd) => {
         if (error) reject(error);
-        else resolve(new Descriptor(path, fd, options.libc));
+        else resolve(new Descriptor(path, fd, options.libc, options.writeThread));
       });
     });
   }
@@ -81,8 +93,19 @@ export class Descriptor implements OpenFile {
     }
   }
 
-  /** The fast path of `write`: one buffer, one call, one promise. */
+  /** The fast path of `write`: one buffer. */
   writeOne(from: Uint8Array, position: number): Promise<void> {
+    if (from.length < THREAD_BYTES_MIN || this.#writeThread === null) return this.#writeByPool(from, position);
+    return this.#writeByThread(this.#writeThread, from, position);
+  }
+
+  async #writeByThread(thread: WriteThread, from: Uint8Array, position: number): Promise<void> {
+    const isDone = await thread.write([{ file: this, buffers: [from], position }]);
+    if (isDone !== true) await this.#writeByPool(from, position);
+  }
+
+  /** One call, one promise. */
+  #writeByPool(from: Uint8Array, position: number): Promise<void> {
     return new Promise((resolve, reject) => {
       const fd = this.fd;
       let done = 0;
@@ -206,6 +229,17 @@ export class Descriptor implements OpenFile {
     } finally {
       this.#leave();
     }
+  }
+
+  /** The same without a promise: until `giveBack`. */
+  borrow(): number {
+    const fd = this.fd;
+    this.#busy += 1;
+    return fd;
+  }
+
+  giveBack(): void {
+    this.#leave();
   }
 
   /** Waits for operations under way; later ones are refused with EBADF. Closing again does nothing. */

@@ -10,6 +10,7 @@
  * commands, ioctls, struct layouts) are those that x64 and arm64 share.
  */
 import { createRequire } from 'node:module';
+import { constants } from 'node:os';
 import { getSystemErrorName } from 'node:util';
 import { ioError } from './disk-errors.ts';
 
@@ -41,6 +42,10 @@ export interface Libc {
   isByteLocked(fd: number, byte: number): boolean;
   /** Reads from the page cache only: the number of bytes read, or null when it would have to wait (or cannot tell). */
   readNow(fd: number, into: Uint8Array, offset: number): number | null;
+  /** Where the bytes begin in this process's memory, for `writeVectors` on any of its threads; null where that cannot be told. */
+  addressOf(bytes: Uint8Array): number | null;
+  /** pwritev(2) of `count` vectors (address, length; 8 bytes each) that lie at an address: the bytes written, or the errno below zero. */
+  writeVectors(fd: number, vectors: number, count: number, position: number): number;
   /** A mark of the file system that survives a reboot where the file system has one. */
   fileSystemId(fd: number): string | null;
   /** True when the file lies on a device of this machine, by the kind of its file system; false also when that cannot be told. */
@@ -62,6 +67,8 @@ export const portableLibc: Libc = {
   lockByte: () => 'unsupported',
   isByteLocked: () => false,
   readNow: () => null,
+  addressOf: () => null,
+  writeVectors: () => -constants.errno.ENOSYS,
   fileSystemId: () => null,
   isLocal: () => false,
   blockDeviceSizes: () => null,
@@ -110,9 +117,11 @@ function bind(koffi: Koffi) {
     fallocate: library.func('int fallocate(int, int, int64_t, int64_t)'),
     fcntl: library.func('int fcntl(int, int, void *)'),
     ioctl: library.func('int ioctl(int, unsigned long, void *)'),
+    pwritev: library.func('int64_t pwritev(int, uintptr_t, int, int64_t)'),
     preadv2: library.func('int64_t preadv2(int, void *, int, int64_t, int)'),
     fstatfs: library.func('int fstatfs(int, void *)'),
     address: (of: Uint8Array): bigint => koffi.address(of),
+    errnoNumber: (): number => koffi.errno(),
     /** Must be asked directly behind the call: any other call may overwrite it. */
     errno: (): string => getSystemErrorName(-koffi.errno()),
   };
@@ -120,7 +129,7 @@ function bind(koffi: Koffi) {
 
 function nativeLibc(koffi: Koffi): Libc {
   const native = bind(koffi);
-  return { native: true, ...holes(native), ...locks(native), ...reads(native), ...blockDevices(native) };
+  return { native: true, ...holes(native), ...locks(native), ...reads(native), ...writes(native), ...blockDevices(native) };
 }
 
 /** Runs the call on the thread pool. The closure holds on to the arguments, so that their memory stays where it is. */
@@ -195,6 +204,16 @@ function reads(native: Native): Pick<Libc, 'readNow' | 'fileSystemId' | 'isLocal
     isLocal(fd) {
       const answer = Buffer.alloc(256); // f_type is the first 8-byte field
       return native.fstatfs(fd, answer) === 0 && LOCAL_FILE_SYSTEMS.has(Number(answer.readBigUInt64LE(0)));
+    },
+  };
+}
+
+function writes(native: Native): Pick<Libc, 'addressOf' | 'writeVectors'> {
+  return {
+    addressOf: (bytes) => Number(native.address(bytes)),
+    writeVectors(fd, vectors, count, position) {
+      const written = Number(native.pwritev(fd, vectors, count, position));
+      return written < 0 ? -native.errnoNumber() : written;
     },
   };
 }

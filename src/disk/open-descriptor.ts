@@ -1,8 +1,7 @@
 import { constants } from 'node:fs';
 import { errnoOf } from '../model/errors.ts';
-import { Descriptor } from './descriptor.ts';
+import { Descriptor, type OpenOptions } from './descriptor.ts';
 import { diskReadOnly, openFailure } from './disk-errors.ts';
-import type { Libc } from './libc.ts';
 
 /**
  * Descriptor.open for a disk, with failures said in words (`openFailure`). `flags` are added to the access mode.
@@ -10,7 +9,7 @@ import type { Libc } from './libc.ts';
  * waited for.
  */
 export async function openDescriptor(
-  path: string, options: { readOnly: boolean; flags?: number; libc?: Libc },
+  path: string, options: Omit<OpenOptions, 'mode'> & { readOnly: boolean; flags?: number },
 ): Promise<Descriptor> {
   const open = (readOnly: boolean, flags: number): Promise<Descriptor> =>
     Descriptor.open(path, (readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK | flags, options);

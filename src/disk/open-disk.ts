@@ -13,6 +13,7 @@ import { openDescriptor } from './open-descriptor.ts';
 import { openRawDisk } from './raw-disk.ts';
 import { openVhdFile, openVhdxFile } from './vhd/image-files.ts';
 import type { DiskFormat, DiskVariant, Geometry, VirtualDisk } from './virtual-disk.ts';
+import type { WriteThread } from './write-thread.ts';
 
 export interface OpenDiskOptions {
   readOnly: boolean;
@@ -24,6 +25,8 @@ export interface OpenDiskOptions {
   /** Follow the parent locator of a VHD or VHDX to a file outside of its folder. Default no. */
   allowParentOutside?: boolean;
   clock?: Clock;
+  /** For large writes to raw files. Default: the pool of threads. */
+  writeThread?: WriteThread;
 }
 
 export type FormatOpener = (path: string, options: OpenDiskOptions) => Promise<VirtualDisk>;
@@ -76,11 +79,11 @@ export async function probeDisk(location: string, options: Pick<OpenDiskOptions,
 }
 
 async function openRaw(path: string, options: OpenDiskOptions): Promise<VirtualDisk> {
-  const { readOnly, lock = true, bootIdFile } = options;
+  const { readOnly, lock = true, bootIdFile, writeThread } = options;
   const found = await stat(path).catch((error: unknown) => {
     throw openFailure(path, error);
   });
-  if (!found.isBlockDevice()) return openRawDisk(path, { readOnly, lock });
+  if (!found.isBlockDevice()) return openRawDisk(path, { readOnly, lock, writeThread });
   return openBlockDisk(path, { readOnly, lock, ...(bootIdFile === undefined ? {} : { bootIdFile }) });
 }
 

@@ -6,12 +6,15 @@ import { lockImage } from './image-lock.ts';
 import { libc, type Libc } from './libc.ts';
 import { openDescriptor } from './open-descriptor.ts';
 import { assertInside, type Extent, type Seal, type VirtualDisk } from './virtual-disk.ts';
+import type { WriteThread } from './write-thread.ts';
 
 export interface RawDiskOptions {
   readOnly: boolean;
   /** Take QEMU's image locks (see image-lock.ts). Without them another program may write at the same time. */
   lock: boolean;
   libc?: Libc;
+  /** For large writes. */
+  writeThread?: WriteThread | undefined;
 }
 
 export class RawDisk implements VirtualDisk {

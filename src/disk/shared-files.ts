@@ -9,6 +9,8 @@
  */
 import { dirname } from 'node:path';
 import type { Files, OpenFile } from '../model/ports.ts';
+import { Descriptor } from './descriptor.ts';
+import type { WriteThread } from './write-thread.ts';
 
 /** A quarter of the pool's 16 threads (`bin/understudy`); more at once makes no volume faster by much. */
 const PER_FOLDER = 4;
@@ -37,8 +39,10 @@ class Lane {
   }
 }
 
-export function sharedFiles(files: Files): Files {
+/** `thread`: for writes to two files at once, which then take no thread of the pool. */
+export function sharedFiles(files: Files, thread?: WriteThread): Files {
   const lanes = new Map<string, Lane>();
+  const descriptors = new WeakMap<OpenFile, Descriptor>();
   const within = <T>(folder: string, work: () => Promise<T>): Promise<T> => {
     let lane = lanes.get(folder);
     if (lane === undefined) lanes.set(folder, lane = new Lane());
@@ -47,7 +51,11 @@ export function sharedFiles(files: Files): Files {
   return {
     open: async (path, mode) => {
       const folder = dirname(path);
-      return inLane(await within(folder, () => files.open(path, mode)), (work) => within(folder, work));
+      const file = await within(folder, () => files.open(path, mode));
+      const opened = inLane(file, (work) => within(folder, work));
+      if (thread === undefined || !(file instanceof Descriptor)) return opened;
+      descriptors.set(opened, file);
+      return Object.assign(opened, { writeTogether: together(opened, file, thread, descriptors) });
     },
     rename: (from, to) => within(dirname(to), () => files.rename(from, to)),
     remove: (path) => within(dirname(path), () => files.remove(path)),
@@ -56,6 +64,20 @@ export function sharedFiles(files: Files): Files {
     stat: (path) => within(dirname(path), () => files.stat(path)),
     syncFolder: (path) => within(path, () => files.syncFolder(path)),
     freeBytes: (path) => within(path, () => files.freeBytes(path)),
+  };
+}
+
+/** By the thread, if it can now, else side by side in the lanes. */
+function together(
+  opened: OpenFile, file: Descriptor, thread: WriteThread, descriptors: WeakMap<OpenFile, Descriptor>,
+): NonNullable<OpenFile['writeTogether']> {
+  return async (buffers, position, second) => {
+    const other = descriptors.get(second.file);
+    const isDone = other !== undefined && await thread.write([{ file, buffers, position }, { ...second, file: other }]);
+    if (isDone === true) return;
+    const results = await Promise.allSettled([opened.write(buffers, position), second.file.write(second.buffers, second.position)]);
+    const failed = results.find((result) => result.status === 'rejected');
+    if (failed !== undefined) throw failed.reason;
   };
 }
 

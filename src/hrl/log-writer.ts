@@ -159,8 +159,7 @@ export class LogWriter {
       timestamp: timestampMs, firstRecord: first, acknowledged: this.#acknowledged,
       position: batch.position, length: batch.length, entries: batch.entries,
     });
-    const dataWrite = batch.length === 0 ? Promise.resolve() : this.#log.write(batch.buffers, batch.position);
-    return this.#acknowledgeInTurn([dataWrite, this.#writeFrame(frame)]).then(() => first);
+    return this.#acknowledgeInTurn(this.#writeBatch(batch.buffers, batch.position, frame)).then(() => first);
   }
 
   /**
@@ -264,6 +263,14 @@ export class LogWriter {
       entries += Math.ceil(length / ENTRY_BYTES_MAX[record.op]);
     }
     if (entries > FRAME_ENTRIES_MAX) throw new RangeError(`one append of ${entries} entries`);
+  }
+
+  #writeBatch(buffers: readonly Uint8Array[], position: number, frame: Buffer): Promise<void>[] {
+    if (buffers.length === 0) return [this.#writeFrame(frame)];
+    if (this.#log.writeTogether === undefined) return [this.#log.write(buffers, position), this.#writeFrame(frame)];
+    const second = { file: this.#index, buffers: [frame], position: this.#state.indexPosition };
+    this.#state.indexPosition += frame.length;
+    return [this.#log.writeTogether(buffers, position, second)];
   }
 
   #writeFrame(frame: Buffer): Promise<void> {

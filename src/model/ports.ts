@@ -43,6 +43,11 @@ export interface OpenFile {
    * next `datasync` resolves. After a rejection any part of the range may have been written.
    */
   write(buffers: readonly Uint8Array[], position: number): Promise<void>;
+  /**
+   * `write`, and then another to a second file, at less cost than both: where one fails, either may have been made or not. Rejects when
+   * both are over.
+   */
+  writeTogether?(buffers: readonly Uint8Array[], position: number, second: { file: OpenFile; buffers: readonly Uint8Array[]; position: number }): Promise<void>;
   /** Makes every write that resolved before this call durable. After a rejection nothing may be assumed durable: never retry. */
   datasync(): Promise<void>;
   truncate(size: number): Promise<void>;
