@@ -32,6 +32,8 @@ export interface TlsLinkLimits {
 export const TLS_LINK_LIMITS: TlsLinkLimits = { connectMs: 10_000, callMs: 60_000, streamIdleMs: 300_000, calls: 8 };
 
 const EMPTY = new Uint8Array(0);
+/** Of a time-out that is not needed any more. Made once: an abort without a reason makes an error with a stack. */
+const OVER = new Error('the call is over');
 /** A stream is answered by a refusal or by the bytes themselves. */
 const NO_RESULT = z.never();
 
@@ -116,7 +118,7 @@ export class TlsPeerLink implements PeerLink {
       if (signal.aborted) throw signal.reason;
       throw linkError(error, this.#where, 'open');
     } finally {
-      over.abort();
+      over.abort(OVER);
     }
   }
 

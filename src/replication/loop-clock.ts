@@ -1,6 +1,9 @@
 /** How a VM's loop waits: for a time, for a wake-up, or until what it does is stopped. */
 import type { Clock } from '../model/ports.ts';
 
+/** Why a sleep is cut. Made once: an abort without a reason makes an error with a stack, of which hundreds of waiting VMs would make many a second. */
+const WOKEN = new Error('something else came first');
+
 export class LoopClock {
   #clock: Clock;
   #wake = Promise.withResolvers<void>();
@@ -25,7 +28,7 @@ export class LoopClock {
     const woken = Promise.race([this.#wake.promise, aborted(signal)]).then(() => true);
     const slept = ms === null ? new Promise<never>(() => {}) : this.#clock.sleep(ms, timer.signal).then(() => false, () => true);
     const result = await Promise.race([woken, slept]);
-    timer.abort();
+    timer.abort(WOKEN);
     return result;
   }
 }

@@ -138,14 +138,17 @@ export class Relationships {
     if (vmId !== null) this.#tell(vmId);
   }
 
-  /** Counts a cycle; closes the monitoring interval when its time has come (event 29174). A power loss may take a count back. */
-  count(vmId: string, cycle: Cycle | null): void {
+  /**
+   * Counts a cycle; closes the monitoring interval when its time has come (event 29174). A power loss may take a count back, and `change` with
+   * it, which is as for `updateLazily`.
+   */
+  count(vmId: string, cycle: Cycle | null, change: Change = {}): void {
     const relationship = this.find(vmId);
     if (relationship === undefined) return;
     const { current, finished } = rollOver(relationship.statistics, this.#clock.now(), this.#settings(), this.#zone);
     if (cycle === null && finished === null) return;
     this.#write(vmId, () => {
-      this.catalog.relationships.put({ ...relationship, statistics: cycle === null ? current : fold(current, cycle) });
+      this.catalog.relationships.put({ ...relationship, ...change, statistics: cycle === null ? current : fold(current, cycle) });
       if (cycle !== null) {
         this.catalog.setValue(cyclesKey(vmId), addCycle(parseHistory(this.catalog.value(cyclesKey(vmId))), cycle, this.#clock.now()));
       }

@@ -301,10 +301,9 @@ export class ReplicaHost {
     if (reported.baselineId !== before.baselineId || reported.unchangedUntil === null) return;
     // Nothing was written: the replica shows that instant too, without a log.
     if (reported.epoch !== before.lastAppliedEpoch) return;
-    relationships.updateLazily(vm.vmId, {
+    relationships.count(vm.vmId, { outcome: 'success', bytes: 0, latencyMs: 0 }, {
       lastReplicationTime: clock.now(), lastAppliedTime: Math.max(before.lastAppliedTime ?? 0, reported.unchangedUntil),
     });
-    relationships.count(vm.vmId, { outcome: 'success', bytes: 0, latencyMs: 0 });
   }
 }
 

@@ -6,8 +6,9 @@
 import { generationOf } from '../model/direction.ts';
 import type { RelationshipRecord } from '../model/records.ts';
 import type { TrackingLoss } from '../tracking/tracked-vm.ts';
-import { reportMessage, type AnsweredVm, type ReportedVm } from './messages.ts';
+import type { AnsweredVm, ReportedVm } from './messages.ts';
 import { noticeDirection } from './peer-direction.ts';
+import { reportTogether } from './report-batch.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
 
 export interface ReplicaNews {
@@ -34,8 +35,7 @@ export async function reportOf(
     applied: Math.max(0, lastAppliedEpoch), mapTrusted, pending: now.pending, generation: generationOf(asked),
     recoveryHistory: asked.settings.recoveryHistory,
   };
-  const { result } = await ports.link(remote).call(reportMessage, { vms: [line] }, undefined, { signal });
-  const answer = result.vms.find((vm) => vm.vmId === vmId);
+  const answer = await reportTogether(ports, ports.link(remote), line, signal);
   return answer === undefined
     ? { known: false, baselineId: null, appliedEpoch: lastAppliedEpoch, wantedAgain: null, loss: null }
     : takeAnswer(ports, vmId, asked, answer);

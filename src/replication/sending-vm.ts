@@ -19,6 +19,7 @@ import { HeldDisks } from './held-disks.ts';
 import type { CopyOptions, CopyProgress } from './initial-sender.ts';
 import { runInitial, type InitialProgress } from './initial-run.ts';
 import { LoopClock } from './loop-clock.ts';
+import { everySecond } from './every-second.ts';
 import { enableMessage, initialCompleteMessage } from './messages.ts';
 import { logsBeyondLimit } from './log-limit.ts';
 import { Outbox } from './outbox.ts';
@@ -26,8 +27,6 @@ import type { ReplicaNews } from './report.ts';
 import type { ReplicationPorts } from './replication-ports.ts';
 import { requiredAfter } from './required-resync.ts';
 
-/** How often the size of the logs is looked at between cycles. */
-const LOG_WATCH_MS = 1000;
 /** When the catalog cannot be written: the wait before the next try. */
 const UNRECORDED_MS = 5000;
 
@@ -295,16 +294,33 @@ export abstract class SendingVm<Source extends ChangeSource> {
 
   /** Waits, and meanwhile sees to it that the logs keep below their limit (trigger 2). */
   async watchLogs(waitMs: number, signal: AbortSignal): Promise<void> {
-    const end = this.ports.clock.monotonic() + waitMs;
+    if (waitMs <= 0 || signal.aborted) return;
     let seen = -1;
-    for (let left = waitMs; left > 0 && !signal.aborted; left = end - this.ports.clock.monotonic()) {
+    // What is to be done about what was seen: here, not in the look.
+    const found: (() => void)[] = [];
+    const look = () => {
       // Closed logs do not grow, so only what guests write since the last look can cross the limit: an idle VM costs nothing.
       const open = this.tracked?.openLogBytes ?? 0;
-      const loss = open === seen ? null : logsBeyondLimit(this.ports.catalog, this.vm, this.relationship, open);
-      if (loss !== null) return this.require(loss);
+      if (open === seen || found.length > 0) return;
       seen = open;
-      if (await this.pause(Math.min(left, LOG_WATCH_MS), signal)) return;
+      try {
+        const loss = logsBeyondLimit(this.ports.catalog, this.vm, this.relationship, open);
+        if (loss !== null) found.push(() => this.require(loss));
+      } catch (failure) {
+        found.push(() => { throw failure; });
+      }
+    };
+    const stop = everySecond(this.ports, () => {
+      look();
+      if (found.length > 0) this.#timer.wake();
+    });
+    try {
+      look();
+      if (found.length === 0) await this.pause(waitMs, signal);
+    } finally {
+      stop();
     }
+    found[0]?.();
   }
 
   /** Waits for the time, a wake-up (then true) or the signal; null waits for ever. */
