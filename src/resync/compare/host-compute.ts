@@ -1,7 +1,7 @@
 /** The real Compute: zstd off the main thread, of the system where it has one; BLAKE3 in native code. */
 import { promisify } from 'node:util';
 import { constants, zstdCompress, zstdDecompress } from 'node:zlib';
-import { Blake3Hasher, blake3 } from '@napi-rs/blake-hash';
+import { Blake3Hasher, blake3UrlSafeBase64 } from '@napi-rs/blake-hash';
 import type { Compute } from '../../model/ports.ts';
 import { libzstd } from './libzstd.ts';
 import { ZSTD_SLOT_BYTES, ZstdThreads } from './zstd-threads.ts';
@@ -27,7 +27,8 @@ export function hostCompute({ level = 1, native = libzstd() }: { level?: number;
       if (Math.max(data.length, maxBytes) > ZSTD_SLOT_BYTES) return decompressAsync(data, { maxOutputLength: Math.max(1, maxBytes) });
       return native === null ? threads.decompress(data, maxBytes, into) : native.decompress(data, maxBytes, into);
     },
-    digest: (data) => blake3(data),
+    // By way of text: a Buffer that native code owns costs more than both (see leaf-worker.ts).
+    digest: (data) => Buffer.from(blake3UrlSafeBase64(data), 'base64url'),
     digester() {
       const hasher = new Blake3Hasher();
       return { update: (data) => void hasher.update(data), digest: () => hasher.digestBuffer() };
