@@ -18,7 +18,7 @@ function resyncWords({ phase, percent, rung, reason }: ResyncStatus): string {
 export function ExtendedCard({ end }: { end: End }) {
   const { of, status, health } = end;
   return (
-    <section className="card" aria-labelledby="extended">
+    <section className="card spaced" aria-labelledby="extended">
       <div className="head">
         <h2 id="extended">Extended replica on {status.replicaServer}</h2>
         <div className="head-end">

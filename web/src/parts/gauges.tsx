@@ -23,7 +23,8 @@ export function LogGauge({ logBytes, logLimitBytes, logLimitTime }: Pick<LiveVm,
   const left = useNowValue((now) => (logLimitTime === null ? null : wholeSteps((Date.parse(logLimitTime) - now) / 1000)));
   if (logBytes === null || logLimitBytes === null || logLimitBytes === 0) return <span className="none">–</span>;
   const share = percent(logBytes, logLimitBytes);
-  const level = share >= 80 ? 'critical' : share >= 40 ? 'warning' : 'normal';
+  const soon = (seconds: number) => left !== null && left < seconds;
+  const level = share >= 80 || soon(300) ? 'critical' : share >= 40 || soon(3600) ? 'warning' : 'normal';
   const forecast = left === null || (share < 1 && left > 3600) ? '' : left <= 0 ? 'limit reached' : `limit in ${duration(left)}`;
   return (
     <span className="gauge" title={`${bytes(logBytes)} of tracking logs; at ${bytes(logLimitBytes)} a resynchronization is required`}>

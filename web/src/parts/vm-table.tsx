@@ -11,7 +11,8 @@ import { Lag, LogGauge, Sparkline } from './gauges.tsx';
 import { HealthMark } from './health.tsx';
 
 const COLUMNS = ['Name', 'State', 'Health', 'Mode', 'Peer', 'Lag', 'Tracking logs', 'Churn'];
-const BLOCK_ROWS = 20;
+/** Few, so that what comes into view on scrolling is drawn in a moment. */
+const BLOCK_ROWS = 8;
 /** Until a block has been seen once. */
 const ROW_PX = 61;
 
