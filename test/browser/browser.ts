@@ -24,7 +24,7 @@ const LOOKS = {
   phone: { colorScheme: 'light', viewport: { width: 390, height: 844 } },
 } as const;
 /** On a busy machine a page takes its time; nothing in these tests is about speed. */
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 120_000;
 
 export class TestBrowser {
   readonly browser: Browser;

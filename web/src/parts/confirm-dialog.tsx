@@ -1,4 +1,4 @@
-/** A question before something that cannot be taken back lightly. */
+/** A question, with what has to be said first, before something is carried out. */
 import type { ReactNode } from 'react';
 import { useAction } from '../data/use-action.ts';
 import { Dialog } from './dialog.tsx';
@@ -10,12 +10,14 @@ interface Props {
   danger?: boolean;
   /** Something still has to be said yes to. */
   blocked?: boolean;
+  /** On the button while it is carried out. */
+  busy?: string;
   onClose: () => void;
   onConfirm: () => Promise<unknown>;
   children: ReactNode;
 }
 
-export function ConfirmDialog({ title, confirm, danger = false, blocked = false, onClose, onConfirm, children }: Props) {
+export function ConfirmDialog({ title, confirm, danger = false, blocked = false, busy = 'Working…', onClose, onConfirm, children }: Props) {
   const action = useAction();
   const carryOut = async () => {
     if (await action.run(onConfirm)) onClose();
@@ -35,7 +37,7 @@ export function ConfirmDialog({ title, confirm, danger = false, blocked = false,
             disabled={action.running || blocked}
             onClick={() => void carryOut()}
           >
-            {action.running ? 'Working…' : confirm}
+            {action.running ? busy : confirm}
           </button>
         </>
       }

@@ -59,30 +59,14 @@ const MARKS: Record<PastCycle['outcome'], number> = { 'success': 12, 'late': 36,
 /** What became of each cycle. */
 function Missed({ cycles, missed }: { cycles: readonly PastCycle[]; missed: number }) {
   const late = cycles.filter(({ outcome }) => outcome === 'late').length;
+  const bars = cycles.map(({ time, outcome }) => ({ outcome, high: MARKS[outcome], wide: BAR - 2, says: `${when(time)}: ${OUTCOME_WORDS[outcome]}` }));
   return (
-    <figure>
-      <figcaption>
-        Missed cycles
-        <small>
-          {missed} of {cycles.length}
-          {late === 0 ? '' : `, ${late} late`}
-        </small>
-      </figcaption>
-      <svg
-        className="chart"
-        viewBox={`0 0 ${SHOWN * BAR} ${HEIGHT}`}
-        preserveAspectRatio="none"
-        role="img"
-        aria-label={`Missed cycles: ${missed} of ${cycles.length}, ${late} delivered late`}
-      >
-        <line x1="0" x2={SHOWN * BAR} y1={HEIGHT - 0.5} y2={HEIGHT - 0.5} />
-        {cycles.map(({ time, outcome }, at) => (
-          <rect key={at} className={outcome} x={(SHOWN - cycles.length + at) * BAR + 1} width={BAR - 2} y={HEIGHT - MARKS[outcome]} height={MARKS[outcome]}>
-            <title>{`${when(time)}: ${OUTCOME_WORDS[outcome]}`}</title>
-          </rect>
-        ))}
-      </svg>
-    </figure>
+    <Bars
+      title="Missed cycles"
+      says={`${missed} of ${cycles.length}${late === 0 ? '' : `, ${late} late`}`}
+      label={`Missed cycles: ${missed} of ${cycles.length}, ${late} delivered late`}
+      bars={bars}
+    />
   );
 }
 
@@ -95,30 +79,46 @@ interface ChartProps {
 
 function Chart({ title, cycles, value, words }: ChartProps) {
   const most = Math.max(...cycles.map(value), 0);
+  const bars = cycles.map((cycle) => {
+    const { outcome, time } = cycle;
+    const isGap = outcome === 'missed' || outcome === 'failed-attempt';
+    const high = isGap ? HEIGHT : Math.max(2, most === 0 ? 0 : (value(cycle) / most) * (HEIGHT - 6));
+    return { outcome, high, wide: isGap ? 2 : BAR - 2, says: `${when(time)}: ${OUTCOME_WORDS[outcome]}, ${words(value(cycle))}` };
+  });
+  return (
+    <Bars
+      title={title}
+      says={`at most ${words(most)}`}
+      label={`${title}: at most ${words(most)}, last ${words(value(cycles.at(-1)!))}`}
+      bars={bars}
+    />
+  );
+}
+
+interface BarsProps {
+  title: string;
+  /** Beside the title. */
+  says: string;
+  /** The whole in words. */
+  label: string;
+  bars: { outcome: PastCycle['outcome']; high: number; wide: number; says: string }[];
+}
+
+/** The newest on the right edge. */
+function Bars({ title, says, label, bars }: BarsProps) {
   return (
     <figure>
       <figcaption>
         {title}
-        <small>at most {words(most)}</small>
+        <small>{says}</small>
       </figcaption>
-      <svg
-        className="chart"
-        viewBox={`0 0 ${SHOWN * BAR} ${HEIGHT}`}
-        preserveAspectRatio="none"
-        role="img"
-        aria-label={`${title}: at most ${words(most)}, last ${words(value(cycles.at(-1)!))}`}
-      >
+      <svg className="chart" viewBox={`0 0 ${SHOWN * BAR} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label={label}>
         <line x1="0" x2={SHOWN * BAR} y1={HEIGHT - 0.5} y2={HEIGHT - 0.5} />
-        {cycles.map((cycle, at) => {
-          const x = (SHOWN - cycles.length + at) * BAR;
-          const isGap = cycle.outcome === 'missed' || cycle.outcome === 'failed-attempt';
-          const high = isGap ? HEIGHT : Math.max(2, most === 0 ? 0 : (value(cycle) / most) * (HEIGHT - 6));
-          return (
-            <rect key={at} className={cycle.outcome} x={x + 1} width={isGap ? 2 : BAR - 2} y={HEIGHT - high} height={high}>
-              <title>{`${when(cycle.time)}: ${OUTCOME_WORDS[cycle.outcome]}, ${words(value(cycle))}`}</title>
-            </rect>
-          );
-        })}
+        {bars.map((bar, at) => (
+          <rect key={at} className={bar.outcome} x={(SHOWN - bars.length + at) * BAR + 1} width={bar.wide} y={HEIGHT - bar.high} height={bar.high}>
+            <title>{bar.says}</title>
+          </rect>
+        ))}
       </svg>
     </figure>
   );
