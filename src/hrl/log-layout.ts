@@ -82,18 +82,6 @@ export function lengthOf(record: LogRecord): number {
   return record.op === 'write' ? record.data.length : record.length;
 }
 
-/** The entries of one record, with their pieces of data. */
-function* entriesOf(record: LogRecord, timestamp: number): Generator<{ entry: RawEntry; data: Uint8Array | null }> {
-  const length = lengthOf(record);
-  const longest = ENTRY_BYTES_MAX[record.op];
-  for (let from = 0; from < length; from += longest) {
-    const size = Math.min(longest, length - from);
-    const data = record.op === 'write' ? record.data.subarray(from, from + size) : null;
-    const dataChecksum = data === null ? 0 : complement(addBytes(0, data));
-    yield { entry: { op: record.op, offset: record.offset + from, length: size, timestamp, dataChecksum }, data };
-  }
-}
-
 /** Lays out one batch: what to write to the log at `position`, and what its index must say. */
 export function placeBatch(
   layout: LogLayout, records: readonly LogRecord[], timestamp: number,
@@ -102,13 +90,18 @@ export function placeBatch(
   const buffers: Uint8Array[] = [];
   const entries: PlacedEntry[] = [];
   for (const record of records) {
-    let startsRecord = true;
-    for (const { entry, data } of entriesOf(record, timestamp)) {
-      const { position, block } = layout.place(entry);
-      entries.push({ ...entry, position, startsRecord });
+    const [length, longest] = [lengthOf(record), ENTRY_BYTES_MAX[record.op]];
+    for (let from = 0; from < length; from += longest) {
+      const size = Math.min(longest, length - from);
+      const data = record.op === 'write' ? (size === length ? record.data : record.data.subarray(from, from + size)) : null;
+      const entry: PlacedEntry = {
+        op: record.op, offset: record.offset + from, length: size, timestamp, dataChecksum: data === null ? 0 : complement(addBytes(0, data)),
+        position: layout.position, startsRecord: from === 0,
+      };
+      entries.push(entry);
+      const { block } = layout.place(entry);
       if (data !== null) buffers.push(data);
       if (block !== null) buffers.push(block);
-      startsRecord = false;
     }
   }
   return { position: start, buffers, length: layout.position - start, entries };

@@ -6,7 +6,7 @@
  *   before `close`.
  * - Appends resolve in the order of the calls. So when one has not resolved, none after it has, and no disk write of
  *   any of them has begun: recovery may cut the log at the first batch that is not whole.
- * - The index frame and the data are written at the same time; recovery believes a frame only when its data matches.
+ * - The index frame and the data are written at the same time, or in either order; recovery believes a frame only when its data matches.
  * - Nothing is made durable before `close`: after a machine crash no open log is trusted (R11).
  * - After a failure nothing is retried, and no append rejects before the index is gone: whoever then writes to the
  *   disk without a log cannot be misled by a later recovery.
@@ -159,7 +159,11 @@ export class LogWriter {
       timestamp: timestampMs, firstRecord: first, acknowledged: this.#acknowledged,
       position: batch.position, length: batch.length, entries: batch.entries,
     });
-    return this.#acknowledgeInTurn(this.#writeBatch(batch.buffers, batch.position, frame)).then(() => first);
+    if (batch.length > 0 && this.#log.writeTogether !== undefined) {
+      return this.#acknowledgeInTurn([this.#log.writeTogether(batch.buffers, batch.position, this.#framed(frame))]).then(() => first);
+    }
+    const dataWrite = batch.length === 0 ? Promise.resolve() : this.#log.write(batch.buffers, batch.position);
+    return this.#acknowledgeInTurn([dataWrite, this.#writeFrame(frame)]).then(() => first);
   }
 
   /**
@@ -265,18 +269,16 @@ export class LogWriter {
     if (entries > FRAME_ENTRIES_MAX) throw new RangeError(`one append of ${entries} entries`);
   }
 
-  #writeBatch(buffers: readonly Uint8Array[], position: number, frame: Buffer): Promise<void>[] {
-    if (buffers.length === 0) return [this.#writeFrame(frame)];
-    if (this.#log.writeTogether === undefined) return [this.#log.write(buffers, position), this.#writeFrame(frame)];
-    const second = { file: this.#index, buffers: [frame], position: this.#state.indexPosition };
-    this.#state.indexPosition += frame.length;
-    return [this.#log.writeTogether(buffers, position, second)];
+  #writeFrame(frame: Buffer): Promise<void> {
+    const { buffers, position } = this.#framed(frame);
+    return this.#index.write(buffers, position);
   }
 
-  #writeFrame(frame: Buffer): Promise<void> {
+  /** Takes the frame's place in the index. */
+  #framed(frame: Buffer): { file: OpenFile; buffers: Buffer[]; position: number } {
     const position = this.#state.indexPosition;
     this.#state.indexPosition += frame.length;
-    return this.#index.write([frame], position);
+    return { file: this.#index, buffers: [frame], position };
   }
 
   /**

@@ -46,6 +46,8 @@ export interface NbdExport {
    * server reuses the memory.
    */
   write(from: Uint8Array, offset: number, flags: { fua: boolean }): Done;
+  /** A `write` without `fua` that costs no promise: `ended` is called once, after this has returned, with null or why it failed. */
+  writeThen?(from: Uint8Array, offset: number, ended: (failure: unknown) => void): void;
   /** The range reads as zeroes afterwards. Without `mayDiscard` its space stays allocated. */
   zero(offset: number, length: number, flags: { fua: boolean; mayDiscard: boolean }): Done;
   /** A hint; the contents of the range are undefined afterwards. */

@@ -31,6 +31,8 @@ const MORE: Pause = { kind: 'more' };
 const WAIT_FOR_END: Pause = { kind: 'wait', memoryBytes: 0 };
 const WAIT_FOR_SLAB: Pause = { kind: 'wait', memoryBytes: 1 };
 const NOTHING = Buffer.alloc(0);
+/** The end of the work will be told by a call. */
+const CALLS_BACK = Symbol('calls back');
 
 /** One request under way. */
 class Call {
@@ -48,10 +50,13 @@ class Call {
   replyAt = -1;
   readonly succeed: () => void;
   readonly fail: (error: unknown) => void;
+  /** Null: it succeeded. */
+  readonly ended: (failure: unknown) => void;
 
   constructor(ended: (call: Call, failed: boolean, error: unknown) => void) {
     this.succeed = () => ended(this, false, null);
     this.fail = (error) => ended(this, true, error);
+    this.ended = (failure) => ended(this, failure !== null, failure);
   }
 }
 
@@ -219,7 +224,7 @@ export class Transmission {
     this.requests += 1;
     this.#unanswered += 1;
     if (call.slab !== null) this.#unansweredBytes += call.length;
-    let work: Done;
+    let work: Done | typeof CALLS_BACK;
     try {
       work = this.#perform(call);
     } catch (error) {
@@ -230,17 +235,22 @@ export class Transmission {
       this.#answer(call, false, null);
     } else {
       this.executing += 1;
-      work.then(call.succeed, call.fail);
+      if (work !== CALLS_BACK) work.then(call.succeed, call.fail);
     }
   }
 
-  #perform(call: Call): Done {
+  #perform(call: Call): Done | typeof CALLS_BACK {
     const { target } = this.#ports;
     const { command, offset, length } = call;
     const fua = (call.flags & NBD_CMD_FLAG.FUA) !== 0;
     switch (command) {
       case NBD_CMD.READ: return target.read(call.data, offset);
-      case NBD_CMD.WRITE: return target.write(call.data, offset, { fua });
+      case NBD_CMD.WRITE:
+        if (!fua && target.writeThen !== undefined) {
+          target.writeThen(call.data, offset, call.ended);
+          return CALLS_BACK;
+        }
+        return target.write(call.data, offset, { fua });
       case NBD_CMD.FLUSH: return target.flush();
       case NBD_CMD.TRIM: return target.trim(offset, length, { fua });
       case NBD_CMD.WRITE_ZEROES:

@@ -25,8 +25,17 @@ export class GuestLatency {
   /** The same export, its requests timed for this VM. */
   timed<Export extends NbdExport>(vmId: string, served: Export): Export {
     const counts = this.#of(vmId);
-    const { read, write, flush } = served;
+    const { read, write, writeThen, flush } = served;
     return Object.assign(served, {
+      ...(writeThen !== undefined && {
+        writeThen: (from: Uint8Array, offset: number, ended: (failure: unknown) => void) => {
+          const began = this.#clock.monotonic();
+          writeThen.call(served, from, offset, (failure) => {
+            this.#count(counts.write, began);
+            ended(failure);
+          });
+        },
+      }),
       read: (...given: Parameters<NbdExport['read']>) => this.#time(counts.read, () => read.apply(served, given)),
       write: (...given: Parameters<NbdExport['write']>) => this.#time(counts.write, () => write.apply(served, given)),
       flush: (...given: Parameters<NbdExport['flush']>) => this.#time(counts.flush, () => flush.apply(served, given)),

@@ -22,7 +22,7 @@ export function trackedExport(name: string, record: DiskRecord, door: GuestDoor)
     name, description: record.path, size: record.virtualSize, readOnly: false, minimumBlockSize: 1, preferredBlockSize: 4096,
     // One tracked disk serves all connections, and its flush covers every write that was answered.
     multiConnection: true, canTrim: true,
-    // Open disks take the short way: these two run for every request of a guest.
+    // Open disks take the short way: these run for every request of a guest.
     read: (into, offset) => {
       const disk = door.now();
       return disk === null ? withDisk((opened) => opened.read(into, offset)) : readPromptly(disk, into, offset);
@@ -31,6 +31,11 @@ export function trackedExport(name: string, record: DiskRecord, door: GuestDoor)
       const disk = door.now();
       if (disk !== null && !fua) return disk.write(from, offset);
       return withDisk((opened) => thenFlush(opened, opened.write(from, offset), fua));
+    },
+    writeThen: (from, offset, ended) => {
+      const disk = door.now();
+      if (disk !== null) disk.writeThen(from, offset, ended);
+      else withDisk((opened) => opened.write(from, offset)).then(() => ended(null), (failure: unknown) => ended(failure));
     },
     zero: (offset, length, { fua, mayDiscard }) => withDisk((disk) => thenFlush(disk,
       mayDiscard && disk.disk.discardReadsZero ? disk.discard(offset, length) : disk.zero(offset, length), fua)),

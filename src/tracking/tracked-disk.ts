@@ -57,8 +57,8 @@ interface Operation {
   dependents: Operation[];
   /** Called when it has ended, before the guest hears of it; for `settled`. */
   onEnd: (() => void)[] | null;
-  resolve: () => void;
-  reject: (reason: unknown) => void;
+  /** With null, or with why it failed. */
+  ended: (failure: unknown) => void;
 }
 
 interface PendingAppend {
@@ -142,6 +142,11 @@ export class TrackedDisk {
     return this.#submit('write', offset, data.length, data);
   }
 
+  /** `write` without a promise, which for small writes is much of what one costs: `ended` is called after this has returned. */
+  writeThen(data: Uint8Array, offset: number, ended: (failure: unknown) => void): void {
+    this.#enter('write', offset, data.length, data, ended);
+  }
+
   zero(offset: number, length: number): Promise<void> {
     return this.#submit('zero', offset, length, null);
   }
@@ -179,17 +184,23 @@ export class TrackedDisk {
   #submit(kind: Operation['kind'], offset: number, length: number, data: Uint8Array | null): Promise<void> {
     if (length === 0) return Promise.resolve();
     return new Promise((resolve, reject) => {
-      assertInside(this.disk, offset, length);
-      const operation: Operation =
-        { kind, offset, length, data, log: null, record: 0, blockers: 0, dependents: [], onEnd: null, resolve, reject };
-      this.#open.add(operation);
-      this.#host.activity(this);
-      this.#queue.push(operation);
-      if (this.#admitting) return;
-      this.#admitting = true;
-      // At the end of the current tick: what one network packet brought becomes one log write.
-      queueMicrotask(() => void this.#admit());
+      this.#enter(kind, offset, length, data, (failure) => {
+        if (failure === null) resolve();
+        else reject(failure as Error);
+      });
     });
+  }
+
+  #enter(kind: Operation['kind'], offset: number, length: number, data: Uint8Array | null, ended: Operation['ended']): void {
+    assertInside(this.disk, offset, length);
+    const operation: Operation = { kind, offset, length, data, log: null, record: 0, blockers: 0, dependents: [], onEnd: null, ended };
+    this.#open.add(operation);
+    this.#host.activity(this);
+    this.#queue.push(operation);
+    if (this.#admitting) return;
+    this.#admitting = true;
+    // At the end of the current tick: what one network packet brought becomes one log write.
+    queueMicrotask(() => void this.#admit());
   }
 
   /**
@@ -384,9 +395,8 @@ export class TrackedDisk {
     }
     this.#open.delete(operation);
     this.#host.activity(this);
-    for (const ended of operation.onEnd ?? []) ended();
-    if (failure === null) operation.resolve();
-    else operation.reject(failure);
+    for (const settled of operation.onEnd ?? []) settled();
+    operation.ended(failure);
   }
 }
 

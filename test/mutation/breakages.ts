@@ -58,6 +58,7 @@ const R25 = 'test/rules/r25-one-server.test.ts';
 const R26 = 'test/rules/r26-resize.test.ts';
 const R27 = 'test/rules/r27-extended.test.ts';
 const P1 = 'test/rules/promise-1-guest-goes-on.test.ts';
+const WRITE_THREAD = 'src/disk/write-thread.test.ts';
 const P1_CATALOG = 'test/rules/promise-1-catalog-fails.test.ts';
 
 const TRACKING: Breakage[] = [
@@ -66,6 +67,10 @@ const TRACKING: Breakage[] = [
   { rule: 'R1', what: 'the disk does not wait for the index of the log', file: WRITER, test: R1,
     from: 'this.#acknowledgeInTurn([dataWrite, this.#writeFrame(frame)])',
     to: 'this.#acknowledgeInTurn([dataWrite, Promise.race([this.#writeFrame(frame), Promise.resolve()])])' },
+  { rule: 'R1', what: 'what the writing thread gave back counts as written', file: 'src/disk/shared-files.ts', test: WRITE_THREAD, only: 'together',
+    from: 'if (isDone === true) return;', to: 'if (isDone !== null) return;' },
+  { rule: 'R1', what: 'the writing thread says done before it is', file: 'src/disk/write-ring.ts', test: WRITE_THREAD, only: 'a failed write rejects',
+    from: '      if (failure !== 0) return failure;\n', to: '' },
   { rule: 'R2', what: 'what was unfinished is not read back', file: LOGS, test: R2, quick: true,
     from: '  await readBack(ports, disk, log, unfinished);\n', to: '' },
   { rule: 'R2', what: 'a write after the last heartbeat is not noticed', file: CONTINUITY, test: R2,
@@ -220,6 +225,8 @@ const EXTENDED: Breakage[] = [
 const PROMISE_1: Breakage[] = [
   { rule: 'P1', what: 'nobody watches how long a log takes', file: DISK, test: P1, quick: true,
     from: '    if (!this.#watching) void this.#watch();\n', to: '' },
+  { rule: 'P1', what: 'others wait behind a job that hangs', file: 'src/disk/write-thread.ts', test: WRITE_THREAD, only: 'not begun in time',
+    from: 'if (this.#jobs.length > 0 && this.#clock.monotonic() - this.#jobs[0]!.since > SLOW_MS) this.#takeBack();', to: '' },
   { rule: 'P1', what: 'a log that fails holds the guest', file: DISK, test: P1,
     from: 'if (this.#pending.includes(pending)) this.#host.loggingFailed(reason instanceof Error ? reason : new Error(String(reason)));', to: '' },
   { rule: 'P1', what: 'what waited for the log goes on waiting', file: DISK, test: P1,
