@@ -1,6 +1,7 @@
 /** Two servers, each in a network namespace of its own, joined by a line of a given rate (tc tbf). Needs root and iproute2. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { kill9, mustRun, run } from '../test/rig/program.ts';
 import { UNDERSTUDY } from '../test/rig/server.ts';
@@ -11,7 +12,7 @@ const namespace = (site: Site) => `understudy-${process.pid}-${site}`;
 
 export class TwoSites {
   readonly folder: string;
-  readonly #servers: ChildProcess[] = [];
+  readonly #servers = new Map<Site, ChildProcess>();
 
   constructor(folder: string) {
     this.folder = folder;
@@ -42,7 +43,7 @@ export class TwoSites {
   async serve(site: Site): Promise<number> {
     const child = spawn('ip', ['netns', 'exec', namespace(site), UNDERSTUDY, 'serve', '--data', this.data(site), '--name', site,
       '--peer', `${ADDRESS[site]}:0`, '--http', '127.0.0.1:0'], { stdio: ['ignore', 'pipe', 'ignore'] });
-    this.#servers.push(child);
+    this.#servers.set(site, child);
     let said = '';
     for (;;) {
       const [data] = (await once(child.stdout, 'data')) as [Buffer];
@@ -71,8 +72,14 @@ export class TwoSites {
     return (await count('tx_bytes')) + (await count('rx_bytes'));
   }
 
+  /** Bytes that this site has put on the line; costs one read of a file. */
+  sentBytes(site: Site): number {
+    const line = /eth0:(.*)/.exec(readFileSync(`/proc/${this.#servers.get(site)!.pid!}/net/dev`, 'utf8'))![1]!;
+    return Number(line.trim().split(/\s+/)[8]);
+  }
+
   async down(): Promise<void> {
-    for (const server of this.#servers) await kill9(server);
+    for (const server of this.#servers.values()) await kill9(server);
     for (const site of ['primary', 'replica'] as const) await run('ip', ['netns', 'del', namespace(site)]);
   }
 }
