@@ -16,6 +16,7 @@ import { callHost } from '../src/cli/client.ts';
 import { Pair } from '../test/rig/pair.ts';
 import { kill9, mustRun, run, temporaryFolder } from '../test/rig/program.ts';
 import { makeImage } from './images.ts';
+import { endedProgramsSeconds, processorSeconds } from './processor-time.ts';
 import { median, record, spread } from './record.ts';
 import { untilReplicating } from './repairs.ts';
 
@@ -42,17 +43,26 @@ async function within<T>(work: (cleanups: { after(action: () => unknown): void }
   }
 }
 
+interface Copied {
+  seconds: number;
+  /** Of all programs that took part. */
+  processor: number;
+}
+
 /** From the command to the state Replicating, and MiB that were sent over the link. */
 const ours = () => within(async (t) => {
   const pair = await Pair.make(t, { sizes: [SIZE], frequencySec: 900 });
   const runs = makeImage(pair.disks[0]!, SIZE);
   await pair.primary.json('vm', 'attach', pair.vm);
+  const used = () => processorSeconds(pair.primary.pid) + processorSeconds(pair.replica.pid);
+  const before = used();
   const seconds = await timed(async () => {
     await callHost(pair.primary.data, 'start', { name: pair.vm }, { signal });
     await untilReplicating(pair);
   });
+  const processor = used() - before;
   await pair.compare();
-  return { seconds, dataMib: runs.reduce((sum, [, count]) => sum + count, 0) };
+  return { seconds, processor, dataMib: runs.reduce((sum, [, count]) => sum + count, 0) };
 });
 
 async function freePort(): Promise<number> {
@@ -63,7 +73,7 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-async function nbdcopy(source: string, folder: string): Promise<number> {
+async function nbdcopy(source: string, folder: string): Promise<Copied> {
   const [target, keys, pidFile, port] = [join(folder, 'nbdcopy.raw'), join(folder, 'keys.psk'), join(folder, 'nbdkit.pid'), await freePort()];
   await writeFile(keys, `bench:${randomBytes(32).toString('hex')}\n`, { mode: 0o600 });
   await writeFile(target, '');
@@ -74,49 +84,57 @@ async function nbdcopy(source: string, folder: string): Promise<number> {
     // Written when it listens.
     while (!existsSync(pidFile)) await new Promise((resolve) => setTimeout(resolve, 20));
     const uri = `nbds://bench@127.0.0.1:${port}/?tls-psk-file=${keys}`;
+    const before = endedProgramsSeconds();
     const seconds = await timed(() => mustRun('nbdcopy', ['--destination-is-zero', '--flush', source, uri], LIMIT));
+    const processor = endedProgramsSeconds() - before + processorSeconds(server.pid!);
     await same(source, target);
-    return seconds;
+    return { seconds, processor };
   } finally {
     await kill9(server);
     for (const path of [target, pidFile]) await rm(path, { force: true });
   }
 }
 
-async function casync(source: string, folder: string): Promise<number> {
+async function casync(source: string, folder: string): Promise<Copied> {
   const [target, index, store] = [join(folder, 'casync.raw'), join(folder, 'x.caibx'), join(folder, 'x.castr')];
+  const before = endedProgramsSeconds();
   const seconds = await timed(async () => {
     await mustRun('casync', ['make', `--store=${store}`, index, source], LIMIT);
     await mustRun('casync', ['extract', `--store=${store}`, index, target], LIMIT);
   });
+  const processor = endedProgramsSeconds() - before;
   await same(source, target);
   for (const path of [target, index, store]) await rm(path, { recursive: true, force: true });
-  return seconds;
+  return { seconds, processor };
 }
 
 await within(async (t) => {
   const folder = await temporaryFolder(t);
   const source = join(folder, 'source.raw');
   makeImage(source, SIZE);
-  const peers: { name: string; absent: string | null; copy: (source: string, folder: string) => Promise<number>; seconds: number[] }[] = [
+  const peers: { name: string; absent: string | null; copy: (source: string, folder: string) => Promise<Copied>; copied: Copied[] }[] = [
     { name: 'nbdcopy over TLS into nbdkit', absent: (await has('nbdcopy', '--version')) && (await has('nbdkit', '--version')) ? null
-      : 'nbdcopy or nbdkit is absent', copy: nbdcopy, seconds: [] },
-    { name: 'casync make and extract', absent: (await has('casync', '--version')) ? null : 'casync is absent', copy: casync, seconds: [] },
+      : 'nbdcopy or nbdkit is absent', copy: nbdcopy, copied: [] },
+    { name: 'casync make and extract', absent: (await has('casync', '--version')) ? null : 'casync is absent', copy: casync, copied: [] },
   ];
-  const taken: number[] = [];
+  const taken: Copied[] = [];
   let dataMib = 0;
   for (let round = 0; round < Number(values.rounds); round++) {
     const copy = await ours();
-    taken.push(copy.seconds);
+    taken.push(copy);
     ({ dataMib } = copy);
-    for (const peer of peers) if (peer.absent === null) peer.seconds.push(await peer.copy(source, folder));
+    for (const peer of peers) if (peer.absent === null) peer.copied.push(await peer.copy(source, folder));
   }
   record({
     question: 'The first copy of a disk', command: `node bench/copying.ts --gib ${values.gib} --rounds ${values.rounds}`,
     notes: [`${values.gib} GiB, ${dataMib} MiB of it random data, page cache warm, both ends on one machine`, 'ours from the command to Replicating; '
       + 'nbdcopy ends with a flush, casync with none', ...peers.flatMap(({ name, absent }) => (absent === null ? [] : [`${name}: skipped, ${absent}`]))],
-    columns: ['copy', 'seconds', 'MiB/s', 'ours to it'],
-    rows: [{ name: 'initial replication', seconds: taken }, ...peers.filter(({ absent }) => absent === null)].map(({ name, seconds }) =>
-      [name, spread(seconds), Math.round(dataMib / median(seconds)), `${(median(taken) / median(seconds)).toFixed(2)} ×`]),
+    columns: ['copy', 'seconds', 'MiB/s', 'ours to it', 'processor time, s', 'ours to it'],
+    rows: [{ name: 'initial replication', copied: taken }, ...peers.filter(({ absent }) => absent === null)].map(({ name, copied }) => {
+      const [seconds, processor] = [copied.map((one) => one.seconds), copied.map((one) => one.processor)];
+      const [ourSeconds, ourProcessor] = [median(taken.map((one) => one.seconds)), median(taken.map((one) => one.processor))];
+      return [name, spread(seconds), Math.round(dataMib / median(seconds)), `${(ourSeconds / median(seconds)).toFixed(2)} ×`,
+        spread(processor), `${(ourProcessor / median(processor)).toFixed(2)} ×`];
+    }),
   });
 });

@@ -12,6 +12,7 @@ import { parseArgs } from 'node:util';
 import { callHost } from '../src/cli/client.ts';
 import { temporaryFolder } from '../test/rig/program.ts';
 import { TestServer } from '../test/rig/server.ts';
+import { processorSeconds } from './processor-time.ts';
 import { record } from './record.ts';
 
 const { values } = parseArgs({ options: { vms: { type: 'string', default: '500' }, seconds: { type: 'string', default: '120' } } });
@@ -20,12 +21,6 @@ const DISK_BYTES = 16 << 20;
 
 const cleanups: (() => unknown)[] = [];
 const signal = new AbortController().signal;
-
-/** Seconds of processor time that the process has used. */
-function cpuSeconds(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
-  return (Number(fields[11]) + Number(fields[12])) / 100;
-}
 
 const memoryMib = (pid: number): number =>
   Math.round(Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) / 1024);
@@ -67,7 +62,7 @@ try {
   for (let index = 0; index < VMS; index++) await protect(primary, replica, join(folder, 'disks'), theirs.fingerprint, index);
   await untilAllReplicate(primary);
 
-  const before = [cpuSeconds(primary.pid), cpuSeconds(replica.pid)];
+  const before = [processorSeconds(primary.pid), processorSeconds(replica.pid)];
   await new Promise((resolve) => setTimeout(resolve, SECONDS * 1000));
   await untilAllReplicate(primary);
   const all = await callHost(primary.data, 'health', {}, { signal });
@@ -78,7 +73,7 @@ try {
     notes: [`${VMS} VMs × 2 disks, cycles of 30 s, over ${SECONDS} s`, `cycles missed: ${missed}`],
     columns: ['server', '% of one core', 'memory, MiB'],
     rows: [primary, replica].map((server, index) =>
-      [server.name, (100 * (cpuSeconds(server.pid) - before[index]!) / SECONDS).toFixed(1), memoryMib(server.pid)]),
+      [server.name, (100 * (processorSeconds(server.pid) - before[index]!) / SECONDS).toFixed(1), memoryMib(server.pid)]),
   });
   if (missed > 0) process.exitCode = 1;
 } finally {

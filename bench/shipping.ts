@@ -20,6 +20,7 @@ import { hostCompute } from '../src/resync/compare/host-compute.ts';
 import { Pair } from '../test/rig/pair.ts';
 import { mustRun, temporaryFolder } from '../test/rig/program.ts';
 import { UNDERSTUDY } from '../test/rig/server.ts';
+import { processorSeconds } from './processor-time.ts';
 import { median, record, spread } from './record.ts';
 
 const { values } = parseArgs({ options: { mib: { type: 'string', default: '1024' }, rounds: { type: 'string', default: '3' } } });
@@ -38,13 +39,16 @@ async function shipped(): Promise<void> {
   const pair = await Pair.make(t, { sizes: [64 * 2 ** 30], frequencySec: 900 });
   await pair.replicate();
   const [uri] = await pair.uris();
-  const rates: number[] = [];
+  const [rates, processor] = [[] as number[], [] as number[]];
+  const used = () => processorSeconds(pair.primary.pid) + processorSeconds(pair.replica.pid);
   for (let round = 0; round < ROUNDS; round++) {
     await mustRun('fio', ['--name=x', '--ioengine=nbd', `--uri=${uri}`, `--size=${MIB / 2}m`, `--io_size=${MIB}m`, '--rw=randwrite', '--bs=4k',
       '--iodepth=16', '--norandommap', `--randseed=${round + 1}`, '--buffer_compress_percentage=50', '--refill_buffers'], { cwd: pair.folder });
     const syncNow = ['--data', pair.primary.data, 'sync-now', pair.vm, '--json'];
+    const before = used();
     const seconds = await secondsOf(() => mustRun(UNDERSTUDY, syncNow, { timeoutMs: 3_600_000 }));
     rates.push(MIB / seconds);
+    processor.push(((used() - before) / MIB) * 1000);
   }
   await pair.compare();
   await pair.kill();
@@ -52,7 +56,7 @@ async function shipped(): Promise<void> {
     question: 'Shipping and applying a set of logs', command: `node bench/shipping.ts --mib ${MIB}`,
     notes: [`${MIB} MiB of random 4 KiB writes over ${MIB / 2} MiB, half compressible`,
       'from `sync-now` to applied: closed, sent over TLS on loopback, checked, applied, flushed'],
-    columns: ['MiB/s'], rows: [[spread(rates, 0)]],
+    columns: ['MiB/s', 'processor time of both, ms a MiB'], rows: [[spread(rates, 0), spread(processor, 1)]],
   });
 }
 
