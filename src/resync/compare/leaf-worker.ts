@@ -6,10 +6,13 @@
  * it takes.
  */
 import { closeSync, openSync, readSync } from 'node:fs';
+import { setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { blake3, blake3UrlSafeBase64 } from '@napi-rs/blake-hash';
 import { DifferenceGatherer, type LeafDifferences, type PageHashing, pageHashes } from './page-hashes.ts';
 import { DIGEST_BYTES, PAGE_BYTES } from './tree-shape.ts';
+
+const NICE = 10;
 
 export interface LeafWorkerData {
   /** One for a raw disk; else those that jobs speak of. */
@@ -35,6 +38,9 @@ export interface LeafJob {
 /** Digests, page hashes, or what differs. */
 export type LeafResult = Uint8Array | LeafDifferences;
 export type LeafAnswer = { id: number; result: LeafResult } | { id: number; failed: string; errno: string };
+
+// Of this thread alone: where cores are few, those that serve guests come first.
+setPriority(NICE);
 
 const { paths, virtualSize, leafBytes, stretchLeaves } = workerData as LeafWorkerData;
 const files = paths.map((path) => openSync(path, 'r'));

@@ -25,6 +25,8 @@ const JOB_BYTES = 8 << 20;
 const JOBS_IN_FLIGHT = 2;
 /** What is lent may hold up a guest that gives a block back, so a message is shorter. */
 const LENT_JOB_BYTES = 2 << 20;
+/** While the pace has the thread wait: short work and short pauses, so that whoever else needs the processor waits for neither. */
+const PACED_JOB_BYTES = 1 << 20;
 /** Of one reading. */
 const STRETCH_BYTES = 256 << 10;
 
@@ -128,11 +130,16 @@ export class WorkerHasher implements LeafHasher {
       if (got.length !== leavesIn(asked) * answerBytes) throw new RangeError(`${got.length} bytes for ${leavesIn(asked)} leaves`);
       visit(asked, got);
     };
-    const perJob = (this.#disk.lend === undefined ? JOB_BYTES : LENT_JOB_BYTES) / (this.#stretchLeaves * this.#shape.leafBytes);
-    for (let at = 0; at < stretches.length; at += perJob) {
+    const stretchesIn = (bytes: number) => bytes / (this.#stretchLeaves * this.#shape.leafBytes);
+    const most = stretchesIn(this.#disk.lend === undefined ? JOB_BYTES : LENT_JOB_BYTES);
+    let perJob = most;
+    for (let at = 0; at < stretches.length;) {
       const some = stretches.slice(at, at + perJob);
+      at += some.length;
       if (flying.length === JOBS_IN_FLIGHT) await settle();
-      await this.#pace(leavesIn(some) * this.#shape.leafBytes);
+      const wait = this.#pace(leavesIn(some) * this.#shape.leafBytes);
+      if (wait !== undefined) await wait;
+      perJob = wait === undefined ? most : stretchesIn(PACED_JOB_BYTES);
       const result = this.#ask(some, ask);
       result.catch(() => {}); // Seen by `settle`, or the call has failed already at an earlier job.
       flying.push({ asked: some, result });
