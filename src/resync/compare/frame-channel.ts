@@ -10,6 +10,7 @@
  * The seal finds damage, loss, repetition and reordering on links without integrity of their own; it is no
  * authentication. That is the transport's (TLS or ssh).
  */
+import { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
 import { UnderstudyError } from '../../model/errors.ts';
 import type { Compute } from '../../model/ports.ts';
@@ -132,7 +133,8 @@ export class StreamChannel implements FrameChannel {
       used += part.length;
     }
     this.#writable.write(memory.subarray(0, length), (error) => {
-      if (!error) this.#keep(memory);
+      // A socket has copied what it calls written; a stream in memory hands it on as it is.
+      if (!error && this.#writable instanceof Socket) this.#keep(memory);
     });
   }
 

@@ -293,6 +293,23 @@ test('a message beyond its bound is refused before it is read', async () => {
   await assert.rejects(channel.receive(), { code: 'COMPARE_FRAME_MALFORMED', message: /16777215 bytes/ });
 });
 
+test('large messages keep their bytes while a stream in memory holds on to them, and a body until it is released', async () => {
+  const [a, b] = duplexPair();
+  const held: Buffer[] = [];
+  const [c, d] = duplexPair();
+  b.on('data', (chunk: Buffer) => held.push(chunk));
+  const [sender, receiver] = [new StreamChannel(a, a, syncCompute), new StreamChannel(d, d, syncCompute)];
+  for (let value = 1; value <= 6; value++) await sender.send(FRAME.mend, [Buffer.alloc(200_000, value)]);
+  for (const chunk of held) c.write(chunk);
+  const frames = [];
+  for (let value = 1; value <= 6; value++) {
+    const frame = await receiver.receive();
+    frames.push(frame!);
+    if (value % 2 === 0) frame!.release!();
+  }
+  for (const index of [0, 2, 4]) assert.ok(frames[index]!.body.equals(Buffer.alloc(200_000, index + 1)));
+});
+
 test('repeated and reordered messages are refused by their seals', async () => {
   const [a, b] = duplexPair();
   const sender = new StreamChannel(a, a, syncCompute);
