@@ -24,6 +24,8 @@ export class DirectionWorld extends World {
   rogueWrote = false;
   /** Nothing that is a past instant of anybody's is left on its old primary since. */
   #rogueEver = false;
+  /** The branch during which the machine of the other side went down. */
+  #powerLostIn: string | null = null;
   /** What a test guest sees, by the host of the test. */
   readonly #tests = new Map<SimHost, Uint8Array[]>();
   /** Sectors by disk whose content is certain: id of the write that they hold; 0 is zeroes. */
@@ -147,6 +149,11 @@ export class DirectionWorld extends World {
     return read;
   }
 
+  /** The machine of the side that the guest has left went down. */
+  otherLostPower(): void {
+    this.#powerLostIn = this.#branch;
+  }
+
   async checkInstant(disks: Uint8Array[], what: string): Promise<void> {
     this.checks++;
     const wrong = this.history.contradiction(disks);
@@ -243,7 +250,9 @@ export class DirectionWorld extends World {
     this.#branch = branch;
     // Whoever forces a failover has shut the guest down on the other side; the one who has not is `rogue`.
     if (this.guestAt !== null && this.guestAt !== host) this.disconnect();
-    if (side === 'replica' && (this.record(this.other(host)).prepared ?? null) === null) {
+    // An older point may be asked for also where the primary was prepared.
+    const isPlanned = (this.record(this.other(host)).prepared ?? null) !== null && (failover?.pointEpoch ?? null) === null;
+    if (side === 'replica' && !isPlanned) {
       const disks = await this.#read(host);
       if (disks === null) return void (this.#branch = before);
       await this.checkInstant(disks, `failed over to ${host.name}`);
@@ -252,7 +261,8 @@ export class DirectionWorld extends World {
     if (side === 'primary' && before.includes(' replica ') && !before.startsWith(host.name)) {
       const disks = await this.#read(host);
       if (disks === null) return void (this.#branch = before);
-      if (!this.rogueWrote) await this.checkInstant(disks, `back on ${host.name}`);
+      // A power loss took from it what its guest had not flushed, in any order; that is no past instant, and the guest's to bear.
+      if (!this.rogueWrote && before !== this.#powerLostIn) await this.checkInstant(disks, `back on ${host.name}`);
       this.rogueWrote = false;
       return this.#becomeTruth(disks);
     }

@@ -140,6 +140,7 @@ async function machineCrash(world: DirectionWorld, host: SimHost): Promise<void>
   host.crash('machine');
   await world.up(host);
   if (wasActive) await world.rebirth(host);
+  else world.otherLostPower();
 }
 
 /** Everything healed: a person ends what is open, both sides are equal, and hold what the guest was answered. */
