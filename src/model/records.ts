@@ -251,6 +251,8 @@ export interface ResyncRecord {
   throughEpoch: number | null;
   /** Replica: the merge keeps what it overwrites in the newest point's undo logs, so that the old points stay. */
   keepsPoints?: boolean;
+  /** Replica: why its disks were no instant of the VM when it began, and are none again should it end before its merge. */
+  lost?: RelationshipRecord['lost'];
   disks: Record<string, ResyncDisk>;
 }
 

@@ -13,7 +13,7 @@
 import type { Duplex } from 'node:stream';
 import type { VirtualDisk } from '../disk/virtual-disk.ts';
 import { UnderstudyError } from '../model/errors.ts';
-import { replicatedDisks, type DiskRecord, type InboxRecord, type ResyncRecord } from '../model/records.ts';
+import { replicatedDisks, type DiskRecord, type InboxRecord, type RelationshipRecord, type ResyncRecord } from '../model/records.ts';
 import type { PeerDispatcher } from '../peer/dispatcher.ts';
 import { applySet, defectOf } from '../replication/apply.ts';
 import type { ReplicaHost } from '../replication/replica-host.ts';
@@ -163,7 +163,7 @@ export class ReplicaResync {
     // The logs of step 2 belong to the diff disks; over the base they would make a mixture.
     const removals: (() => Promise<void>)[] = [];
     this.#ports.catalog.transaction(() => {
-      this.#ports.relationships.update(vm.vmId, { resync: null });
+      this.#ports.relationships.update(vm.vmId, { resync: null, lost: vm.relationship.lost ?? resync.lost ?? null });
       for (const set of this.#ports.catalog.inbox.list(vm.vmId)) removals.push(vm.inbox.forget(set));
     });
     for (const remove of removals) await remove();
@@ -235,9 +235,11 @@ export class ReplicaResync {
     if (vm.relationship.lost === null) await vm.drain();
     await vm.inbox.clear();
     await sweepDiffDisks(this.#ports, vm.vm, { resync: null });
+    let lost = lostAtBegin(vm.relationship);
     for (const disk of replicatedDisks(vm.vm)) {
       if ((await files.stat(disk.path)) !== null) continue;
       // Rung 3: nothing is there, so everything differs from an empty disk.
+      lost ??= { trigger: 7, reason: `replica disk ${disk.path} was missing` };
       await files.makeFolder(disk.path.slice(0, disk.path.lastIndexOf('/')));
       await this.#ports.createDisk(disk);
     }
@@ -245,7 +247,7 @@ export class ReplicaResync {
       lastReceivedEpoch: params.firstEpoch - 1, wantedAgain: null, applying: null, initial: null,
       // Everything is compared from here on; a base that is changed after this is seen at the next start.
       lost: null, appliedSeals: await vm.seals(), remoteState: 'Resynchronizing',
-      resync: { ...params, phase: 'comparing', trigger: 8, startedAt: this.#ports.clock.now(), throughEpoch: null, disks: {} },
+      resync: { ...params, phase: 'comparing', trigger: 8, startedAt: this.#ports.clock.now(), throughEpoch: null, lost, disks: {} },
     });
     relationships.happened(vm.vmId, { kind: 'primary-changed', state: 'Resynchronizing', reason: 'the primary has begun to compare' });
   }
@@ -413,6 +415,12 @@ function refuseFailedOver(vm: ReplicaVm): void {
   if (state !== 'FailedOverWaitingCompletion' && state !== 'FailedOver') return;
   throw new UnderstudyError('state', 'REPLICA_FAILED_OVER', `VM '${vm.vm.name}' runs on the replica since a failover`,
     'Cancel the failover on the replica, or reverse the direction.');
+}
+
+/** The diff disk mends what made the disks no instant of the VM; without it they are as they were. */
+function lostAtBegin({ lost, applying }: RelationshipRecord): RelationshipRecord['lost'] {
+  if (lost !== null || applying === null) return lost;
+  return { trigger: 6, reason: `epoch ${applying} was applied in part, and the rest of it could not be` };
 }
 
 /** What was compared with the base as it was no longer counts. */

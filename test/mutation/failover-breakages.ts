@@ -51,6 +51,9 @@ const POINTS: Breakage[] = [
     from: '    if (keepsPoints === true) await this.#keepPoints(vm, token, throughEpoch!);\n', to: '' },
   { rule: 'R19', what: 'the old points outlive what they rest on', file: 'src/resync/replica-resync.ts', test: R19, only: 'without the setting',
     from: "else await vm.forgetPoints('a resynchronization has changed what they rest on', record);", to: 'else this.#ports.catalog.transaction(record);' },
+  { rule: 'R19', what: 'a run without a merge makes an edited replica an instant', file: 'src/resync/replica-resync.ts',
+    test: 'test/rules/r19-lost-until-merged.test.ts', only: 'cancelled',
+    from: '{ resync: null, lost: vm.relationship.lost ?? resync.lost ?? null }', to: '{ resync: null }' },
 ];
 
 const TURNS: Breakage[] = [
