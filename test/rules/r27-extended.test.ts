@@ -136,8 +136,9 @@ test('R27: what somebody else has written to the replica disk, or a completed fa
   world.replica.volume.edit(disk!.path, Buffer.alloc(512, 9), 1 << 20);
   await until(world, () => world.replicaRecord.lost !== null);
   assert.equal(world.legRecord.required?.rung, 'full-compare');
-  // It cannot begin while the replica itself is no instant of the VM.
-  await world.scheduler.pass(600_000);
+  // It cannot begin while the replica itself is no instant of the VM, not even for a moment.
+  await world.scheduler.pass(120_000);
+  assert.deepEqual(world.replica.catalog.events({ limit: 100 }).filter(({ id }) => id === 'ResynchronizationStarted'), []);
   assert.equal(world.legRecord.state, 'WaitingForStartResynchronize');
   world.checkThird();
   await world.catchUpExtended();
