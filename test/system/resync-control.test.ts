@@ -35,6 +35,9 @@ for (const format of formatsFor('dear')) describe(`${format}: pause, continue, c
         ({ phase, disks }) => phase === 'comparing' && holds(disks[0]!));
     // The first checkpoint is asked for after 64 MiB; a slow disk may take long to flush them.
     await until(({ cursor, sentBytes }) => far(cursor) || sentBytes >= 66 * MIB);
+    // Pages are read as they are sent: the last of them and the second disk are what must last.
+    await pair.primary.json('set', pair.vm, '--disk-rate', '12M');
+    await until(({ cursor, sentBytes }) => far(cursor) || sentBytes >= (DIFFERING - 8) * MIB);
     await pair.primary.json('set', pair.vm, '--disk-rate', '4M');
     await until(({ cursor }) => far(cursor));
   }
