@@ -67,13 +67,7 @@ async function rows({ rate, name, diskBytes, soonBytes, lateBytes }: (typeof LIN
   const path = join(folder, 'disk.raw');
   await writeFile(path, likeAGuest(diskBytes));
   await truncate(path, Math.ceil(diskBytes / MB) * (1 << 20));
-  const port = (await sites.serve('primary'), await sites.serve('replica'));
-  const { fingerprint: ours } = await sites.json<{ fingerprint: string }>('primary', 'fingerprint');
-  const { fingerprint: theirs } = await sites.json<{ fingerprint: string }>('replica', 'fingerprint');
-  await sites.json('replica', 'authorize', ours, '--storage', join(folder, 'store'));
-  const { vmId, disks } = await sites.json<{ vmId: string; disks: { uri: string }[] }>('primary', 'vm', 'add', 'vm', '--disk', path);
-  await sites.json('primary', 'vm', 'attach', 'vm');
-  await sites.json('primary', 'enable', 'vm', '--replica', `${sites.address('replica')}:${port}`, '--fingerprint', theirs, '--frequency', '900');
+  const { vmId, disks } = await sites.enabled(path);
   const initial = await measured(sites, ['start', 'vm']);
   for (const [when, bytes] of [['at once', soonBytes], ['after churn', lateBytes]] as const) {
     await sites.json('primary', 'suspend', 'vm');

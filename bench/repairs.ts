@@ -5,7 +5,7 @@ import type { Pair } from '../test/rig/pair.ts';
 const signal = new AbortController().signal;
 
 /** Over the server's own socket, so that no start of a command is in the time; seldom, since a status costs the server a millisecond. */
-export async function untilReplicating(pair: Pair): Promise<void> {
+export async function untilReplicating(pair: { primary: Pick<Pair['primary'], 'data'>; vm: string }): Promise<void> {
   for (;;) {
     const status = (await callHost(pair.primary.data, 'status', { name: pair.vm }, { signal })) as { state: string };
     if (status.state === 'Replicating') return;

@@ -46,18 +46,9 @@ async function replicating(sites: TwoSites, folder: string): Promise<{ uri: stri
   const path = join(folder, 'disk.raw');
   await writeFile(path, '');
   await truncate(path, 64 * 2 ** 30);
-  const port = (await sites.serve('primary'), await sites.serve('replica'));
-  const { fingerprint: ours } = await sites.json<{ fingerprint: string }>('primary', 'fingerprint');
-  const { fingerprint: theirs } = await sites.json<{ fingerprint: string }>('replica', 'fingerprint');
-  await sites.json('replica', 'authorize', ours, '--storage', join(folder, 'store'));
-  const { vmId, disks } = await sites.json<{ vmId: string; disks: { uri: string }[] }>('primary', 'vm', 'add', 'vm', '--disk', path);
-  await sites.json('primary', 'vm', 'attach', 'vm');
-  await sites.json('primary', 'enable', 'vm', '--replica', `${sites.address('replica')}:${port}`, '--fingerprint', theirs, '--frequency', '900');
+  const { vmId, disks } = await sites.enabled(path);
   await sites.json('primary', 'start', 'vm');
-  for (let state = ''; state !== 'Replicating';) {
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    ({ state } = (await callHost(sites.data('primary'), 'status', { name: 'vm' }, { signal })) as { state: string });
-  }
+  await sites.untilReplicating();
   return { uri: disks[0]!.uri, disks: [path, join(folder, 'store', 'vm', vmId, 'disk.raw')] };
 }
 

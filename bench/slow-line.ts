@@ -18,20 +18,12 @@ const LINES = { '10 Gbit/s': '10gbit', '1.5 Mbit/s': '1500kbit' } as const;
 const cleanups: (() => unknown)[] = [];
 const signal = new AbortController().signal;
 
-async function untilReplicating(data: string): Promise<void> {
-  for (;;) {
-    const { state } = (await callHost(data, 'status', { name: 'vm' }, { signal })) as { state: string };
-    if (state === 'Replicating') return;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-}
-
 async function compared(sites: TwoSites): Promise<{ seconds: number; bytes: number }> {
   const data = sites.data('primary');
   await callHost(data, 'suspend', { name: 'vm' }, { signal });
   const [before, began] = [await sites.lineBytes(), performance.now()];
   await callHost(data, 'resume', { name: 'vm', resynchronize: true }, { signal });
-  await untilReplicating(data);
+  await sites.untilReplicating();
   const seconds = (performance.now() - began) / 1000;
   const [newest] = (await callHost(data, 'resync.history', { name: 'vm' }, { signal })) as { rung: string; sentBytes: number; result: string }[];
   if (newest?.rung !== 'full-compare' || newest.result !== 'finished' || newest.sentBytes !== 0) throw new Error(`the resync was ${JSON.stringify(newest)}`);
@@ -49,15 +41,9 @@ try {
     await sites.up(LINES['10 Gbit/s']);
     const path = join(folder, 'disk.raw');
     makeImage(path, Math.round(Number(values.gib) * 2 ** 30), 0.2);
-    const port = (await sites.serve('primary'), await sites.serve('replica'));
-    const { fingerprint: ours } = await sites.json<{ fingerprint: string }>('primary', 'fingerprint');
-    const { fingerprint: theirs } = await sites.json<{ fingerprint: string }>('replica', 'fingerprint');
-    await sites.json('replica', 'authorize', ours, '--storage', join(folder, 'store'));
-    const { vmId } = await sites.json<{ vmId: string }>('primary', 'vm', 'add', 'vm', '--disk', path);
-    await sites.json('primary', 'vm', 'attach', 'vm');
-    await sites.json('primary', 'enable', 'vm', '--replica', `${sites.address('replica')}:${port}`, '--fingerprint', theirs, '--frequency', '900');
+    const { vmId } = await sites.enabled(path);
     await sites.json('primary', 'start', 'vm');
-    await untilReplicating(sites.data('primary'));
+    await sites.untilReplicating();
     const found = Object.keys(LINES).map((name) => ({ name: name as keyof typeof LINES, seconds: [] as number[], bytes: [] as number[] }));
     for (let round = 0; round < Number(values.rounds); round++) {
       for (const line of found) {

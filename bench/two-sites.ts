@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { kill9, mustRun, run } from '../test/rig/program.ts';
 import { UNDERSTUDY } from '../test/rig/server.ts';
+import { untilReplicating } from './repairs.ts';
 
 type Site = 'primary' | 'replica';
 const ADDRESS: Record<Site, string> = { primary: '10.77.3.1', replica: '10.77.3.2' };
@@ -63,6 +64,23 @@ export class TwoSites {
 
   async json<T>(site: Site, ...words: string[]): Promise<T> {
     return JSON.parse(await mustRun(UNDERSTUDY, ['--data', this.data(site), ...words, '--json'], { timeoutMs: 3_600_000 })) as T;
+  }
+
+  /** Serves on both sites, with a VM of one disk that is attached and enabled to replicate every 900 s. */
+  async enabled(path: string): Promise<{ vmId: string; disks: { uri: string }[] }> {
+    const port = (await this.serve('primary'), await this.serve('replica'));
+    const { fingerprint: ours } = await this.json<{ fingerprint: string }>('primary', 'fingerprint');
+    const { fingerprint: theirs } = await this.json<{ fingerprint: string }>('replica', 'fingerprint');
+    await this.json('replica', 'authorize', ours, '--storage', join(this.folder, 'store'));
+    const vm = await this.json<{ vmId: string; disks: { uri: string }[] }>('primary', 'vm', 'add', 'vm', '--disk', path);
+    await this.json('primary', 'vm', 'attach', 'vm');
+    await this.json('primary', 'enable', 'vm', '--replica', `${this.address('replica')}:${port}`, '--fingerprint', theirs, '--frequency', '900');
+    return vm;
+  }
+
+  /** Until the VM of `enabled` is in sync. */
+  untilReplicating(): Promise<void> {
+    return untilReplicating({ primary: { data: this.data('primary') }, vm: 'vm' });
   }
 
   /** Bytes that have crossed the line, both ways, headers and all. */
