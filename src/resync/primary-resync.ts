@@ -292,6 +292,16 @@ export class PrimaryResync implements ResyncDriver {
     const counted = (progress: { comparedBytes: number; differingBytes: number; sentBytes: number; wireBytes: number }) => ({
       comparedBytes: before.comparedBytes + progress.comparedBytes, differingBytes: before.differingBytes + progress.differingBytes,
       sentBytes: before.sentBytes + progress.sentBytes, wireBytes: before.wireBytes + progress.wireBytes });
+    /** After the last cursor: what is found equal next time need not be sent again, so it counts now. */
+    const keepSent = () => {
+      const record = ports.relationships.find(vmId);
+      if (record === undefined) return;
+      const { resync } = record;
+      const { sentBytes, wireBytes } = counted(latest);
+      const disk = resync?.token === token ? { ...resync.disks[diskId]!, sentBytes, wireBytes } : null;
+      ports.relationships.update(vmId, { transferred: transferred(),
+        ...(disk !== null && { resync: { ...resync!, disks: { ...resync!.disks, [diskId]: disk } } }) });
+    };
     const ranges = suspects?.get(diskId) ?? [{ offset: 0, length: tracked.disk.virtualSize }];
     const map = new DiskMap(tracked.disk.virtualSize, ranges, before.map === undefined ? null : { text: before.map, cursor: before.cursor });
     this.live.get(vmId)?.maps.set(diskId, map);
@@ -300,15 +310,16 @@ export class PrimaryResync implements ResyncDriver {
       ...(suspects === null ? {} : { ranges: suspects.get(diskId)! }),
       ...(this.#checkpointBytes && { checkpointBytes: this.#checkpointBytes }),
       pace: (bytes) => pacer.read(bytes), paceWire: (bytes) => pacer.sent(bytes),
-      onCursor: (cursor) => keep({ ...counted(latest), cursor, map: String(map) }),
+      onCursor: (cursor, bytes) =>
+        keep({ ...counted({ ...latest, comparedBytes: bytes }), cursor, map: String(map) }),
       onDecided: (decision, range) => map.decided(decision, range),
       onProgress: (progress) => {
         latest = progress;
-        this.live.get(vmId)?.disks.set(diskId, progress);
+        this.live.get(vmId)?.disks.set(diskId, { ...progress, ...counted(progress) });
       },
     }).catch((error: unknown) => {
       try {
-        if (ports.relationships.find(vmId) !== undefined) ports.relationships.update(vmId, { transferred: transferred() });
+        keepSent();
       } catch (unwritten) {
         ports.log.debug({ error: messageOf(unwritten) }, 'what was sent is not on record');
       }

@@ -113,7 +113,7 @@ for (const family of families(new Seeded(SEED))) {
     const files = new CrashFiles();
     const model = await filledBase(files, family, random);
     const writing = await openDiff(files, 'write', random);
-    await exercise(writing, model, random, 12, { lengthMax: 70_000 });
+    await exercise(writing, model, random, 20, { lengthMax: 70_000 });
     await writing.close();
     const before = snapshotOf(files);
     files.trace.length = 0;

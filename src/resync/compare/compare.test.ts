@@ -9,6 +9,7 @@ import { FRAME } from './frames.ts';
 import { compareLocal, syncLocal } from './local.ts';
 import type { Decision } from './options.ts';
 import type { ByteRange } from './selection.ts';
+import { SEGMENT_WINDOW, segmentLeaves } from './tree-shape.ts';
 import {
   DiskUnderTest,
   PAGE,
@@ -189,7 +190,8 @@ test('no ranges at all is equal at once', async () => {
 
 test('a link cut at any message costs at most what was under way, and the cursor carries on', async () => {
   const checkpoint = 2 ** 20;
-  const window = 33 * 2 * 2 ** 20;
+  const shape = { leafBytes: 32 * 1024, segmentNodes: 1 };
+  const window = (SEGMENT_WINDOW + 1) * segmentLeaves(shape) * shape.leafBytes;
   let resumedInside = 0;
   await fc.assert(
     fc.asyncProperty(seeds, async (seed) => {
@@ -206,6 +208,7 @@ test('a link cut at any message costs at most what was under way, and the cursor
           target,
           sourceOptions: {
             cursor,
+            shape,
             checkpointBytes: { compared: checkpoint, mended: checkpoint },
             onCursor: (offset) => {
               assert.ok(offset > cursor, `the cursor went from ${cursor} to ${offset}`);

@@ -150,7 +150,6 @@ export class MendSender {
     this.#gathered = { leaves: [], digests: [], payload: [], bytes: 0 };
     const id = this.#ids++;
     this.#mends.set(id, leaves.map(({ position }) => position));
-    this.sentBytes += payload.length;
     const proof = compute.digest(Buffer.concat(digests));
     const into = payload.length > 0 ? this.#memory.take() : undefined;
     const shrinking = into === undefined ? Promise.resolve(null) : compute.compress(payload, new Uint8Array(into));
@@ -160,6 +159,7 @@ export class MendSender {
       const shrunk = await shrinking;
       const parts = encodeMend({ id, leaves, proof, compressed: shrunk !== null, payload: shrunk ?? payload, payloadBytes: payload.length });
       await this.#context.paceWire(parts.reduce((sum, part) => sum + part.length, 0));
+      this.sentBytes += payload.length;
       const leaving = conversation.send(FRAME.mend, parts);
       this.#memory.give(payload.buffer);
       this.#memory.give(into);

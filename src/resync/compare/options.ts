@@ -70,8 +70,8 @@ export interface SourceOptions extends SideOptions {
   read?: ReadSpan;
   /** Awaited with the bytes of page data that are about to be sent. */
   paceWire?: Pace;
-  /** Everything selected before this offset is proven equal and durable on the target. Awaited; keep it durably. */
-  onCursor?: (offset: number) => Promise<void> | void;
+  /** Everything selected before this offset, so many bytes, is proven equal and durable on the target. Awaited; keep it durably. */
+  onCursor?: (offset: number, selectedBytes: number) => Promise<void> | void;
   /** Told of every part as it is decided, for pictures; costs nothing when it is absent. */
   onDecided?: (decision: Decision, range: ByteRange) => void;
   /** Ask for a checkpoint after this many bytes decided without a gap (default 4 GiB), or mended (64 MiB). */

@@ -34,22 +34,24 @@ test('a selection holds exactly the leaves that a range touches, each once and i
   );
 });
 
-test('the cursor stands after the last leaf without a gap, and at the end of the disk when all is done', () => {
+test('the cursor stands before the first leaf that is not proven, also inside a segment, and at the end of the disk when all is done', () => {
   const shape = { leafBytes: LEAF, segmentNodes: 1 };
   const size = 200 * LEAF + 512;
   const selection = Selection.whole(size, LEAF);
   const settlement = new Settlement(selection, shape);
-  settlement.located(1, [80]);
+  settlement.located(1, [80, 90]);
   settlement.located(3, []);
   assert.deepEqual(
     [settlement.through, settlement.cursor, settlement.comparedBytes],
-    [0, 0, 63 * LEAF + 8 * LEAF + 512],
+    [0, 0, 62 * LEAF + 8 * LEAF + 512],
   );
   settlement.located(0, []);
-  assert.deepEqual([settlement.through, settlement.cursor], [1, 64 * LEAF]);
+  assert.deepEqual([settlement.through, settlement.cursor], [1, 80 * LEAF]);
+  settlement.proven(90);
+  assert.equal(settlement.cursor, 80 * LEAF);
   settlement.proven(80);
-  assert.equal(settlement.cursor, 128 * LEAF);
   assert.throws(() => settlement.proven(80), /not pending/);
+  assert.equal(settlement.cursor, 128 * LEAF);
   settlement.located(2, []);
   assert.deepEqual([settlement.done, settlement.cursor, settlement.comparedBytes], [true, size, size]);
 });

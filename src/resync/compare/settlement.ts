@@ -9,8 +9,8 @@ export class Settlement {
   readonly #shape: TreeShape;
   readonly #segments: number;
   readonly #onDecided: ((decision: Decision, range: ByteRange) => void) | undefined;
-  /** Leaves not yet proven, per segment that is located but not complete. */
-  readonly #pending = new Map<number, number>();
+  /** Positions not yet proven, ascending, per segment that is located but not complete. */
+  readonly #pending = new Map<number, Set<number>>();
   readonly #complete = new Set<number>();
   #through = 0;
   #bytes = 0;
@@ -35,27 +35,37 @@ export class Settlement {
     return this.#bytes;
   }
 
-  /** Everything selected before this offset of the disk is proven. */
+  /** Everything selected before this offset of the disk is proven; inside a segment up to the first leaf that is not. */
   get cursor(): number {
-    return this.#selection.cursorAfter(Math.min(this.#selection.count, this.#through * segmentLeaves(this.#shape)));
+    return this.#selection.cursorAfter(this.#proven());
   }
 
-  /** All leaves of the segment but the listed positions are proven equal. `isZero` is asked only where somebody looks on. */
+  /** Bytes selected before the cursor. */
+  get cursorBytes(): number {
+    return this.#selection.bytesOf(0, this.#proven());
+  }
+
+  /** Positions proven without a gap. */
+  #proven(): number {
+    const [first] = this.#pending.get(this.#through) ?? [];
+    return first ?? Math.min(this.#selection.count, this.#through * segmentLeaves(this.#shape));
+  }
+
+  /** All leaves of the segment but the listed positions, ascending, are proven equal. `isZero` is asked only where somebody looks on. */
   located(segment: number, differing: readonly number[], isZero: (position: number) => boolean = () => false): void {
     const { first, count } = segmentPositions(segment, this.#selection, this.#shape);
-    if (this.#onDecided !== undefined) this.#tell(first, count, new Set(differing), isZero);
+    const pending = new Set(differing);
+    if (this.#onDecided !== undefined) this.#tell(first, count, pending, isZero);
     this.#bytes += this.#selection.bytesOf(first, count);
     for (const position of differing) this.#bytes -= this.#selection.rangeAt(position).length;
-    this.#pending.set(segment, differing.length);
+    this.#pending.set(segment, pending);
     this.#completeIfDone(segment);
   }
 
   /** One leaf that differed is proven. */
   proven(position: number): void {
     const segment = Math.floor(position / segmentLeaves(this.#shape));
-    const left = this.#pending.get(segment);
-    if (left === undefined || left === 0) throw new RangeError(`leaf ${position} was not pending`);
-    this.#pending.set(segment, left - 1);
+    if (this.#pending.get(segment)?.delete(position) !== true) throw new RangeError(`leaf ${position} was not pending`);
     const range = this.#selection.rangeAt(position);
     this.#bytes += range.length;
     this.#onDecided?.('mended', range);
@@ -78,7 +88,7 @@ export class Settlement {
   }
 
   #completeIfDone(segment: number): void {
-    if (this.#pending.get(segment) !== 0) return;
+    if (this.#pending.get(segment)?.size !== 0) return;
     this.#pending.delete(segment);
     this.#complete.add(segment);
     while (this.#complete.delete(this.#through)) this.#through++;

@@ -60,7 +60,7 @@ class Source {
   #scannedBytes = 0;
   #scanned = false;
   #checkpoints = 0;
-  #checkpoint: { id: number; cursor: number } | null = null;
+  #checkpoint: { id: number; cursor: number; cursorBytes: number } | null = null;
   #kept: { cursor: number; comparedBytes: number; sentBytes: number };
   #keeping: Promise<void> = Promise.resolve();
   #page: Buffer | null = null;
@@ -126,13 +126,18 @@ class Source {
       await this.#handshake();
       const finishing = this.#finish();
       const ended = finishing.then(() => this.#leaves.finish());
-      await this.#conversation.together([
-        this.#scan(),
-        this.#receive(),
-        this.#leaves.openLoop(),
-        this.#leaves.mendLoop(),
-        ended,
-      ]);
+      try {
+        await this.#conversation.together([
+          this.#scan(),
+          this.#receive(),
+          this.#leaves.openLoop(),
+          this.#leaves.mendLoop(),
+          ended,
+        ]);
+      } catch (error) {
+        this.#report(); // What was sent and not answered travelled all the same.
+        throw error;
+      }
       return finishing;
     });
   }
@@ -207,10 +212,10 @@ class Source {
 
   /** One at a time: the answer says that everything that was mended before the question is durable. */
   #askCheckpoint(): void {
-    const { cursor, comparedBytes } = this.#settlement;
+    const { cursor, cursorBytes, comparedBytes } = this.#settlement;
     if (this.#checkpoint !== null || cursor <= this.#kept.cursor) return;
     this.#kept = { cursor, comparedBytes, sentBytes: this.#leaves.sentBytes };
-    this.#checkpoint = { id: this.#checkpoints++, cursor };
+    this.#checkpoint = { id: this.#checkpoints++, cursor, cursorBytes };
     this.#conversation.post(FRAME.checkpoint, encodeId(this.#checkpoint.id));
   }
 
@@ -218,7 +223,7 @@ class Source {
     const asked = this.#checkpoint;
     const { id } = decodeId(body);
     if (asked?.id !== id) throw malformed(`checkpoint ${id} that nobody asked for`);
-    this.#keeping = this.#keeping.then(() => this.#options.onCursor?.(asked.cursor));
+    this.#keeping = this.#keeping.then(() => this.#options.onCursor?.(asked.cursor, asked.cursorBytes));
     this.#keeping.catch((error: unknown) => this.#conversation.fail(error as Error));
     this.#checkpoint = null;
     this.#conversation.notify();

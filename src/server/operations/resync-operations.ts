@@ -152,14 +152,14 @@ export function resyncStatusShape(host: Host, vm: VmRecord, extended = false): R
   const disks = replicatedDisks(vm).map(({ diskId, path, virtualSize }) => {
     const kept = resync?.disks[diskId];
     const now = live?.disks.get(diskId);
-    const running = kept !== undefined && !kept.compared && now !== undefined;
+    const shown = kept !== undefined && !kept.compared ? now ?? kept : kept;
     const map = live?.maps.get(diskId)?.toString() ?? kept?.map;
     return {
       ...(map === undefined ? {} : { map }),
       path, totalBytes: kept?.totalBytes ?? (resync === null ? virtualSize : 0), cursor: kept?.cursor ?? 0,
-      comparedBytes: running ? Math.max(kept.comparedBytes, now.comparedBytes) : (kept?.comparedBytes ?? 0),
-      differingBytes: running ? Math.max(kept.differingBytes, now.differingBytes) : (kept?.differingBytes ?? 0),
-      sentBytes: running ? Math.max(kept.sentBytes, now.sentBytes) : (kept?.sentBytes ?? 0),
+      comparedBytes: shown?.comparedBytes ?? 0,
+      differingBytes: shown?.differingBytes ?? 0,
+      sentBytes: shown?.sentBytes ?? 0,
     };
   });
   const total = disks.reduce((sum, disk) => sum + disk.totalBytes, 0);
