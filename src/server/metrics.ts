@@ -3,19 +3,19 @@
  * those work, and our own. Each VM is looked at once for each scrape.
  */
 import { Counter, Gauge, Registry } from 'prom-client';
-import type { RelationshipRecord, VmRecord } from '../model/records.ts';
+import type { RelationshipRecord, ResyncRecord, VmRecord } from '../model/records.ts';
 import { HEALTH_NUMBERS, REPLICATION_STATES } from '../model/replication-state.ts';
 import { RUNGS } from '../model/resync-trigger.ts';
 import type { Health, ResyncStatus, Status } from './api/contract.ts';
 import type { Host } from './host.ts';
 import { queueShape, resyncStatusShape } from './operations/resync-operations.ts';
+import { partsOf } from './sending-end.ts';
 import { healthShape, statusShape } from './status.ts';
 
 interface Facts {
   status: Status;
   health: Health;
   relationship: RelationshipRecord | undefined;
-  resync: ResyncStatus | null;
   /** Regions of the change map that may differ from the replica; null while the disks are closed. */
   regions: number | null;
 }
@@ -23,8 +23,8 @@ type Read = (facts: Facts) => number | null | undefined;
 type Definition = [name: string, kind: 'gauge' | 'counter', help: string, read: Read];
 
 const onSide = (side: 'primary' | 'replica', read: Read): Read => (facts) => (facts.relationship?.side === side ? read(facts) : null);
-const sum = (key: 'comparedBytes' | 'differingBytes' | 'sentBytes' | 'totalBytes'): Read =>
-  ({ resync }) => resync?.disks.reduce((total, disk) => total + disk[key], 0);
+const sum = (key: 'comparedBytes' | 'differingBytes' | 'sentBytes' | 'totalBytes') =>
+  ({ disks }: ResyncStatus): number => disks.reduce((total, disk) => total + disk[key], 0);
 
 const HYPER_V: Definition[] = [
   ['average_replication_latency_seconds', 'gauge', 'Average replication latency', ({ health }) => health.statistics.averageLatencySeconds],
@@ -52,12 +52,22 @@ const OWN: Definition[] = [
   ['log_limit_bytes', 'gauge', 'Beyond it a resynchronization is required', ({ status }) => status.logLimitBytes],
   ['log_limit_reached_in_seconds', 'gauge', 'Forecast at the present rate; absent when it is not in sight', ({ status }) => status.secondsToLogLimit],
   ['change_map_regions', 'gauge', 'Regions (1 MiB) that may differ from the replica', ({ regions }) => regions],
-  ['resync_rung', 'gauge', `Rung of the resynchronization that is required or runs: ${RUNGS.map((rung, at) => `${at} ${rung}`).join(', ')}`,
-    ({ resync }) => (resync === null || resync.rung === null ? null : RUNGS.indexOf(resync.rung))],
-  ['resync_total_bytes', 'gauge', 'Bytes that the resynchronization compares', sum('totalBytes')],
-  ['resync_compared_bytes', 'gauge', 'Bytes whose equality is decided', sum('comparedBytes')],
-  ['resync_differing_bytes', 'gauge', 'Bytes of pages that differed', sum('differingBytes')],
-  ['resync_sent_bytes', 'gauge', 'Bytes of pages that were sent', sum('sentBytes')],
+];
+
+/** Promised to dashboards: they follow one another, but for the last. */
+const PHASES: Record<ResyncRecord['phase'] | 'required' | 'paused', number> =
+  { required: 0, characteristics: 1, tracking: 2, comparing: 3, completing: 4, merging: 5, paused: 6 };
+const numbered = (names: readonly string[]): string => names.map((name, at) => `${at} ${name}`).join(', ');
+
+/** Of whoever sends here: the VM's primary, and the replica that feeds an extended one. While one is required or runs. */
+const RESYNC: [name: string, help: string, read: (resync: ResyncStatus) => number | null][] = [
+  ['resync_rung', `Rung of the resynchronization that is required or runs: ${numbered(RUNGS)}`, ({ rung }) => (rung === null ? null : RUNGS.indexOf(rung))],
+  ['resync_phase', `How far it has come: ${numbered(Object.keys(PHASES))}`,
+    ({ phase }) => (phase in PHASES ? PHASES[phase as keyof typeof PHASES] : null)],
+  ['resync_total_bytes', 'Bytes that the resynchronization compares', sum('totalBytes')],
+  ['resync_compared_bytes', 'Bytes whose equality is decided', sum('comparedBytes')],
+  ['resync_differing_bytes', 'Bytes of pages that differed', sum('differingBytes')],
+  ['resync_sent_bytes', 'Bytes of pages that were sent', sum('sentBytes')],
 ];
 
 export interface Metrics {
@@ -68,22 +78,29 @@ export interface Metrics {
 export function metricsOf(host: Host): Metrics {
   const registry = new Registry();
   const perVm = [...define(registry, 'windows_hyperv_replica_vm_', HYPER_V), ...define(registry, 'understudy_', OWN)];
-  const named = { registers: [registry], labelNames: ['vm', 'relationship'] };
+  const named = { registers: [registry], labelNames: ['vm', 'relationship'] as const };
   const health = new Gauge({ ...named, name: 'windows_hyperv_replica_vm_health', help: 'Replication health: 0 none, 1 normal, 2 warning, 3 critical' });
   const state = new Gauge({ ...named, name: 'windows_hyperv_replica_vm_state', help: 'Replication state, in the numbers of WMI' });
+  const resyncs = RESYNC.map(([name, help, read]) => ({ gauge: new Gauge({ ...named, name: `understudy_${name}`, help }), read }));
   const queue = new Gauge({ name: 'understudy_resync_queue', help: 'Resynchronizations by standing', labelNames: ['standing'], registers: [registry] });
+  /** What both relationships of a VM have: its own, and the leg to an extended replica that this host feeds. */
+  const showEnd = (vm: VmRecord, status: Status, extended: boolean) => {
+    const labels = { vm: vm.name, relationship: extended ? 'extended' : 'primary' };
+    health.set(labels, HEALTH_NUMBERS[status.health]);
+    state.set(labels, REPLICATION_STATES[status.state].wmi);
+    const resync = resyncOf(host, vm, extended);
+    if (resync === null) return;
+    for (const { gauge, read } of resyncs) {
+      const value = read(resync);
+      if (value !== null) gauge.set(labels, value);
+    }
+  };
   const look = () => {
-    for (const metric of [...perVm.map(([each]) => each), health, state, queue]) metric.reset();
+    for (const metric of [...perVm.map(([each]) => each), ...resyncs.map(({ gauge }) => gauge), health, state, queue]) metric.reset();
     for (const vm of host.catalog.vms.list()) {
       const facts = factsOf(host, vm);
-      const labels = { vm: vm.name, relationship: 'primary' };
-      health.set(labels, HEALTH_NUMBERS[facts.status.health]);
-      state.set(labels, REPLICATION_STATES[facts.status.state].wmi);
-      if (host.extended.get(vm.vmId) !== undefined) {
-        const leg = statusShape(host, vm, true);
-        health.set({ vm: vm.name, relationship: 'extended' }, HEALTH_NUMBERS[leg.health]);
-        state.set({ vm: vm.name, relationship: 'extended' }, REPLICATION_STATES[leg.state].wmi);
-      }
+      showEnd(vm, facts.status, false);
+      if (host.extended.get(vm.vmId) !== undefined) showEnd(vm, statusShape(host, vm, true), true);
       if (facts.relationship === undefined) continue;
       for (const [metric, read] of perVm) {
         const value = read(facts);
@@ -110,12 +127,16 @@ function define(registry: Registry, prefix: string, definitions: Definition[]): 
 }
 
 function factsOf(host: Host, vm: VmRecord): Facts {
-  const relationship = host.relationships.find(vm.vmId);
-  const pending = relationship !== undefined && relationship.side === 'primary' && (relationship.resync !== null || relationship.required !== null);
   return {
-    status: statusShape(host, vm), health: healthShape(host, vm), relationship, resync: pending ? resyncStatusShape(host, vm) : null,
-    regions: regionsOf(host, vm),
+    status: statusShape(host, vm), health: healthShape(host, vm), relationship: host.relationships.find(vm.vmId), regions: regionsOf(host, vm),
   };
+}
+
+/** The one that is required or runs; null when there is none, and on the side that only receives. */
+function resyncOf(host: Host, vm: VmRecord, extended: boolean): ResyncStatus | null {
+  const { relationship } = partsOf(host, vm, extended);
+  if (relationship?.side !== 'primary' || (relationship.resync === null && relationship.required === null)) return null;
+  return resyncStatusShape(host, vm, extended);
 }
 
 function regionsOf(host: Host, vm: VmRecord): number | null {

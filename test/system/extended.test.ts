@@ -104,8 +104,11 @@ test('the third host has the first copy and every change; a killed replica takes
 test('the leg is steered with --extended and by the cmdlets; what it cannot be is refused; the third host fails over', async (t) => {
   const three = await Three.make(t, { history: 2 });
   const { pair: { replica, primary }, third } = three;
-  await three.write(1, 0);
-  await three.sync();
+  // Enough that a resynchronization has something to read, in pieces below the limit of the logs.
+  for (const offset of [0, 6 << 20]) {
+    await three.write(1, offset, '6M');
+    await three.sync();
+  }
 
   const refused = async (server: TestServer, code: string, exit: number, ...words: string[]) => {
     const { status, stdout } = await server.cli(...words, '--json');
@@ -123,8 +126,7 @@ test('the leg is steered with --extended and by the cmdlets; what it cannot be i
   assert.match(stdout, /vm1\s+Suspended\s+Replica/);
   await three.write(2, 1 << 20);
   await primary.json('sync-now', 'vm1');
-  await replica.json('resume', 'vm1', '--extended', '--resynchronize');
-  await three.untilLeg('Replicating');
+  await resynchronizeSeenInMetrics(three);
   await three.sync();
   await three.equal();
   const events = await replica.json<{ id: string | number; data: { relationship?: string } }[]>('events', 'vm1');
@@ -174,6 +176,33 @@ test('the leg is steered with --extended and by the cmdlets; what it cannot be i
   await three.sync();
   await three.equal();
 });
+
+/** What `/metrics` of the replica host says of its leg: from when a resynchronization is required until it has ended, and of no other relationship. */
+async function resynchronizeSeenInMetrics(three: Three): Promise<void> {
+  const { replica } = three.pair;
+  const shown = async () => {
+    const text = await (await fetch(`http://${replica.httpAddress}/metrics`)).text();
+    assert.doesNotMatch(text, /^understudy_resync_\w+{vm="vm1",relationship="primary"}/m, 'the replica itself is not the one that resynchronizes');
+    return Object.fromEntries([...text.matchAll(/^understudy_resync_(\w+){vm="vm1",relationship="extended"} (\S+)$/gm)]
+      .map(([, name, value]) => [name!, Number(value)]));
+  };
+  const [fullCompare, required, comparing] = [2, 0, 3];
+  assert.deepEqual(await shown(), {});
+  await replica.json('resume', 'vm1', '--extended', '--resynchronize', '--at', new Date(Date.now() + 3_600_000).toISOString());
+  assert.deepEqual(await shown(), { rung: fullCompare, phase: required,
+    total_bytes: 2 * DISK_BYTES, compared_bytes: 0, differing_bytes: 0, sent_bytes: 0 });
+  // So slow that it does not end by itself.
+  await replica.json('set', 'vm1', '--extended', '--disk-rate', '1M');
+  await replica.json('resume', 'vm1', '--extended');
+  await replica.until<{ disks: { comparedBytes: number }[] }>(['resync', 'status', 'vm1', '--extended'],
+    ({ disks }) => disks.some(({ comparedBytes }) => comparedBytes > 0));
+  const now = await shown();
+  assert.deepEqual([now['rung'], now['phase'], now['total_bytes']], [fullCompare, comparing, 2 * DISK_BYTES]);
+  assert.ok(now['compared_bytes']! > 0 && now['compared_bytes']! < 2 * DISK_BYTES, `${now['compared_bytes']} bytes`);
+  await replica.json('set', 'vm1', '--extended', '--disk-rate', '0');
+  await three.untilLeg('Replicating');
+  assert.deepEqual(await shown(), {});
+}
 
 /** Both are opened whole, or not at all; one of them is enough for every day. */
 for (const format of process.env['UNDERSTUDY_TEST_LONG'] === '1' ? (['vhdx', 'vhd'] as const) : (['vhdx'] as const)) {

@@ -16,7 +16,7 @@ const WINDOWS: [name: string, type: 'gauge' | 'counter', labels: string[]][] = [
 ];
 const OWN = [
   'lag_seconds', 'frequency_seconds', 'pending_bytes', 'missed_cycles', 'replication_errors', 'log_bytes', 'log_limit_bytes', 'change_map_regions',
-  'resync_rung', 'resync_total_bytes', 'resync_compared_bytes', 'resync_differing_bytes', 'resync_sent_bytes', 'resync_queue', 'guest_io_seconds',
+  'resync_rung', 'resync_phase', 'resync_total_bytes', 'resync_compared_bytes', 'resync_differing_bytes', 'resync_sent_bytes', 'resync_queue', 'guest_io_seconds',
 ];
 
 const scrape = async (address: string) => (await fetch(`http://${address}/metrics`)).text();
@@ -55,8 +55,9 @@ test('a resynchronization that is required shows its rung, and how far it is', a
   await pair.primary.json('suspend', pair.vm);
   await pair.primary.json('resume', pair.vm, '--resynchronize', '--at', new Date(Date.now() + 3_600_000).toISOString());
   const text = await scrape(pair.primary.httpAddress);
-  assert.match(text, /^understudy_resync_rung{vm="vm1"} [0-3]$/m);
-  assert.match(text, /^understudy_resync_total_bytes{vm="vm1"} 8388608$/m);
+  assert.match(text, /^understudy_resync_rung{vm="vm1",relationship="primary"} [0-3]$/m);
+  assert.match(text, /^understudy_resync_phase{vm="vm1",relationship="primary"} 0$/m);
+  assert.match(text, /^understudy_resync_total_bytes{vm="vm1",relationship="primary"} 8388608$/m);
   assert.match(text, /^understudy_resync_queue{standing="scheduled"} 1$/m);
   assert.match(text, /^windows_hyperv_replica_vm_state{vm="vm1",relationship="primary"} 9$/m);
 });
