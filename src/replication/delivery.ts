@@ -4,12 +4,15 @@
  *
  * Invariants
  * - A log file goes only after the replica has reported its epoch applied, or a resync has replaced it (R8, R12).
+ * - A sync that fails is on record before its caller hears of it; the loop records the failures of its own attempts.
  * - Undelivered sets are sent oldest first; a late one delays the next switch instead of piling sets up.
  */
-import { UnderstudyError } from '../model/errors.ts';
+import { isRecoverable } from '../model/backoff.ts';
+import { messageOf, UnderstudyError } from '../model/errors.ts';
 import type { RelationshipRecord } from '../model/records.ts';
 import { removeEpochFiles } from '../tracking/epoch-logs.ts';
 import { endSet } from './consistent-set.ts';
+import { noteFailedAttempt } from './failed-attempt.ts';
 import { waitAppliedMessage } from './messages.ts';
 import { reportOf, takeAnswer, type ReplicaNews } from './report.ts';
 import type { AnySendingVm } from './sending-vm.ts';
@@ -51,9 +54,10 @@ export class Delivery {
       throw new UnderstudyError('io', 'REPLICA_BUSY', `the old primary of VM '${this.#sender.vm.name}' has not been told of the new direction yet`,
         'It is told as soon as it can be reached; see its status.');
     }
-    const before = this.#cycle;
-    if (before !== null) await before.catch(() => undefined);
-    this.#cycle = this.#deliver(AbortSignal.any([signal, this.#sender.activity]));
+    while (this.#cycle !== null) await this.#cycle.catch(() => undefined);
+    const ended = AbortSignal.any([signal, this.#sender.activity]);
+    // Whoever waits for this attempt sees its failure on record.
+    this.#cycle = this.#deliver(ended).catch((error: unknown) => this.#failed(error, ended));
     const result = await this.#cycle.finally(() => (this.#cycle = null));
     await this.#waitApplied(result.epoch, signal);
     return result;
@@ -140,11 +144,27 @@ export class Delivery {
       }
       const asked = this.#sender.relationship;
       const params = { vmId, epoch, waitMs: 10_000 };
-      const { result } = await this.#sender.link().call(waitAppliedMessage, params, undefined, { signal, timeoutMs: 30_000 });
+      const { result } = await this.#sender.link().call(waitAppliedMessage, params, undefined, { signal, timeoutMs: 30_000 })
+        .catch((error: unknown) => {
+          // What a person must mend of a set that has arrived is for the next report to judge.
+          if (isRecoverable(error)) return this.#failed(error, signal);
+          throw error;
+        });
       await this.#news(takeAnswer(ports, vmId, asked, result));
       if (result.appliedEpoch >= epoch) return;
       if (result.failure !== null) throw new UnderstudyError('io', result.failure.code, result.failure.message, result.failure.remedy);
     }
+  }
+
+  /** An attempt that the loop did not make goes on record as its own do, and the loop tries again when it may. */
+  async #failed(error: unknown, signal: AbortSignal): Promise<never> {
+    const { vmId, activity, ports: { log, relationships } } = this.#sender;
+    if (!signal.aborted && !activity.aborted && relationships.find(vmId)?.state === 'Replicating') {
+      await noteFailedAttempt(this.#sender, error, signal)
+        .catch((cause: unknown) => log.error({ vm: vmId, error: messageOf(cause) }, 'a failure of replication cannot be put on record'));
+      this.#sender.wake();
+    }
+    throw error;
   }
 
   /** Sends every closed set, oldest first; returns the bytes of the files. */
