@@ -89,9 +89,9 @@ async function readValue(answer: IncomingMessage): Promise<unknown> {
     if (size > ANSWER_BYTES_MAX) throw invalid(`more than ${ANSWER_BYTES_MAX} bytes`);
     chunks.push(chunk);
   }
-  const value = parse(Buffer.concat(chunks).toString('utf8'));
-  if (answer.statusCode !== 200) throw hostError(value);
-  return value;
+  const text = Buffer.concat(chunks).toString('utf8');
+  if (answer.statusCode === 200) return parse(text);
+  throw failureIn(text) ?? refused(answer.statusCode, text);
 }
 
 async function readLines(answer: IncomingMessage, { onProgress, onItem }: CallOptions): Promise<unknown> {
@@ -101,7 +101,7 @@ async function readLines(answer: IncomingMessage, { onProgress, onItem }: CallOp
     if ('progress' in message) onProgress?.(message.progress as Progress);
     else if ('item' in message) onItem?.(message.item);
     else if ('result' in message) return message.result;
-    else throw hostError(message);
+    else throw failureIn(line) ?? invalid(line);
   }
   throw new Error('the answer ended early');
 }
@@ -125,19 +125,37 @@ function parse(text: string): unknown {
   }
 }
 
-function hostError(value: unknown): UnderstudyError {
+/** The failure that the text is; null when it is none. */
+function failureIn(text: string): UnderstudyError | null {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return null;
+  }
   const parsed = FAILURE.safeParse(value);
-  if (!parsed.success) return invalid(JSON.stringify(value));
+  if (!parsed.success) return null;
   const { kind, code, message, remedy } = parsed.data.error;
   return new UnderstudyError(kind, code, message, remedy);
 }
 
-function invalid(text: string): UnderstudyError {
-  const shown = text.length > 100 ? `${text.slice(0, 100)}…` : text;
+/** Our servers give every refusal a cause: this one is older, or it is another program that answers. */
+function refused(status: number | undefined, text: string): UnderstudyError {
   return new UnderstudyError(
     'io',
     'SERVER_ANSWER_INVALID',
-    `the server's answer cannot be understood: ${shown}`,
+    `the server refused with HTTP ${status}, and gave no cause that is understood: ${shortened(text)}`,
+    'Give the command again; use the same version of understudy as the server.',
+  );
+}
+
+const shortened = (text: string): string => (text.length > 100 ? `${text.slice(0, 100)}…` : text);
+
+function invalid(text: string): UnderstudyError {
+  return new UnderstudyError(
+    'io',
+    'SERVER_ANSWER_INVALID',
+    `the server's answer cannot be understood: ${shortened(text)}`,
     'Use the same version of understudy as the server.',
   );
 }

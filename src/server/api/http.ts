@@ -9,7 +9,7 @@
 import { connect } from 'node:net';
 import { unlinkSync } from 'node:fs';
 import { createServer } from 'node:http';
-import type { Server } from 'node:http';
+import type { Server, ServerOptions } from 'node:http';
 import fastify from 'fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
@@ -18,13 +18,17 @@ import type { Logger } from '../../model/ports.ts';
 import { OPERATIONS, isOperation } from './contract.ts';
 import type { CallContext, HostOperations, Operation, OperationName } from './contract.ts';
 import { failureOf, httpStatusOf } from './failure.ts';
-import type { Failure } from './failure.ts';
+import { NODE_OPTIONS, badRequest, refusalOfNoHost, refuseInShape } from './http-refusals.ts';
+import type { Refusal, TimeLimits } from './http-refusals.ts';
 import { LineStream, wantsLines } from './line-stream.ts';
 import { openApiDocument } from './openapi.ts';
 import { openSocketAddress } from './socket-path.ts';
 
 const BODY_BYTES_MAX = 1 << 20;
-const HEADERS_TIMEOUT_MS = 10_000;
+const LIMITS_MS: SocketLimits = { headersTimeout: 10_000, requestTimeout: 300_000 };
+
+/** Milliseconds until a request must be here, and between two looks at that (Node's own is 30 s). */
+export type SocketLimits = TimeLimits & Pick<ServerOptions, 'connectionsCheckingInterval'>;
 
 export interface ApiOptions {
   operations: HostOperations;
@@ -43,14 +47,19 @@ export interface Listener {
  * The API on a Unix socket that only this user can open. Refuses with SERVER_RUNNING when another server answers
  * there.
  */
-export async function listenOnSocket(path: string, options: ApiOptions): Promise<Listener> {
+export async function listenOnSocket(
+  path: string,
+  options: ApiOptions,
+  limits: SocketLimits = LIMITS_MS,
+): Promise<Listener> {
   await removeStaleSocket(path);
   const closing = new AbortController();
   let server: Server | undefined;
   const app = fastify({
     bodyLimit: BODY_BYTES_MAX,
     forceCloseConnections: true,
-    serverFactory: (handler) => (server = createServer({ headersTimeout: HEADERS_TIMEOUT_MS }, handler)),
+    ...FASTIFY_OPTIONS,
+    serverFactory: (handler) => (server = createServer({ ...NODE_OPTIONS, ...limits }, handler)),
   });
   addApi(app, options, closing.signal);
   await app.ready();
@@ -129,6 +138,13 @@ async function removeStaleSocket(path: string): Promise<void> {
   }
 }
 
+/** Refusals of fastify itself in our shape; the rest of them is in `addApi`. */
+export const FASTIFY_OPTIONS = {
+  // Who asks while it closes is told so by `addApi`.
+  return503OnClosing: false,
+  frameworkErrors: (error: Error, _request: unknown, reply: FastifyReply) => void refuse(reply, refusalOf(error)),
+};
+
 /** All routes below `/api/v1`. The console adds them to its own listener behind its session check. */
 export function addApi(
   app: FastifyInstance,
@@ -136,6 +152,12 @@ export function addApi(
   closing: AbortSignal,
   origin: CallContext['origin'] = 'local',
 ): void {
+  refuseInShape(app.server);
+  app.addHook('onRequest', async (request, reply) => {
+    const refusal = refusalOfNoHost(request.raw);
+    if (refusal !== null) return refuse(reply, refusal);
+    if (closing.aborted) throw new UnderstudyError('io', 'INTERRUPTED', 'the server stops', 'Start it again.');
+  });
   // JSON or nothing: a form of another site can send text/plain, but not this.
   app.removeContentTypeParser('text/plain');
   app.post<{ Params: { operation: string } }>('/api/v1/:operation', async (request, reply) => {
@@ -159,11 +181,14 @@ export function addApi(
     );
   });
   app.setErrorHandler((error, _request, reply) => {
-    const { status, failure } = refusalOf(error);
-    if (failure.code === 'INTERNAL') options.log.error({ error }, 'an operation failed unexpectedly');
-    return reply.code(status).send({ error: failure });
+    const refusal = refusalOf(error);
+    if (refusal.failure.code === 'INTERNAL') options.log.error({ error }, 'an operation failed unexpectedly');
+    return refuse(reply, refusal);
   });
 }
+
+const refuse = (reply: FastifyReply, { status, failure }: Refusal): FastifyReply =>
+  reply.code(status).send({ error: failure });
 
 interface Call {
   name: OperationName;
@@ -233,21 +258,11 @@ export function describeIssues(error: z.ZodError): string {
  * Our own failures, and those that fastify found before a handler ran (broken JSON, body too large, wrong content
  * type).
  */
-function refusalOf(error: unknown): { status: number; failure: Failure } {
+function refusalOf(error: unknown): Refusal {
   const status =
     error instanceof Error && 'statusCode' in error && typeof error.statusCode === 'number' ? error.statusCode : 500;
-  if (!(error instanceof UnderstudyError) && status >= 400 && status < 500) {
-    const message = `the request was refused: ${messageOf(error)}`;
-    return {
-      status,
-      failure: {
-        kind: 'usage',
-        code: 'BAD_REQUEST',
-        message,
-        remedy: `Send JSON of at most ${BODY_BYTES_MAX} bytes.`,
-      },
-    };
-  }
+  if (!(error instanceof UnderstudyError) && status >= 400 && status < 500)
+    return badRequest(status, messageOf(error), `Send JSON of at most ${BODY_BYTES_MAX} bytes.`);
   const failure = failureOf(error);
   return { status: httpStatusOf(failure), failure };
 }

@@ -1,7 +1,7 @@
 /** What arrives over TCP: pages of others, strangers, readers, guesses. */
 import assert from 'node:assert/strict';
 import { request as httpsRequest } from 'node:https';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { request } from 'node:http';
 import { test, type TestContext } from 'node:test';
 import { Counter, Registry } from 'prom-client';
@@ -58,6 +58,18 @@ test('health and metrics are open on loopback; every path below /api asks for a 
     assert.deepEqual(await codeOf(await ask(path!, { cookie: 'understudy-aabbccddeeff=guess', authorization: 'Bearer guess' }, method!)), [401, 'SIGN_IN_REQUIRED']);
   }
   assert.deepEqual(asked, []);
+});
+
+test('what the HTTP server itself refuses has the shape of all failures', async (t) => {
+  const { server } = await serving(t);
+  const told = (bytes: string) => new Promise<string>((resolve, reject) => {
+    let text = '';
+    const socket = connect(Number(server.address.split(':').at(-1)), '127.0.0.1', () => socket.write(bytes));
+    socket.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
+    socket.on('close', () => resolve(text)).on('error', reject);
+  });
+  assert.match(await told('no HTTP\r\n\r\n'), /^HTTP\/1\.1 400 [^]*\r\n\r\n{"error":{"kind":"usage","code":"BAD_REQUEST"/);
+  assert.match(await told('GET / HTTP/1.1\r\nConnection: close\r\n\r\n'), /^HTTP\/1\.1 403 [^]*\r\n\r\n{"error":{"kind":"state","code":"FOREIGN_HOST"/);
 });
 
 test('a session of the console may do everything, a reader only what changes nothing, neither may give access', async (t) => {

@@ -12,7 +12,8 @@ import { readFile } from 'node:fs/promises';
 import fastify from 'fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { UnderstudyError, messageOf } from '../../model/errors.ts';
-import { addApi, type ApiOptions, type Listener } from '../api/http.ts';
+import { addApi, FASTIFY_OPTIONS, type ApiOptions, type Listener } from '../api/http.ts';
+import { NODE_OPTIONS } from '../api/http-refusals.ts';
 import { checkRequest, isLoopback } from './request-checks.ts';
 import { encoded, type PageFile } from './page-files.ts';
 import { addSessions, type SessionParts } from './sessions.ts';
@@ -54,7 +55,8 @@ export async function listenHttp(address: HttpAddress, parts: ConsoleParts): Pro
   const closing = new AbortController();
   const app = fastify({
     bodyLimit: BODY_BYTES_MAX, forceCloseConnections: true, requestTimeout: REQUEST_TIMEOUT_MS,
-    ...(tls === null ? {} : { https: { cert: tls.cert, key: tls.key, minVersion: 'TLSv1.2' } }),
+    ...FASTIFY_OPTIONS,
+    ...(tls === null ? { http: NODE_OPTIONS } : { https: { ...NODE_OPTIONS, cert: tls.cert, key: tls.key, minVersion: 'TLSv1.2' } }),
   }) as unknown as FastifyInstance;
   const certificate = tls?.certificate ?? null;
   app.addHook('onRequest', async (request, reply) => {
