@@ -5,12 +5,13 @@
 
 import { execFile } from 'node:child_process';
 import { constants } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { Descriptor } from '../disk/descriptor.ts';
 import { shellWord } from '../disk/disk-errors.ts';
 import { lockImage } from '../disk/image-lock.ts';
 import { libc } from '../disk/libc.ts';
+import { nearestFolder } from '../disk/nearest-folder.ts';
 import { UnderstudyError, messageOf } from '../model/errors.ts';
 import type { Files } from '../model/ports.ts';
 import type { Check } from '../server/api/contract.ts';
@@ -30,7 +31,8 @@ const TOOLS = [
 
 export async function examineHost(context: CommandContext): Promise<Check[]> {
   const { files } = context.surroundings;
-  const folder = await nearestFolder(files, context.dataFolder);
+  // What this user may not look at is as good as not there.
+  const folder = await nearestFolder({ stat: (path) => files.stat(path).catch(() => null) }, context.dataFolder);
   const own = [
     checkNode(),
     check(
@@ -64,11 +66,6 @@ function checkNode(): Check {
     `Node ${version} is older than ${NODE_MAJOR_MIN}`,
     'Start it as bin/understudy, which brings its own Node.',
   );
-}
-
-async function nearestFolder(files: Files, folder: string): Promise<string> {
-  const found = await files.stat(folder).catch(() => null);
-  return found?.kind === 'folder' || folder === dirname(folder) ? folder : nearestFolder(files, dirname(folder));
 }
 
 /** Locks and holes on the file system that the data folder is, or would be, on. */

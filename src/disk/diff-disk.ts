@@ -18,8 +18,8 @@ import { UnderstudyError } from '../model/errors.ts';
 import { LiveMap, liveMapPath, readBits } from './live-map.ts';
 import { BLOCK_BYTES, PageBits } from './page-bits.ts';
 import type { Clock, Files, OpenFile } from '../model/ports.ts';
+import { settleAll } from '../model/settle-all.ts';
 import { promptWrites } from './prompt-writes.ts';
-import { settleAll } from './vhd/block-ranges.ts';
 
 const MAGIC = 'UNDSTDIF';
 const VERSION = 1;

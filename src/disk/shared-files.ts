@@ -9,6 +9,7 @@
  */
 import { dirname } from 'node:path';
 import type { Files, OpenFile } from '../model/ports.ts';
+import { settleAll } from '../model/settle-all.ts';
 import { Descriptor } from './descriptor.ts';
 import type { WriteThread } from './write-thread.ts';
 
@@ -75,9 +76,7 @@ function together(
     const other = descriptors.get(second.file);
     const isDone = other !== undefined && await thread.write([{ file, buffers, position }, { ...second, file: other }]);
     if (isDone === true) return;
-    const results = await Promise.allSettled([opened.write(buffers, position), second.file.write(second.buffers, second.position)]);
-    const failed = results.find((result) => result.status === 'rejected');
-    if (failed !== undefined) throw failed.reason;
+    await settleAll([opened.write(buffers, position), second.file.write(second.buffers, second.position)]);
   };
 }
 

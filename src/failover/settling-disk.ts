@@ -14,6 +14,7 @@ import { DiskOverBase } from '../disk/disk-over-base.ts';
 import { LayeredDisk } from '../disk/layered-disk.ts';
 import { PageSet } from '../disk/page-set.ts';
 import type { Extent, Seal, VirtualDisk } from '../disk/virtual-disk.ts';
+import { isZero } from '../model/zero-bytes.ts';
 
 const COPY_BYTES = 1 << 20;
 /** Few enough to be moved while requests wait: 16 MiB. */
@@ -104,7 +105,7 @@ export class SettlingDisk extends DiskOverBase implements VirtualDisk {
       signal?.throwIfAborted();
       const part = buffer.subarray(0, Math.min(COPY_BYTES, length - done));
       await this.#diff.read(part, offset + done);
-      if (part.every((byte) => byte === 0)) await this.#base.zero(offset + done, part.length);
+      if (isZero(part)) await this.#base.zero(offset + done, part.length);
       else await this.#base.write(part, offset + done);
       this.movedBytes += part.length;
     }

@@ -9,6 +9,7 @@
 import { dirname } from 'node:path';
 import { UnderstudyError } from '../model/errors.ts';
 import type { Compute, Files, OpenFile } from '../model/ports.ts';
+import { isZero } from '../model/zero-bytes.ts';
 import {
   encodeIndex, encodeSegmentHeader, encodeUndoHeader, SEGMENT_PAGES_MAX, SEGMENT_RUNS_MAX, segmentBytes, UNDO_PAGE_BYTES,
   type UndoHeader, type UndoRun,
@@ -130,9 +131,6 @@ async function closingOnError<T>(file: OpenFile, work: () => Promise<T>): Promis
     throw error;
   }
 }
-
-const ZEROES = Buffer.alloc(UNDO_PAGE_BYTES);
-const isZero = (page: Uint8Array): boolean => ZEROES.compare(page) === 0;
 
 export const damagedUndo = (path: string, reason: string): UnderstudyError =>
   new UnderstudyError('io', 'UNDO_LOG_DAMAGED', `the undo log ${path} cannot be used: ${reason}`,

@@ -156,11 +156,6 @@ export class ImageDigest {
   }
 }
 
-const ZEROES = Buffer.alloc(PIECE_BYTES);
-
-/** A stored piece may hold nothing but zeroes; then it need not be stored again. */
-export const isZero = (data: Uint8Array): boolean => ZEROES.compare(data, 0, data.length, 0, data.length) === 0;
-
 /**
  * System errors of the export's folder, in words that can be acted on. The errno stays in the cause: it decides about
  * retries.

@@ -14,8 +14,9 @@ import type { VirtualDisk } from '../disk/virtual-disk.ts';
 import { UnderstudyError } from '../model/errors.ts';
 import type { Compute, Files, OpenFile } from '../model/ports.ts';
 import type { DiskRecord, InitialReplication, VmRecord } from '../model/records.ts';
+import { isZero } from '../model/zero-bytes.ts';
 import {
-  exportFolderOf, ImageDigest, isZero, onMedium, piecesOf, readManifest, writeManifest, type ExportedImage, type ExportManifest,
+  exportFolderOf, ImageDigest, onMedium, piecesOf, readManifest, writeManifest, type ExportedImage, type ExportManifest,
 } from './export-folder.ts';
 import type { CopyProgress } from './initial-sender.ts';
 

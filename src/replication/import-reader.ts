@@ -9,8 +9,9 @@
 import type { VirtualDisk } from '../disk/virtual-disk.ts';
 import { errnoOf, messageOf, UnderstudyError } from '../model/errors.ts';
 import { replicatedDisks, type DiskRecord, type InitialReplication } from '../model/records.ts';
+import { isZero } from '../model/zero-bytes.ts';
 import {
-  exportFolderOf, ImageDigest, isZero, onMedium, piecesOf, readManifest, type ExportedImage, type ExportManifest,
+  exportFolderOf, ImageDigest, onMedium, piecesOf, readManifest, type ExportedImage, type ExportManifest,
 } from './export-folder.ts';
 import { incomingPath } from './initial-receiver.ts';
 import type { ReplicaVm } from './replica-vm.ts';

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { isZero } from '../../src/disk/vhd/compact.ts';
+import { isZero } from '../../src/model/zero-bytes.ts';
 import type { VirtualDisk } from '../../src/disk/virtual-disk.ts';
 import type { Seeded } from './seeded.ts';
 

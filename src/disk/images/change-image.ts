@@ -4,6 +4,7 @@
  */
 import { basename, dirname, resolve } from 'node:path';
 import { UnderstudyError } from '../../model/errors.ts';
+import { isZero } from '../../model/zero-bytes.ts';
 import { openFailure } from '../disk-errors.ts';
 import { hostClock, hostRandom } from '../host-clock.ts';
 import { hostFiles } from '../host-files.ts';
@@ -176,7 +177,6 @@ function findingsOf(check: Awaited<ReturnType<typeof qemuCheck>>): Finding[] {
 
 const CHUNK_BYTES = 1 << 20;
 const PIECE_BYTES = 64 << 10;
-const ZEROES = Buffer.alloc(PIECE_BYTES);
 
 async function punchZeroes(path: string, { progress, signal }: LongWork): Promise<void> {
   const disk = await openDisk(path, { readOnly: false, format: 'raw' });
@@ -189,7 +189,7 @@ async function punchZeroes(path: string, { progress, signal }: LongWork): Promis
         await disk.read(chunk, offset + done);
         for (let at = 0; at < chunk.length; at += PIECE_BYTES) {
           const piece = chunk.subarray(at, at + PIECE_BYTES);
-          if (piece.equals(ZEROES.subarray(0, piece.length))) await disk.zero(offset + done + at, piece.length);
+          if (isZero(piece)) await disk.zero(offset + done + at, piece.length);
         }
       }
       progress?.(offset + length, disk.virtualSize);

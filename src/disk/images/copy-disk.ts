@@ -1,11 +1,11 @@
 /** Copies the contents of a disk into a new one: holes stay holes, and what is stored but zero becomes one. */
+import { isZero } from '../../model/zero-bytes.ts';
 import type { VirtualDisk } from '../virtual-disk.ts';
 import type { LongWork } from '../vhd/merge-runs.ts';
 
 const CHUNK_BYTES = 1 << 20;
 /** Stretches of zeroes shorter than this are written like data. */
 const ZERO_BYTES_MIN = 64 << 10;
-const ZEROES = Buffer.alloc(ZERO_BYTES_MIN);
 
 /** `target` is at least as large as `source`, and reads as zeroes. Durable when it resolves. */
 export async function copyDisk(source: VirtualDisk, target: VirtualDisk, { progress, signal }: LongWork = {}): Promise<void> {
@@ -47,16 +47,12 @@ export async function writeSparsely(target: Pick<VirtualDisk, 'write' | 'zero'>,
 }
 
 function* stretches(data: Uint8Array): Iterable<[from: number, to: number, zero: boolean]> {
+  const piece = (from: number) => data.subarray(from, from + ZERO_BYTES_MIN);
   for (let from = 0; from < data.length; ) {
-    const zero = isZero(data, from);
+    const zero = isZero(piece(from));
     let to = from + ZERO_BYTES_MIN;
-    while (to < data.length && isZero(data, to) === zero) to += ZERO_BYTES_MIN;
+    while (to < data.length && isZero(piece(to)) === zero) to += ZERO_BYTES_MIN;
     yield [from, Math.min(to, data.length), zero];
     from = to;
   }
-}
-
-function isZero(data: Uint8Array, from: number): boolean {
-  const length = Math.min(ZERO_BYTES_MIN, data.length - from);
-  return ZEROES.compare(data, from, from + length, 0, length) === 0;
 }

@@ -1,4 +1,4 @@
-/** Ranges of a disk by the blocks that they touch, and work that is done on several of them side by side. */
+/** Ranges of a disk by the blocks that they touch. */
 
 /** A piece of the disk and where its bytes are; `position` is an offset in the file. */
 export interface Run {
@@ -19,11 +19,4 @@ export function* pieces(offset: number, length: number, blockSize: number): Iter
     yield [block, start, end];
     start = end;
   }
-}
-
-/** Waits for all, then reports the first failure: a caller must not free a buffer that another part still fills. */
-export async function settleAll(parts: readonly Promise<void>[]): Promise<void> {
-  if (parts.length === 1) return parts[0];
-  const results = await Promise.allSettled(parts);
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
 }

@@ -1,7 +1,7 @@
 import { errnoOf, messageOf, UnderstudyError } from '../../model/errors.ts';
 import type { Files, OpenFile } from '../../model/ports.ts';
+import { isZero } from '../../model/zero-bytes.ts';
 import { readExactly } from './image-errors.ts';
-import { isZero } from './compact.ts';
 import { FOOTER_BYTES } from './footer.ts';
 import { parentOf } from './open.ts';
 import { writeFooters } from './resize.ts';

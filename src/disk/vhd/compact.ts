@@ -1,4 +1,5 @@
 import type { Files, OpenFile } from '../../model/ports.ts';
+import { isZero } from '../../model/zero-bytes.ts';
 import { readExactly } from './image-errors.ts';
 import type { LongWork } from './merge-runs.ts';
 import { isSet, runEnd } from './sector-bits.ts';
@@ -70,14 +71,6 @@ async function readsZero(file: OpenFile, position: number, bits: SectorBits, sec
 }
 
 const ZEROES = Buffer.alloc(1 << 20);
-
-export function isZero(bytes: Buffer): boolean {
-  for (let at = 0; at < bytes.length; at += ZEROES.length) {
-    const piece = bytes.subarray(at, at + ZEROES.length);
-    if (!piece.equals(ZEROES.subarray(0, piece.length))) return false;
-  }
-  return true;
-}
 
 /** The last block goes into the first gap below it, until no gap fits. */
 async function moveDown(file: OpenFile, { bat, bitmapBytes, header }: SparseParts, map: VhdMap, { signal }: LongWork): Promise<void> {

@@ -1,9 +1,9 @@
 import { UnderstudyError } from '../../model/errors.ts';
+import { isZero } from '../../model/zero-bytes.ts';
 import type { VirtualDisk } from '../virtual-disk.ts';
 import type { SparseDisk } from './sparse-disk.ts';
 
 const CHUNK_BYTES = 1 << 20;
-const ZEROES = Buffer.alloc(CHUNK_BYTES);
 
 /** Called now and then with how far a long operation has come, in bytes of the disk. */
 export type Progress = (doneBytes: number, totalBytes: number) => void;
@@ -30,7 +30,7 @@ export async function copyOwnRuns(
         signal?.throwIfAborted();
         const piece = buffer.subarray(0, Math.min(CHUNK_BYTES, run.length - done));
         await child.read(piece, run.offset + done);
-        if (piece.equals(ZEROES.subarray(0, piece.length))) await parent.zero(run.offset + done, piece.length);
+        if (isZero(piece)) await parent.zero(run.offset + done, piece.length);
         else await parent.write(piece, run.offset + done);
         progress?.(run.offset + done + piece.length, child.virtualSize);
       }

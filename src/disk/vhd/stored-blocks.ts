@@ -5,10 +5,11 @@
  * in between.
  */
 import type { OpenFile } from '../../model/ports.ts';
+import { settleAll } from '../../model/settle-all.ts';
 import { ioError } from '../disk-errors.ts';
 import type { Extent, LentRuns } from '../virtual-disk.ts';
 import type { BlockMap } from './block-map.ts';
-import { pieces, settleAll, type Run } from './block-ranges.ts';
+import { pieces, type Run } from './block-ranges.ts';
 import type { Pins } from './lane.ts';
 import { allSet, isSet, runEnd } from './sector-bits.ts';
 import type { SparseDisk } from './sparse-disk.ts';

@@ -1,5 +1,6 @@
 import type { Files, OpenFile, Random } from '../../model/ports.ts';
-import { copyWithin, isZero } from '../vhd/compact.ts';
+import { isZero } from '../../model/zero-bytes.ts';
+import { copyWithin } from '../vhd/compact.ts';
 import { readExactly } from '../vhd/image-errors.ts';
 import type { LongWork } from '../vhd/merge-runs.ts';
 import { isSet, runEnd } from '../vhd/sector-bits.ts';

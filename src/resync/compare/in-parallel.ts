@@ -1,3 +1,5 @@
+import { settleAll } from '../../model/settle-all.ts';
+
 /** Disk operations in flight at once: enough to hide a system call's round trip, far from filling libuv's threads. */
 const WIDTH = 8;
 
@@ -7,6 +9,5 @@ export async function inParallel<T>(items: readonly T[], visit: (item: T) => Pro
   const lane = async () => {
     while (next < items.length) await visit(items[next++]!);
   };
-  const lanes = await Promise.allSettled(Array.from({ length: Math.min(WIDTH, items.length) }, lane));
-  for (const outcome of lanes) if (outcome.status === 'rejected') throw outcome.reason;
+  await settleAll(Array.from({ length: Math.min(WIDTH, items.length) }, lane));
 }

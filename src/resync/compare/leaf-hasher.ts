@@ -4,9 +4,12 @@
  * VirtualDisk, and worker-hasher.ts, which reads raw files off the main thread.
  */
 import type { Extent, VirtualDisk } from '../../disk/virtual-disk.ts';
+import { isZero } from '../../model/zero-bytes.ts';
 import type { Digest, DigestInto, DigestList } from './digest-tree.ts';
 import { DifferenceGatherer, type LeafDifferences, type PageHashing, pageHashes } from './page-hashes.ts';
 import { DIGEST_BYTES, type TreeShape, pagesPerLeaf } from './tree-shape.ts';
+
+export { isZero };
 
 /** Awaited with the bytes about to be read, so that a share of the disk and the guest's own I/O can be honoured. */
 export type Pace = (bytes: number) => Promise<void> | void;
@@ -169,11 +172,4 @@ export class InThreadHasher implements LeafHasher {
   #length(leaf: number): number {
     return leafLength(leaf, this.#shape, this.#disk.virtualSize);
   }
-}
-
-const ZEROES = Buffer.alloc(256 * 1024);
-
-/** For pieces of up to a leaf; stops at the first byte that is not zero. */
-export function isZero(bytes: Uint8Array): boolean {
-  return ZEROES.compare(bytes, 0, bytes.length, 0, bytes.length) === 0;
 }

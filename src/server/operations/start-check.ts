@@ -1,5 +1,5 @@
 /** Before a copy or a compare starts: what can be known of its end is said now, while nothing has been changed on either host. */
-import { dirname } from 'node:path';
+import { nearestFolder } from '../../disk/nearest-folder.ts';
 import { messageOf, UnderstudyError } from '../../model/errors.ts';
 import type { Files } from '../../model/ports.ts';
 import { replicatedDisks, type DiskRecord } from '../../model/records.ts';
@@ -69,10 +69,6 @@ async function leftByStopped(files: Files, folder: string): Promise<number> {
   let bytes = 0;
   for (const name of await files.list(folder)) if (name.endsWith('.part')) bytes += (await files.stat(`${folder}/${name}`))?.allocated ?? 0;
   return bytes;
-}
-
-async function nearestFolder(files: Files, path: string): Promise<string> {
-  return (await files.stat(path)) !== null || path === dirname(path) ? path : nearestFolder(files, dirname(path));
 }
 
 /** As `checkStart`, for a resynchronization. A replica that cannot be asked now is no obstacle: it is tried again by itself. */
