@@ -1,0 +1,19 @@
+/**
+ * The test files that take longest, longest first: the order in which scripts/run-tests.ts begins them; all others follow. It prints what they took: where
+ * that has changed much, change the order here. Nothing but the time of a run depends on it.
+ */
+export const LONGEST_FIRST: readonly string[] = [
+  'test/guest/direction.guest.test.ts',
+  'test/mutation/broken-rules.test.ts',
+  'test/guest/points.guest.test.ts',
+  'test/house/lint.test.ts',
+  'test/browser/tasks.test.ts',
+  'test/browser/steering.test.ts',
+  'test/crash/kill-under-load.test.ts',
+  'test/guest/at-rest.guest.test.ts',
+  'test/browser/keyboard.test.ts',
+  'test/browser/overview.test.ts',
+  'test/guest/resync.guest.test.ts',
+  'test/guest/replication.guest.test.ts',
+  'test/browser/protection.test.ts',
+];
