@@ -2,6 +2,7 @@
  * What does a guest feel of a resynchronization with the default share, and of log switches, applying and merging? fio at a fixed rate on
  * the tracked disk: alone, while sets are switched, shipped and applied one after another, and while full compares run one after another,
  * each to the end of its merge. At least one of them must have run from start to end under fio, and the disks must be equal afterwards.
+ * As a control the same disk is read and digested by other programs at the lowest priority: `b3sum`, one thread, `nice -n 19`.
  *
  *   node bench/guest-latency.ts [--gib 2] [--seconds 10] [--rounds 1]       needs fio
  */
@@ -67,7 +68,8 @@ try {
       await repaired(pair, 'full-compare', { resynchronize: true });
     };
     const cases: [name: string, disturb: (() => Promise<unknown>) | null][] = [
-      ['alone', null], ['log switches, shipping, applying', syncNow], ['full compares and their merges, default share', resynchronize],
+      ['alone', null], ['b3sum of the disk, nice 19', () => mustRun('nice', ['-n', '19', 'b3sum', '--num-threads', '1', pair.disks[0]!])],
+      ['log switches, shipping, applying', syncNow], ['full compares and their merges, default share', resynchronize],
     ];
     const found = new Map<string, Tail[]>(cases.map(([name]) => [name, []]));
     for (let round = 0; round < Number(values.rounds); round++) {
