@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { atEnd } from '../../test/rig/at-end.ts';
+import { CYCLES_KEPT_MAX } from '../model/cycle-history.ts';
 import type { EpochRecord, EventRecord, VmRecord } from '../model/records.ts';
 import { MIGRATIONS } from './migrations.ts';
 import { SqliteCatalog } from './sqlite-catalog.ts';
@@ -116,6 +117,63 @@ test('every migration step brings the file of the step before it up to date, kee
     assert.equal(after.prepare('PRAGMA user_version').get()!.user_version, MIGRATIONS.length);
     after.close();
   }
+});
+
+test('an existing catalog keeps the past cycles that were one value each; what is no cycle does not keep it from opening', (t) => {
+  const path = fileFor(t);
+  const db = new DatabaseSync(path);
+  for (const step of MIGRATIONS.slice(0, 3)) db.exec(step);
+  db.exec('PRAGMA user_version = 3');
+  const values: [key: string, body: string][] = [
+    ['cycles/a', '[[1000,0,4096,20],[2000,1,0,0],[3000,2,8192,40000],[4000,3,0,0]]'], ['extended cycles/a', '[[5000,0,1,2]]'],
+    ['cycles/removed', 'null'], ['cycles/strange', '[[1],[2,9,0,0],["x",0,0,0],7,[6000,0,1.6,2.4]]'], ['cycles/broken', '[[1'],
+    ['host-settings', '{"kept":true}'],
+  ];
+  for (const row of values) db.prepare('INSERT INTO settings (key, body) VALUES (?, ?)').run(...row);
+  db.close();
+  const catalog = SqliteCatalog.open(path);
+  assert.deepEqual(catalog.cycles.list('a'), [
+    { at: 1000, outcome: 'success', bytes: 4096, latencyMs: 20 }, { at: 2000, outcome: 'missed', bytes: 0, latencyMs: 0 },
+    { at: 3000, outcome: 'late', bytes: 8192, latencyMs: 40_000 }, { at: 4000, outcome: 'failed-attempt', bytes: 0, latencyMs: 0 },
+  ]);
+  assert.deepEqual(catalog.extended.cycles.list('a'), [{ at: 5000, outcome: 'success', bytes: 1, latencyMs: 2 }]);
+  assert.deepEqual(catalog.cycles.list('strange'), [{ at: 6000, outcome: 'success', bytes: 2, latencyMs: 2 }]);
+  for (const vmId of ['removed', 'broken']) assert.deepEqual(catalog.cycles.list(vmId), []);
+  assert.deepEqual([catalog.value('cycles/a'), catalog.value('host-settings')], [undefined, { kept: true }]);
+  // It goes on behind what there was.
+  catalog.cycles.add('a', { at: 7000, outcome: 'success', bytes: 1, latencyMs: 1 });
+  assert.deepEqual(catalog.cycles.list('a').map(({ at }) => at), [1000, 2000, 3000, 4000, 7000]);
+  catalog.close();
+});
+
+test('of each VM the newest cycles are kept, oldest first; a leg has its own', () => {
+  const catalog = SqliteCatalog.open(':memory:');
+  const cycle = (at: number) => ({ at, outcome: 'success', bytes: at, latencyMs: 1 } as const);
+  for (let at = 1; at <= CYCLES_KEPT_MAX + 5; at++) catalog.cycles.add('a', cycle(at));
+  catalog.cycles.add('b', cycle(9));
+  catalog.extended.cycles.add('a', cycle(8));
+  assert.deepEqual(catalog.cycles.list('a').map(({ at }) => at), Array.from({ length: CYCLES_KEPT_MAX }, (_, index) => index + 6));
+  assert.deepEqual(catalog.cycles.list('a', 2), [cycle(CYCLES_KEPT_MAX + 4), cycle(CYCLES_KEPT_MAX + 5)]);
+  catalog.cycles.remove('a');
+  assert.deepEqual([catalog.cycles.list('a'), catalog.cycles.list('b'), catalog.extended.cycles.list('a')], [[], [cycle(9)], [cycle(8)]]);
+  assert.throws(() => catalog.transaction(() => {
+    catalog.cycles.add('b', cycle(10));
+    throw new Error('half-way');
+  }), /half-way/);
+  assert.deepEqual(catalog.cycles.list('b'), [cycle(9)]);
+});
+
+test('the rows of past cycles have a bound, however many there were', (t) => {
+  const path = fileFor(t);
+  const catalog = SqliteCatalog.open(path);
+  catalog.lazyTransaction(() => {
+    for (let at = 1; at <= 1019; at++) catalog.cycles.add('a', { at, outcome: 'missed', bytes: 0, latencyMs: 0 });
+  });
+  assert.deepEqual([catalog.cycles.list('a').length, catalog.cycles.list('a').at(-1)!.at], [CYCLES_KEPT_MAX, 1019]);
+  catalog.close();
+  const db = new DatabaseSync(path);
+  assert.ok(Number(db.prepare('SELECT count(*) AS rows FROM cycles').get()!.rows) < CYCLES_KEPT_MAX + 20);
+  db.close();
 });
 
 test('a catalog of a newer program is refused and left as it is', (t) => {

@@ -6,15 +6,18 @@
  * Calls are synchronous on purpose: a log switch is one such call, so no guest write can fall between its parts (R5).
  */
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
+import { CYCLES_KEPT_MAX, type PastCycle } from '../model/cycle-history.ts';
 import { messageOf, UnderstudyError } from '../model/errors.ts';
 import type {
-  AuthorizationRecord, Catalog, EpochRecord, EventFilter, EventRecord, ExtendedTables, InboxRecord, PointRecord, RelationshipRecord, Table, VmRecord,
+  AuthorizationRecord, Catalog, CycleTable, EpochRecord, EventFilter, EventRecord, ExtendedTables, InboxRecord, PointRecord, RelationshipRecord, Table, VmRecord,
 } from '../model/records.ts';
 import { MIGRATIONS } from './migrations.ts';
 
 /** Older events are dropped: about a year of a busy host. */
 const EVENTS_MAX = 100_000;
 const EVENTS_TRIM_EVERY = 1000;
+/** So many cycles of a VM come before older ones go: most cycles write one row and no other. */
+const CYCLES_TRIM_EVERY = 20;
 /** BUSY, LOCKED, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, NOTADB: https://www.sqlite.org/rescode.html */
 const SQLITE_OF_THE_FILE: ReadonlySet<number> = new Set([5, 6, 8, 10, 11, 13, 14, 26]);
 
@@ -27,6 +30,7 @@ export class SqliteCatalog implements Catalog {
   readonly inbox: Table<[string, number], InboxRecord>;
   readonly points: Table<[string, number], PointRecord>;
   readonly authorizations: Table<[string], AuthorizationRecord>;
+  readonly cycles: CycleTable;
   readonly extended: ExtendedTables;
   #db: DatabaseSync;
   readonly #path: string;
@@ -47,7 +51,9 @@ export class SqliteCatalog implements Catalog {
       epochs: this.#table('extended_epochs', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]),
       tracking: this.#table('extended_tracking', ['vm_id'], (row) => [row.vmId]),
       sets: this.#table('extended_sets', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]),
+      cycles: this.#cycleTable('extended_cycles'),
     };
+    this.cycles = this.#cycleTable('cycles');
     this.authorizations = this.#table('authorizations', ['fingerprint'], (row) => [row.fingerprint]);
   }
 
@@ -149,6 +155,25 @@ export class SqliteCatalog implements Catalog {
     let statement = this.#statements.get(sql);
     if (statement === undefined) this.#statements.set(sql, (statement = this.#db.prepare(sql)));
     return statement;
+  }
+
+  /** Rows of numbers and no JSON: one is written with every cycle of every VM. */
+  #cycleTable(name: string): CycleTable {
+    const insert = `INSERT INTO ${name} (vm_id, sequence, at, outcome, bytes, latency_ms)
+      SELECT ?1, coalesce(max(sequence), 0) + 1, ?2, ?3, ?4, ?5 FROM ${name} WHERE vm_id = ?1 RETURNING sequence`;
+    const trim = `DELETE FROM ${name} WHERE vm_id = ? AND sequence <= ?`;
+    return {
+      add: (vmId, { at, outcome, bytes, latencyMs }) => this.lazyTransaction(() => {
+        const sequence = Number(this.#prepare(insert).get(vmId, at, outcome, bytes, latencyMs)!.sequence);
+        if (sequence % CYCLES_TRIM_EVERY === 0) this.#prepare(trim).run(vmId, sequence - CYCLES_KEPT_MAX);
+      }),
+      list: (vmId, atMost = CYCLES_KEPT_MAX) => {
+        const rows = this.#prepare(`SELECT at, outcome, bytes, latency_ms FROM ${name} WHERE vm_id = ? ORDER BY sequence DESC LIMIT ?`).all(vmId, atMost);
+        return rows.reverse().map((row) => (
+          { at: Number(row.at), outcome: String(row.outcome) as PastCycle['outcome'], bytes: Number(row.bytes), latencyMs: Number(row.latency_ms) }));
+      },
+      remove: (vmId) => void this.#prepare(`DELETE FROM ${name} WHERE vm_id = ?`).run(vmId),
+    };
   }
 
   #table<Key extends KeyPart[], Row>(

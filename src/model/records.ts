@@ -2,6 +2,7 @@
  * What a host knows, as plain JSON records, and the catalog that keeps them. The catalog's transactions are durable when they
  * return; promises of tracking and replication rest on that. Times are milliseconds since 1970 UTC.
  */
+import type { PastCycle } from './cycle-history.ts';
 import type { GuestRun, HypervisorSettings } from './hypervisor.ts';
 import type { ReplicationState, Side } from './replication-state.ts';
 import type { Rung, TriggerNumber } from './resync-trigger.ts';
@@ -128,6 +129,7 @@ export interface ExtendedTables {
   readonly epochs: Table<[vmId: string, epoch: number], EpochRecord>;
   readonly tracking: Table<[vmId: string], LegTrackingRecord>;
   readonly sets: Table<[vmId: string, epoch: number], AppliedSetRecord>;
+  readonly cycles: CycleTable;
 }
 
 /**
@@ -378,6 +380,16 @@ export interface Table<Key extends readonly unknown[], Row> {
   list(...prefix: Partial<Key>): Row[];
 }
 
+/** The last cycles of each VM. For charts alone: a power loss may take the last ones back. */
+export interface CycleTable {
+  /** `CYCLES_KEPT_MAX` are kept; older ones go now and then. */
+  add(vmId: string, cycle: PastCycle): void;
+  /** Oldest first; the newest `atMost` of them. */
+  list(vmId: string, atMost?: number): PastCycle[];
+  /** All of the VM. */
+  remove(vmId: string): void;
+}
+
 export interface Catalog {
   /** All or nothing, durable on return. May be nested: the outermost commits. */
   transaction<T>(work: () => T): T;
@@ -391,6 +403,7 @@ export interface Catalog {
   readonly epochs: Table<[vmId: string, epoch: number], EpochRecord>;
   readonly inbox: Table<[vmId: string, epoch: number], InboxRecord>;
   readonly points: Table<[vmId: string, epoch: number], PointRecord>;
+  readonly cycles: CycleTable;
   readonly extended: ExtendedTables;
   readonly authorizations: Table<[fingerprint: string], AuthorizationRecord>;
   vmByName(name: string): VmRecord | undefined;

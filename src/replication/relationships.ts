@@ -2,7 +2,7 @@
  * The relationships of this host in the catalog: every change of state goes through the one table (model/relationship.ts) and is
  * committed together with its event.
  */
-import { addCycle, cyclesKey, cyclesOf, parseHistory, type PastCycle } from '../model/cycle-history.ts';
+import { pastCycle, type PastCycle } from '../model/cycle-history.ts';
 import { UnderstudyError } from '../model/errors.ts';
 import type { ReplicationEvent } from '../model/events.ts';
 import type { Clock } from '../model/ports.ts';
@@ -149,9 +149,7 @@ export class Relationships {
     if (cycle === null && finished === null) return;
     this.#write(vmId, () => {
       this.catalog.relationships.put({ ...relationship, ...change, statistics: cycle === null ? current : fold(current, cycle) });
-      if (cycle !== null) {
-        this.catalog.setValue(cyclesKey(vmId), addCycle(parseHistory(this.catalog.value(cyclesKey(vmId))), cycle, this.#clock.now()));
-      }
+      if (cycle !== null) this.catalog.cycles.add(vmId, pastCycle(cycle, this.#clock.now()));
       if (finished === null) return;
       const event = makeEvent(ACTIVITY_EVENTS.intervalStatistics, this.vm(vmId).name, intervalReport(finished));
       this.catalog.addEvent({ ...event, time: this.#clock.now(), vmId });
@@ -160,18 +158,17 @@ export class Relationships {
 
   /** For charts alone, on a replica: how long a set took from its closing until it was applied. */
   chart(vmId: string, cycle: Cycle): void {
-    const key = cyclesKey(vmId);
-    this.catalog.setValue(key, addCycle(parseHistory(this.catalog.value(key)), cycle, this.#clock.now()));
+    this.catalog.cycles.add(vmId, pastCycle(cycle, this.#clock.now()));
   }
 
-  /** The last cycles, oldest first. */
-  cycles(vmId: string): PastCycle[] {
-    return cyclesOf(parseHistory(this.catalog.value(cyclesKey(vmId))));
+  /** The last cycles, `atMost` of them, oldest first. */
+  cycles(vmId: string, atMost?: number): PastCycle[] {
+    return this.catalog.cycles.list(vmId, atMost);
   }
 
   remove(vmId: string): void {
     this.catalog.transaction(() => {
-      this.catalog.setValue(cyclesKey(vmId), null);
+      this.catalog.cycles.remove(vmId);
       const step = this.check(vmId, 'remove');
       if (step.event !== null) this.catalog.addEvent({ ...step.event, time: this.#clock.now(), vmId });
       this.catalog.relationships.remove(vmId);

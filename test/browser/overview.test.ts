@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import type { Page } from 'playwright-core';
 import { SqliteCatalog } from '../../src/catalog/sqlite-catalog.ts';
 import { callHost } from '../../src/cli/client.ts';
-import { addCycle, cyclesKey, type CycleHistory } from '../../src/model/cycle-history.ts';
+import { pastCycle } from '../../src/model/cycle-history.ts';
 import { atEnd } from '../rig/at-end.ts';
 import { Pair } from '../rig/pair.ts';
 import { mustRun, temporaryFolder } from '../rig/program.ts';
@@ -81,15 +81,14 @@ test('the other host is gone: on a phone the overview says what, how long the lo
 async function seedCycles(pair: Pair): Promise<void> {
   assert.equal(await pair.primary.stop(), 0);
   const catalog = SqliteCatalog.open(join(pair.primary.data, 'catalog.db'));
-  let history: CycleHistory = [];
+  catalog.cycles.remove(pair.vmId);
   for (let at = 0; at < 120; at++) {
     const [bytes, latencyMs] = [(1 + (at * 7) % 13) * 100_000, 200 + (at * 31) % 900];
     const cycle = at % 40 === 9 ? { outcome: 'late', bytes, latencyMs: 40_000 } as const
       : at % 30 === 20 ? { outcome: 'missed' } as const : at % 30 === 21 ? { outcome: 'failed-attempt' } as const
       : { outcome: 'success', bytes, latencyMs } as const;
-    history = addCycle(history, cycle, Date.now() - (120 - at) * 30_000);
+    catalog.cycles.add(pair.vmId, pastCycle(cycle, Date.now() - (120 - at) * 30_000));
   }
-  catalog.setValue(cyclesKey(pair.vmId), history);
   catalog.close();
   await pair.primary.start();
 }

@@ -220,7 +220,7 @@ export class TrackingRig {
         watch.note(`catalog epoch ${epoch.epoch} ${epoch.status}`);
       } },
       relationships: catalog.relationships, inbox: catalog.inbox, points: catalog.points, authorizations: catalog.authorizations,
-      extended: catalog.extended,
+      cycles: catalog.cycles, extended: catalog.extended,
       transaction: (work) => catalog.transaction(work), lazyTransaction: (work) => catalog.lazyTransaction(work),
       vmByName: (name) => catalog.vmByName(name), addEvent: (event) => catalog.addEvent(event),
       events: (filter) => catalog.events(filter), value: (key) => catalog.value(key), setValue: (key, value) => catalog.setValue(key, value),

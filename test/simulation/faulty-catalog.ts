@@ -10,7 +10,7 @@ export function faultyCatalog(catalog: Catalog, fault: () => Error | null): Cata
   };
   return {
     vms: catalog.vms, epochs: catalog.epochs, relationships: catalog.relationships, inbox: catalog.inbox, points: catalog.points,
-    authorizations: catalog.authorizations, extended: catalog.extended,
+    authorizations: catalog.authorizations, cycles: catalog.cycles, extended: catalog.extended,
     transaction: (work) => catalog.transaction(failing(work)), lazyTransaction: (work) => catalog.lazyTransaction(failing(work)),
     vmByName: (name) => catalog.vmByName(name), addEvent: (event) => catalog.addEvent(event),
     events: (filter) => catalog.events(filter), value: (key) => catalog.value(key), setValue: (key, value) => catalog.setValue(key, value),

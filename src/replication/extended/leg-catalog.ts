@@ -10,12 +10,12 @@ export const legDataFolder = (dataFolder: string): string => `${dataFolder}/exte
 
 /** `dataFolder`: the leg's. */
 export function legCatalog(catalog: Catalog, dataFolder: string): Catalog {
-  const { relationships, epochs, tracking } = catalog.extended;
+  const { relationships, epochs, tracking, cycles } = catalog.extended;
   const asPrimary = (vm: VmRecord): VmRecord => ({
     ...vm, side: 'primary', attach: 'stopped', tracking: tracking.get(vm.vmId)?.tracking ?? null, logFolder: vmFolder({ dataFolder }, vm.vmId),
   });
   return {
-    relationships, epochs, inbox: catalog.inbox, points: catalog.points, authorizations: catalog.authorizations, extended: catalog.extended,
+    relationships, epochs, cycles, inbox: catalog.inbox, points: catalog.points, authorizations: catalog.authorizations, extended: catalog.extended,
     vms: {
       get: (vmId) => {
         const vm = catalog.vms.get(vmId);

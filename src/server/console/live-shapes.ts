@@ -30,7 +30,7 @@ export function liveVm(host: Host, vm: VmRecord): LiveVm {
     resynchronizeStartTime: status.resynchronizeStartTime,
     percent: resync?.percent ?? initial?.percent ?? null,
     resync: resync === null ? null : { phase: resync.phase, rung: resync.rung, reason: resync.reason },
-    churn: relationship === undefined ? [] : host.relationships.cycles(vm.vmId).slice(-CHURN_CYCLES).map(({ bytes }) => bytes),
+    churn: relationship === undefined ? [] : host.relationships.cycles(vm.vmId, CHURN_CYCLES).map(({ bytes }) => bytes),
     actions: actionsOf(host.relationships, vm.vmId),
     extended: host.extended.get(vm.vmId) === undefined ? null : extendedSummary(host, vm),
   };
