@@ -160,7 +160,7 @@ export class Delivery {
   async #failed(error: unknown, signal: AbortSignal): Promise<never> {
     const { vmId, activity, ports: { log, relationships } } = this.#sender;
     if (!signal.aborted && !activity.aborted && relationships.find(vmId)?.state === 'Replicating') {
-      await noteFailedAttempt(this.#sender, error, signal)
+      await noteFailedAttempt(this.#sender, error, signal, { askedFor: true })
         .catch((cause: unknown) => log.error({ vm: vmId, error: messageOf(cause) }, 'a failure of replication cannot be put on record'));
       this.#sender.wake();
     }

@@ -6,18 +6,23 @@ import { noteTookOver } from './peer-direction.ts';
 import { reportOf } from './report.ts';
 import type { AnySendingVm } from './sending-vm.ts';
 
-/** Retries by itself when the cause may pass, else stops with an error that says what to do (design §8, facts of back-off). */
-export async function noteFailedAttempt(sender: AnySendingVm, error: unknown, signal: AbortSignal): Promise<void> {
+/**
+ * Retries by itself when the cause may pass, else stops with an error that says what to do (design §8, facts of back-off). One that was
+ * `askedFor` beside the attempts that come by themselves does not put the next of those off.
+ */
+export async function noteFailedAttempt(sender: AnySendingVm, error: unknown, signal: AbortSignal, { askedFor = false } = {}): Promise<void> {
   const { relationships, clock } = sender.ports;
   const relationship = relationships.find(sender.vmId);
   if (relationship === undefined) return;
   const known = error instanceof UnderstudyError ? error
     : new UnderstudyError('io', errnoOf(error) ?? 'REPLICATION_FAILED', messageOf(error), 'See the log of the server.', { cause: error });
   if (await hasLostItsReplica(sender, known, signal)) return;
-  const failures = (relationship.error?.failures ?? 0) + 1;
-  const delayMs = isRecoverable(known) ? retryDelayMs(failures, relationship.settings.frequencySec) : null;
+  const { error: before, settings } = relationship;
+  const failures = askedFor && before !== null ? before.failures : (before?.failures ?? 0) + 1;
+  const waiting = askedFor ? (before?.retryAt ?? 0) - clock.now() : 0;
+  const delayMs = !isRecoverable(known) ? null : waiting > 0 ? waiting : retryDelayMs(failures, settings.frequencySec);
   const change = { error: { code: known.code, message: known.message, remedy: known.remedy,
-    since: relationship.error?.since ?? clock.now(), retryAt: delayMs === null ? null : clock.now() + delayMs, failures } };
+    since: before?.since ?? clock.now(), retryAt: delayMs === null ? null : clock.now() + delayMs, failures } };
   relationships.count(sender.vmId, { outcome: 'failed-attempt' });
   const facts = { reason: known.message, code: known.code };
   if (delayMs === null) {

@@ -49,6 +49,21 @@ test('the loop, which waits for the same attempt, does not count it once more', 
   assert.equal(errorsCounted(world) - counted, 2, 'each of the two tried once');
 });
 
+test('somebody who tries again and again does not put the next attempt off', async () => {
+  const world = await replicating(5);
+  world.guestWrite();
+  world.network.cut = true;
+  await assert.rejects(world.during(sync(world)));
+  const first = world.relationship.error!;
+  for (let times = 0; times < 8; times++) {
+    await world.scheduler.pass(2000);
+    await assert.rejects(world.during(sync(world)));
+  }
+  assert.deepEqual([world.relationship.error!.failures, world.relationship.error!.retryAt], [1, first.retryAt], world.story());
+  world.network.cut = false;
+  assert.ok(await world.scheduler.until(() => world.relationship.error === null, 60_000), world.story());
+});
+
 test('one that its caller gave up, or that suspending has ended, is no failure', async () => {
   const world = await replicating(3);
   world.guestWrite();
