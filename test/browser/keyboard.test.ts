@@ -80,8 +80,7 @@ test('keys alone lead through the page', async (t) => {
 
 test('keys alone open, operate and leave every dialog', async (t) => {
   const browser = await TestBrowser.start(t);
-  const pair = await Pair.make(t, { sizes: [8 << 20] });
-  for (const host of [pair.primary, pair.replica]) answerInside(host);
+  const pair = await Pair.make(t, { sizes: [8 << 20], inside: true });
   await pair.replicate();
   const [primary, replica] = [await browser.signedIn(pair.primary), await browser.signedIn(pair.replica)];
   for (const page of [primary, replica]) await press(page, page.getByRole('rowheader').getByRole('link', { name: 'vm1' }));
@@ -141,8 +140,7 @@ test('keys alone open, operate and leave every dialog', async (t) => {
 
 test('nothing moves for whoever does not want that', async (t) => {
   const browser = await TestBrowser.start(t);
-  const pair = await Pair.make(t, { sizes: [1 << 20] });
-  answerInside(pair.primary);
+  const pair = await Pair.make(t, { sizes: [1 << 20], inside: true });
   await pair.replicate();
   const page = await browser.signedIn(pair.primary);
   await page.locator('.meter .fill').first().waitFor();

@@ -1,5 +1,6 @@
 /** Two servers on loopback, paired, with one VM enabled: where most system tests begin. */
 import { join } from 'node:path';
+import { answerInside } from './answer-inside.ts';
 import { atEnd, type Ending } from './at-end.ts';
 import { assertSameDisk, makeDisk, type TestFormat } from './disk-formats.ts';
 import { temporaryFolder } from './program.ts';
@@ -44,11 +45,14 @@ export class Pair {
     t: Ending,
     options: {
       format?: TestFormat; sizes?: number[]; frequencySec?: 30 | 300 | 900; vm?: string; env?: Record<string, string>; enable?: string[]; add?: string[];
+      /** Commands run inside of this process, also those that follow. */
+      inside?: boolean;
     } = {},
   ): Promise<Pair> {
     const folder = await temporaryFolder(t);
     const pair = new Pair(folder, options.vm ?? 'vm1', options.env ?? {}, options.format);
     atEnd(t, () => pair.kill());
+    if (options.inside === true) for (const server of [pair.primary, pair.replica]) answerInside(server);
     await pair.makeDisks(options.sizes ?? [64 << 20, 32 << 20]);
     await Promise.all([pair.primary.start(), pair.replica.start()]);
     await pair.authorize();

@@ -8,7 +8,6 @@ import { test } from 'node:test';
 import { COMMANDS } from '../../src/cli/program.ts';
 import { Pair } from '../rig/pair.ts';
 import type { TestServer } from '../rig/server.ts';
-import { answerInside } from './resync-rig.ts';
 
 const F = 'AB'.repeat(32);
 /** What a command needs besides the name. */
@@ -39,9 +38,8 @@ async function ask(host: TestServer, exit: number, words: string[]): Promise<{ c
 const typed = ([path, ...more]: string[], name: string): string[] => [...path!.split(' '), name, ...more];
 
 test('exit codes: unknown names, VMs without replication, the wrong side', { timeout: 180_000 }, async (t) => {
-  const pair = await Pair.make(t, { sizes: [4 << 20] });
+  const pair = await Pair.make(t, { sizes: [4 << 20], inside: true });
   const { primary, replica, vm } = pair;
-  for (const host of [primary, replica]) answerInside(host);
 
   assert.ok(NAMED.length > 30, 'the commands about a VM were not found');
   for (const words of NAMED) {

@@ -26,10 +26,10 @@ class Three {
 
   static async make(t: TestContext, options: { format?: TestFormat; history?: number } = {}): Promise<Three> {
     const env = { UNDERSTUDY_POINT_INTERVAL_SEC: '0' };
-    const pair = await Pair.make(t, { sizes: [DISK_BYTES, DISK_BYTES], frequencySec: 300, env, ...(options.format && { format: options.format }) });
+    const pair = await Pair.make(t, { sizes: [DISK_BYTES, DISK_BYTES], frequencySec: 300, env, inside: true, ...(options.format && { format: options.format }) });
     const three = new Three(pair, new TestServer('third', join(pair.folder, 'third'), env));
     atEnd(t, () => three.third.kill9());
-    for (const server of [pair.primary, pair.replica, three.third]) answerInside(server);
+    answerInside(three.third);
     await Promise.all([pair.replicate(), three.third.start()]);
     const { fingerprint } = await pair.replica.json<{ fingerprint: string }>('fingerprint');
     await three.third.json('authorize', fingerprint, '--name', 'replica', '--storage', join(pair.folder, 'third-store'));

@@ -10,7 +10,6 @@ import { test, type TestContext } from 'node:test';
 import { assertSameDisk, formatsFor, type TestFormat } from '../rig/disk-formats.ts';
 import { Pair, type Status, type VmShape } from '../rig/pair.ts';
 import { mustRun } from '../rig/program.ts';
-import { answerInside } from './resync-rig.ts';
 
 interface ExportStatus extends Status {
   exportFolder?: string;
@@ -18,8 +17,7 @@ interface ExportStatus extends Status {
 }
 
 async function attachedPair(t: TestContext, sizes: number[], format: TestFormat = 'raw'): Promise<Pair> {
-  const pair = await Pair.make(t, { sizes, format });
-  for (const server of [pair.primary, pair.replica]) answerInside(server);
+  const pair = await Pair.make(t, { sizes, format, inside: true });
   await pair.primary.json('vm', 'attach', pair.vm);
   return pair;
 }

@@ -10,7 +10,7 @@ import { formatsFor, makeDisk } from '../rig/disk-formats.ts';
 import { Pair, type VmShape } from '../rig/pair.ts';
 import { mustRun } from '../rig/program.ts';
 import type { TestServer } from '../rig/server.ts';
-import { answerInside, replicatingPair } from './resync-rig.ts';
+import { replicatingPair } from './resync-rig.ts';
 
 const MIB = 1 << 20;
 
@@ -65,8 +65,7 @@ for (const format of formatsFor('cheap')) test(`${format}: a disk grows under it
 });
 
 test('before initial replication the placeholder takes the new size; a VM without replication', { timeout: 120_000 }, async (t) => {
-  const pair = await Pair.make(t, { sizes: [8 * MIB] });
-  for (const server of [pair.primary, pair.replica]) answerInside(server);
+  const pair = await Pair.make(t, { sizes: [8 * MIB], inside: true });
   await pair.primary.json('vm', 'resize', pair.vm, '--disk', pair.disks[0]!, '--size', '12M');
   await pair.replicate();
   await pair.compare();

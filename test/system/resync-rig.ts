@@ -6,13 +6,14 @@ import { once } from 'node:events';
 import { createReadStream } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { answerInside } from '../rig/answer-inside.ts';
 import { atEnd, type Ending } from '../rig/at-end.ts';
-import { hostClock } from '../../src/disk/host-clock.ts';
-import { run as runInside } from '../cli/fake-host.ts';
 import { qemuName, type TestFormat } from '../rig/disk-formats.ts';
 import { Pair, type Status, type VmShape } from '../rig/pair.ts';
 import { mustRun, temporaryFolder } from '../rig/program.ts';
 import type { TestServer } from '../rig/server.ts';
+
+export { answerInside };
 
 export interface ResyncStatus {
   phase: string;
@@ -60,14 +61,6 @@ export async function replicatingPair(t: Ending, options: PairOptions = {}): Pro
   await pair.enable(30, ['--auto-resync', 'off', ...(options.enable ?? [])]);
   await pair.replicate();
   return pair;
-}
-
-export function answerInside(server: TestServer): void {
-  server.cli = async (...words) => {
-    const { code, stdout, stderr } = await runInside(words, {
-      dataFolder: server.data, clock: hostClock, cwd: process.cwd(), zone: Intl.DateTimeFormat().resolvedOptions().timeZone });
-    return { status: code, signal: null, stdout, stderr };
-  };
 }
 
 /** One guest write per element, then a flush, over NBD. */
