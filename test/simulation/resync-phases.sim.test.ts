@@ -42,18 +42,20 @@ const bases = (world: World): Buffer[] => world.replica.relationships.vm(world.r
  * its way; how far apart checkpoints are is seen on real servers (test/system/resync-control.test.ts).
  */
 class Stretches {
-  #stretches = new Map<LiveProgress, { compared: number; from: number; kept: number }>();
+  #stretches = new Map<LiveProgress, { compared: number; from: number; kept: number; counted: ReadonlyMap<string, number> }>();
   #tokens = new Set<string>();
 
   look(world: World): void {
     const live = world.primary.resync.live.get(world.relationship.vmId);
     if (live === undefined) return;
     this.#tokens.add(live.token);
-    const kept = Object.values(world.relationship.resync?.disks ?? {}).reduce(
-      (sum, { cursor, compared, totalBytes }) => sum + (compared ? totalBytes : cursor), 0);
-    const { from } = this.#stretches.get(live) ?? { from: kept };
-    const compared = [...live.disks.values()].reduce((sum, { comparedBytes }) => sum + comparedBytes, 0);
-    this.#stretches.set(live, { compared, from, kept });
+    const disks = world.relationship.resync?.disks ?? {};
+    const kept = Object.values(disks).reduce((sum, { cursor, compared, totalBytes }) => sum + (compared ? totalBytes : cursor), 0);
+    // Progress counts on from what earlier stretches have kept.
+    const { from, counted } = this.#stretches.get(live) ??
+      { from: kept, counted: new Map(Object.entries(disks).map(([diskId, { comparedBytes }]) => [diskId, comparedBytes])) };
+    const compared = [...live.disks].reduce((sum, [diskId, { comparedBytes }]) => sum + comparedBytes - (counted.get(diskId) ?? 0), 0);
+    this.#stretches.set(live, { compared, from, kept, counted });
   }
 
   /** One run to its end, compared whole: nothing twice but what lay behind the last checkpoint of each stretch that was cut. */
