@@ -47,20 +47,33 @@ export class Delivery {
     this.#nextDue = Math.min(this.#nextDue, this.#inOneCycle());
   }
 
-  /** Ends the current epoch, sends everything, and waits until the replica has applied it. */
+  /**
+   * Ends the current epoch, sends everything, and waits until the replica has applied it. What interrupts it (news of the other host, a
+   * change of the record) may be no reason to give up: then it goes on.
+   */
   async syncNow(signal: AbortSignal): Promise<SyncResult> {
-    this.#sender.ports.relationships.check(this.#sender.vmId, 'sync-now');
-    if ((this.#sender.relationship.turning ?? null) !== null) {
-      throw new UnderstudyError('io', 'REPLICA_BUSY', `the old primary of VM '${this.#sender.vm.name}' has not been told of the new direction yet`,
-        'It is told as soon as it can be reached; see its status.');
+    for (;;) {
+      this.#checkSync();
+      while (this.#cycle !== null) await this.#cycle.catch(() => undefined);
+      const { activity } = this.#sender;
+      const ended = AbortSignal.any([signal, activity]);
+      // Whoever waits for this attempt sees its failure on record.
+      this.#cycle = this.#deliver(ended).catch((error: unknown) => this.#failed(error, ended)).finally(() => (this.#cycle = null));
+      try {
+        const result = await this.#cycle;
+        await this.#waitApplied(result.epoch, signal);
+        return result;
+      } catch (error) {
+        if (signal.aborted || !activity.aborted || !(await this.#sender.looksAgain(activity))) throw error;
+      }
     }
-    while (this.#cycle !== null) await this.#cycle.catch(() => undefined);
-    const ended = AbortSignal.any([signal, this.#sender.activity]);
-    // Whoever waits for this attempt sees its failure on record.
-    this.#cycle = this.#deliver(ended).catch((error: unknown) => this.#failed(error, ended));
-    const result = await this.#cycle.finally(() => (this.#cycle = null));
-    await this.#waitApplied(result.epoch, signal);
-    return result;
+  }
+
+  #checkSync(): void {
+    this.#sender.ports.relationships.check(this.#sender.vmId, 'sync-now');
+    if ((this.#sender.relationship.turning ?? null) === null) return;
+    throw new UnderstudyError('io', 'REPLICA_BUSY', `the old primary of VM '${this.#sender.vm.name}' has not been told of the new direction yet`,
+      'It is told as soon as it can be reached; see its status.');
   }
 
   /** One look: delivers when it is time, else waits. */

@@ -6,7 +6,7 @@
  *
  * Invariant: nothing ends the loop but the end of the server or of replication. Where even a failure cannot be put on record, it tries again.
  */
-import { messageOf } from '../model/errors.ts';
+import { messageOf, UnderstudyError } from '../model/errors.ts';
 import type { InitialReplication, RelationshipRecord, VmRecord } from '../model/records.ts';
 import type { PeerLink } from '../peer/link.ts';
 import { recordNoTracking, removeTrackingFiles } from '../tracking/epoch-logs.ts';
@@ -56,6 +56,8 @@ export abstract class SendingVm<Source extends ChangeSource> {
   protected readonly delivery: Delivery;
   #stop = new AbortController();
   #activity = new AbortController();
+  /** Resolves with true when the loop looks at the record anew, with false when it has ended. */
+  #looks = Promise.withResolvers<boolean>();
   #timer: LoopClock;
   #loop: Promise<void> | null = null;
   #ending = false;
@@ -101,6 +103,11 @@ export abstract class SendingVm<Source extends ChangeSource> {
     return this.#activity.signal;
   }
 
+  /** After `activity` was interrupted: true when the loop has looked at the record again, false when it never will. */
+  async looksAgain(activity: AbortSignal): Promise<boolean> {
+    return this.activity !== activity || this.#looks.promise;
+  }
+
   protected get stopped(): AbortSignal {
     return this.#stop.signal;
   }
@@ -118,7 +125,8 @@ export abstract class SendingVm<Source extends ChangeSource> {
   run(): void {
     if (this.#loop !== null || this.ports.relationships.find(this.vmId) === undefined) return;
     this.delivery.beginCycles();
-    this.#loop = this.#run();
+    this.#looks = Promise.withResolvers();
+    this.#loop = this.#run().finally(() => this.#looks.resolve(false));
   }
 
   /** It stays open until every holder has let go; the first one opens it. */
@@ -133,8 +141,9 @@ export abstract class SendingVm<Source extends ChangeSource> {
 
   /** Ends the loop and closes the source: a clean stop of the server. */
   async close(): Promise<void> {
-    this.#stop.abort(new Error('the server stops'));
-    this.#activity.abort(new Error('the server stops'));
+    const reason = new UnderstudyError('io', 'INTERRUPTED', 'the server stops', 'Start it again.');
+    this.#stop.abort(reason);
+    this.#activity.abort(reason);
     this.wake();
     await this.#loop;
     await this.source.letAllGo();
@@ -241,6 +250,8 @@ export abstract class SendingVm<Source extends ChangeSource> {
       if (relationship === undefined || this.#ending) return;
       this.#timer.rearm();
       this.#activity = new AbortController();
+      this.#looks.resolve(true);
+      this.#looks = Promise.withResolvers();
       try {
         await this.#act(relationship, AbortSignal.any([signal, this.#activity.signal]));
       } catch (error) {

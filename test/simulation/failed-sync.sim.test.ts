@@ -95,3 +95,35 @@ test('a refusal that needs a person ends in state Error at once; a catalog that 
   await assert.rejects(world.during(sync(world)), ({ code }: { code: string }) => code === world.relationship.error?.code);
   assert.equal(world.relationship.state, 'Error', world.story());
 });
+
+test('news of the other host interrupt what is under way, and the sync goes on; a resynchronization that is required ends it', async () => {
+  const world = await replicating(6);
+  const primary = () => world.primary.primaries.get(VM_ID)!;
+  world.guestWrite();
+  world.network.delayMs = 1000;
+  const applied = world.relationship.lastAppliedEpoch;
+  const under = sync(world);
+  for (let times = 0; times < 3; times++) {
+    await world.scheduler.pass(10);
+    primary().interrupt('the other host has news');
+    primary().interrupt('and more of them');
+  }
+  const { epoch } = await world.during(under);
+  assert.ok(epoch > applied && world.relationship.lastAppliedEpoch >= epoch, world.story());
+  assert.equal(world.relationship.error, null);
+
+  world.guestWrite();
+  const lost = assert.rejects(sync(world), { code: 'INVALID_STATE', message: /WaitingForStartResynchronize/ });
+  await world.scheduler.pass(10);
+  primary().require({ trigger: 1, reason: 'somebody edited it' });
+  await world.during(lost);
+});
+
+test('the server stops while somebody waits for a sync: it ends, and says so', async () => {
+  const world = await replicating(7);
+  world.guestWrite();
+  world.network.delayMs = 1000;
+  const ended = assert.rejects(sync(world), { code: 'INTERRUPTED', message: 'the server stops' });
+  await world.scheduler.pass(10);
+  await world.during(Promise.all([world.primary.primaries.get(VM_ID)!.close(), ended]));
+});
