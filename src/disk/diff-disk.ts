@@ -19,6 +19,7 @@ import { LiveMap, liveMapPath, readBits } from './live-map.ts';
 import { BLOCK_BYTES, PageBits } from './page-bits.ts';
 import type { Clock, Files, OpenFile } from '../model/ports.ts';
 import { settleAll } from '../model/settle-all.ts';
+import { isZero } from '../model/zero-bytes.ts';
 import { promptWrites } from './prompt-writes.ts';
 
 const MAGIC = 'UNDSTDIF';
@@ -28,7 +29,6 @@ const HEADER_BYTES = 4096;
 const COPY_BYTES = 1 << 20;
 /** Of a merge at once: enough to hide what a system call on another thread costs. */
 const PIECES_AT_ONCE = 8;
-const ZEROES = Buffer.alloc(COPY_BYTES);
 
 export interface DiffDisk extends VirtualDisk {
   /** Bytes that the diff disk holds. */
@@ -257,7 +257,7 @@ class PlainDiffDisk extends DiskOverBase implements PageDiffDisk {
     const { exclusive = (work) => work(), clock, signal, onProgress } = options;
     const writeNow = clock === undefined ? () => false : promptWrites(into, clock);
     const write = async ({ offset, data }: Piece, index: number): Promise<void> => {
-      if (ZEROES.compare(data, 0, data.length, 0, data.length) === 0) await into.zero(offset, data.length);
+      if (isZero(data)) await into.zero(offset, data.length);
       // The first always by the thread pool: the server lives meanwhile.
       else if (index === 0 || !writeNow(data, offset)) await into.write(data, offset);
     };

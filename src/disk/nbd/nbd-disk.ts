@@ -7,6 +7,7 @@
  */
 import { errnoOf, messageOf, UnderstudyError } from '../../model/errors.ts';
 import type { Clock } from '../../model/ports.ts';
+import { settleAll } from '../../model/settle-all.ts';
 import { assertWholeSectors, diskNotSupported, diskReadOnly, ioError } from '../disk-errors.ts';
 import { hostClock } from '../host-clock.ts';
 import { assertInside, type Extent, type Seal, type VirtualDisk } from '../virtual-disk.ts';
@@ -227,8 +228,6 @@ async function eachPart(
     for (; done < length && parts.length < PARTS_AT_ONCE; done += partBytes) {
       parts.push(work(offset + done, Math.min(partBytes, length - done)));
     }
-    for (const result of await Promise.allSettled(parts)) {
-      if (result.status === 'rejected') throw result.reason;
-    }
+    await settleAll(parts);
   }
 }

@@ -9,8 +9,6 @@ import type { Digest, DigestInto, DigestList } from './digest-tree.ts';
 import { DifferenceGatherer, type LeafDifferences, type PageHashing, pageHashes } from './page-hashes.ts';
 import { DIGEST_BYTES, type TreeShape, pagesPerLeaf } from './tree-shape.ts';
 
-export { isZero };
-
 /** Awaited with the bytes about to be read, so that a share of the disk and the guest's own I/O can be honoured. */
 export type Pace = (bytes: number) => Promise<void> | void;
 

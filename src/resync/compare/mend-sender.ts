@@ -5,16 +5,14 @@
  *
  * A few pieces are compared and a few messages compressed at once; all leave in the order of their leaves.
  */
-import type { Compute } from '../../model/ports.ts';
 import { malformed } from './byte-cursor.ts';
-import type { Conversation } from './conversation.ts';
+import type { ComparePart } from './compare-part.ts';
 import type { DigestList } from './digest-tree.ts';
 import { FRAME, type MendLeaf, encodeMend } from './frames.ts';
-import type { LeafHasher, Pace } from './leaf-hasher.ts';
+import type { Pace } from './leaf-hasher.ts';
 import { MendMemory } from './mend-memory.ts';
 import type { LeafDifferences } from './page-hashes.ts';
-import type { Selection } from './selection.ts';
-import { MEND_BYTES, MEND_WINDOW, type TreeShape, spansPerLeaf } from './tree-shape.ts';
+import { MEND_BYTES, MEND_WINDOW, spansPerLeaf } from './tree-shape.ts';
 
 /** Leaves of one mend message: they take a few bytes each even when no page differs any more. */
 export const MEND_LEAVES_MAX = 512;
@@ -37,13 +35,7 @@ interface Gathered {
   bytes: number;
 }
 
-export interface MendContext {
-  conversation: Conversation;
-  selection: Selection;
-  shape: TreeShape;
-  hasher: LeafHasher;
-  compute: Compute;
-  hashBytes: number;
+export interface MendContext extends ComparePart {
   paceWire: Pace;
 }
 

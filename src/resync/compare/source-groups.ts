@@ -5,9 +5,8 @@
  *   source: group root → target: segment hashes → source: node hashes → target: leaf hashes
  *         → source: differing leaves + proof of the rest → target: agreed
  */
-import type { Compute } from '../../model/ports.ts';
 import { malformed } from './byte-cursor.ts';
-import type { Conversation } from './conversation.ts';
+import type { ComparePart } from './compare-part.ts';
 import {
   type SegmentTree,
   differingIndexes,
@@ -19,11 +18,10 @@ import {
   shortHashes,
 } from './digest-tree.ts';
 import { FRAME, decodeHashList, decodeId, encodeDiffering, encodeGroup, encodeHashList } from './frames.ts';
-import { type LeafHasher, ZeroDigests } from './leaf-hasher.ts';
+import { ZeroDigests } from './leaf-hasher.ts';
 import { scanSegment, segmentCount, segmentPositions } from './segment-scan.ts';
-import type { Selection } from './selection.ts';
 import type { Settlement } from './settlement.ts';
-import { GROUP_SEGMENTS_MAX, NODE_LEAVES, SEGMENT_WINDOW, type TreeShape, segmentLeaves } from './tree-shape.ts';
+import { GROUP_SEGMENTS_MAX, NODE_LEAVES, SEGMENT_WINDOW, segmentLeaves } from './tree-shape.ts';
 
 interface Group {
   id: number;
@@ -37,14 +35,8 @@ interface Group {
   differing: Set<number>;
 }
 
-export interface GroupContext {
-  conversation: Conversation;
-  selection: Selection;
-  shape: TreeShape;
-  hasher: LeafHasher;
-  compute: Compute;
+export interface GroupContext extends ComparePart {
   settlement: Settlement;
-  hashBytes: number;
   /** Positions of one group that differ, in order; `zero` when they read as zeroes on the source. */
   onDiffering(leaves: { position: number; zero: boolean }[]): void;
   onScanned(bytes: number): void;

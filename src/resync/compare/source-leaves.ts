@@ -3,16 +3,14 @@
  * is settled when the target has proven it by its digest.
  */
 import { UnderstudyError } from '../../model/errors.ts';
-import type { Compute } from '../../model/ports.ts';
 import { malformed } from './byte-cursor.ts';
-import type { Conversation } from './conversation.ts';
+import type { ComparePart } from './compare-part.ts';
 import { FRAME, decodeHashList, decodeId, encodeOpen, encodeZeroRuns, pageRuns, pagesIn } from './frames.ts';
-import type { LeafHasher, Pace } from './leaf-hasher.ts';
+import type { Pace } from './leaf-hasher.ts';
 import { type AnsweredLeaf, MendSender } from './mend-sender.ts';
 import { HASHED_ROUNDS, differingMask } from './page-hashes.ts';
-import type { Selection } from './selection.ts';
 import type { Settlement } from './settlement.ts';
-import { LEAF_BATCH, PAGE_BYTES, type TreeShape, leafWindow, pagesPerLeaf } from './tree-shape.ts';
+import { LEAF_BATCH, PAGE_BYTES, leafWindow, pagesPerLeaf } from './tree-shape.ts';
 
 /** Leaves of one zero message. */
 const ZERO_LEAVES_MAX = 4096;
@@ -24,14 +22,8 @@ interface Batch {
   ours: Promise<Uint8Array> | null;
 }
 
-export interface LeafContext {
-  conversation: Conversation;
-  selection: Selection;
-  shape: TreeShape;
-  hasher: LeafHasher;
-  compute: Compute;
+export interface LeafContext extends ComparePart {
   settlement: Settlement;
-  hashBytes: number;
   mode: 'mend' | 'compare-only';
   paceWire: Pace;
   onSettled(): void;

@@ -2,9 +2,8 @@
  * The target's half of locating: scans its segments, answers each group root, and proves that what was not listed is
  * equal.
  */
-import type { Compute } from '../../model/ports.ts';
 import { malformed } from './byte-cursor.ts';
-import type { Conversation } from './conversation.ts';
+import type { ComparePart } from './compare-part.ts';
 import {
   type SegmentTree,
   differingIndexes,
@@ -15,15 +14,12 @@ import {
   shortHashes,
 } from './digest-tree.ts';
 import { FRAME, decodeDiffering, decodeGroup, decodeHashList, encodeHashList, encodeId } from './frames.ts';
-import type { LeafHasher } from './leaf-hasher.ts';
 import { scanSegment, segmentCount, segmentPositions } from './segment-scan.ts';
-import type { Selection } from './selection.ts';
 import {
   DIGEST_BYTES,
   GROUP_SEGMENTS_MAX,
   NODE_LEAVES,
   SEGMENT_WINDOW,
-  type TreeShape,
   segmentLeaves,
 } from './tree-shape.ts';
 
@@ -35,13 +31,7 @@ interface Group {
   awaits: 'node-hashes' | 'differing';
 }
 
-export interface TargetGroupContext {
-  conversation: Conversation;
-  selection: Selection;
-  shape: TreeShape;
-  hasher: LeafHasher;
-  compute: Compute;
-  hashBytes: number;
+export interface TargetGroupContext extends ComparePart {
   onScanned(bytes: number): void;
   /** All positions of these segments but the listed ones are proven equal. */
   onLocated(segments: readonly number[], differing: readonly number[]): void;

@@ -3,11 +3,12 @@
  * proves the leaf. Nothing is written but leaves that were opened or that the groups have found to differ, and only
  * while `admit` allows it.
  */
+import { isZero } from '../../model/zero-bytes.ts';
 import { promptWrites } from '../../disk/prompt-writes.ts';
 import type { VirtualDisk } from '../../disk/virtual-disk.ts';
-import type { Clock, Compute } from '../../model/ports.ts';
+import type { Clock } from '../../model/ports.ts';
 import { malformed } from './byte-cursor.ts';
-import type { Conversation } from './conversation.ts';
+import type { ComparePart } from './compare-part.ts';
 import type { Frame } from './frame-channel.ts';
 import { sameBytes } from './digest-tree.ts';
 import {
@@ -22,10 +23,9 @@ import {
   encodeId,
   pageRuns,
 } from './frames.ts';
-import { type LeafHasher, isZero } from './leaf-hasher.ts';
 import { inParallel } from './in-parallel.ts';
 import type { CompareMode } from './options.ts';
-import type { ByteRange, Selection } from './selection.ts';
+import type { ByteRange } from './selection.ts';
 import { MEND_LEAVES_MAX } from './mend-sender.ts';
 import { HASHED_ROUNDS } from './page-hashes.ts';
 import {
@@ -33,7 +33,6 @@ import {
   LEAF_BATCH,
   MEND_BYTES,
   PAGE_BYTES,
-  type TreeShape,
   leafWindow,
   pagesPerLeaf,
 } from './tree-shape.ts';
@@ -43,15 +42,8 @@ const ANSWERING_MAX = 3;
 /** Received mends that wait for the disk: more stay in the stream, so that memory is bounded. */
 const MENDS_WAITING = 4;
 
-export interface TargetLeafContext {
-  conversation: Conversation;
-  selection: Selection;
-  shape: TreeShape;
-  /** Reads `target`. */
-  hasher: LeafHasher;
-  compute: Compute;
+export interface TargetLeafContext extends ComparePart {
   target: VirtualDisk;
-  hashBytes: number;
   mode: CompareMode;
   admit: () => void;
   clock: Pick<Clock, 'monotonic'> | undefined;
