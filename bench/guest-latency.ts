@@ -10,6 +10,7 @@ import { parseArgs } from 'node:util';
 import { callHost } from '../src/cli/client.ts';
 import { Pair } from '../test/rig/pair.ts';
 import { mustRun, run } from '../test/rig/program.ts';
+import { fio } from './fio.ts';
 import { makeImage } from './images.ts';
 import { median, record } from './record.ts';
 import { repaired, untilReplicating } from './repairs.ts';
@@ -29,14 +30,9 @@ interface Tail {
 }
 
 async function guest(uri: string, folder: string): Promise<Omit<Tail, 'times'>> {
-  const text = await mustRun('fio', ['--name=x', '--ioengine=nbd', `--uri=${uri}`, `--size=${SIZE}`, '--rw=randrw', '--bs=4k', '--iodepth=4',
-    '--rate_iops=500', '--time_based', `--runtime=${values.seconds}`, '--norandommap', '--randrepeat=0', '--output-format=json',
-    '--percentile_list=99:99.9', '--unified_rw_reporting=1'], { cwd: folder });
-  const job = (JSON.parse(text.slice(text.indexOf('{'))) as {
-    jobs: { error: number; mixed: { total_ios: number; clat_ns: { percentile: Record<string, number> } } }[];
-  }).jobs[0]!;
-  if (job.error !== 0 || job.mixed.total_ios === 0) throw new Error(`fio did nothing on ${uri}`);
-  const { percentile } = job.mixed.clat_ns;
+  const { mixed } = await fio(uri, folder, String(SIZE), ['--rw=randrw', '--bs=4k', '--iodepth=4', '--rate_iops=500', '--time_based',
+    `--runtime=${values.seconds}`, '--norandommap', '--unified_rw_reporting=1']);
+  const percentile = mixed!.clat_ns.percentile!;
   return { p99: percentile['99.000000']! / 1e6, p999: percentile['99.900000']! / 1e6 };
 }
 

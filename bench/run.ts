@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { asMarkdown, type Table } from './record.ts';
 
 /** Parts of benches, not benches. */
-const PARTS = ['run.ts', 'nbd-serve.ts', 'two-sites.ts', 'images.ts', 'record.ts', 'repairs.ts', 'processor-time.ts', 'bare-side.ts'];
+const PARTS = ['run.ts', 'nbd-serve.ts', 'two-sites.ts', 'images.ts', 'record.ts', 'repairs.ts', 'processor-time.ts', 'bare-side.ts', 'fio.ts'];
 
 const save = process.argv.includes('--save');
 const chosen = process.argv.slice(2).filter((word) => !word.startsWith('--'));

@@ -2,7 +2,8 @@
  * What does protection cost the guest? fio against the same kind of disk served by Understudy tracked (replicating to a second
  * server on this machine), by Understudy untracked, by `nbdkit file` and by `qemu-nbd`, in turns within each round; reads also cold, with the
  * files evicted from the page cache (what the servers have read from the disk is checked). Beside the rate stands the processor time of
- * the server for one request, which other programs on the machine disturb less. Then: the stall of a log switch (fio's p99.9
+ * the server for one request, which other programs on the machine disturb less, and how much of the time fio itself computed: near 100 % it
+ * is fio that is measured. Then: the stall of a log switch (fio's p99.9
  * with and without switches), shipping throughput, and the server's memory.
  *
  *   node bench/tracked-io.ts [--seconds N] [--rounds N] [--only ROW,…] [--servers NAME,…]       needs fio, nbdkit, qemu-nbd
@@ -16,6 +17,7 @@ import { parseArgs } from 'node:util';
 import { Pair } from '../test/rig/pair.ts';
 import { mustRun } from '../test/rig/program.ts';
 import { UNDERSTUDY } from '../test/rig/server.ts';
+import { fio, measured, type FioSide, type Sample } from './fio.ts';
 import { median, record } from './record.ts';
 
 const { values } = parseArgs({
@@ -51,12 +53,6 @@ const unknown = only?.filter((name) => !rowNames.includes(name)) ?? [];
 if (unknown.length > 0 && !rowNames.some((name) => name === values.only)) throw new Error(`no row ${unknown.join(', ')}; rows: ${rowNames.join(' · ')}`);
 const isAsked = (name: string) => only === undefined || only.includes(name) || name === values.only;
 
-interface FioSide {
-  iops: number;
-  total_ios: number;
-  clat_ns: { percentile?: Record<string, number> };
-}
-
 interface Contender {
   name: string;
   uri: string;
@@ -64,34 +60,12 @@ interface Contender {
   pid: number;
 }
 
-interface Sample {
-  perSecond: number;
-  /** Processor time of the server, all threads, user and system. */
-  microsPerRequest: number;
-}
-
 const cleanups: (() => unknown)[] = [];
 
-async function fio(uri: string, folder: string, args: string[], length = TIMED): Promise<{ read: FioSide; write: FioSide }> {
-  const text = await mustRun('fio', ['--name=x', '--ioengine=nbd', `--uri=${uri}`, `--size=${SIZE_MIB}m`, ...length, '--output-format=json',
-    '--randrepeat=0', '--percentile_list=99:99.9', ...args], { cwd: folder });
-  const job = (JSON.parse(text.slice(text.indexOf('{'))) as { jobs: { error: number; read: FioSide; write: FioSide }[] }).jobs[0]!;
-  if (job.error !== 0 || job.read.total_ios + job.write.total_ios === 0) throw new Error(`fio did nothing on ${uri}`);
-  return job;
-}
+const onDisk = (uri: string, folder: string, args: string[], length = TIMED) => fio(uri, folder, `${SIZE_MIB}m`, [...length, ...args]);
 
-/** In ticks of 10 ms. */
-function processorTicks(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
-  return Number(fields[11]) + Number(fields[12]);
-}
-
-async function measure({ uri, pid }: Contender, folder: string, args: string[], length: string[]): Promise<Sample> {
-  const before = processorTicks(pid);
-  const { read, write } = await fio(uri, folder, args, length);
-  const micros = (processorTicks(pid) - before) * 10_000;
-  return { perSecond: read.iops + write.iops, microsPerRequest: micros / (read.total_ios + write.total_ios) };
-}
+const measure = ({ uri, pid }: Contender, folder: string, args: string[], length: string[]): Promise<Sample> =>
+  measured(pid, () => onDisk(uri, folder, args, length));
 
 async function peer(command: string, args: string[], socket: string): Promise<ChildProcess> {
   rmSync(socket, { force: true });
@@ -136,10 +110,10 @@ async function measureCold(contender: Contender, folder: string): Promise<Sample
 }
 
 /** All rounds of one row, each contender once in each. `deliver`: between rounds, so that shipping does not run inside a measurement. */
-async function row(name: string, contenders: Contender[], measured: (one: Contender) => Promise<Sample>, deliver: () => Promise<unknown>): Promise<string[]> {
+async function row(name: string, contenders: Contender[], measureOne: (one: Contender) => Promise<Sample>, deliver: () => Promise<unknown>): Promise<string[]> {
   const results = contenders.map((): Sample[] => []);
   for (let round = 0; round < Number(values.rounds); round++) {
-    for (const [index, contender] of contenders.entries()) results[index]!.push(await measured(contender));
+    for (const [index, contender] of contenders.entries()) results[index]!.push(await measureOne(contender));
     await deliver();
   }
   const base = results[0]!;
@@ -147,6 +121,7 @@ async function row(name: string, contenders: Contender[], measured: (one: Conten
     `${Math.round(median(own.map(({ perSecond }) => perSecond)))}`,
     `(${median(own.map(({ perSecond }, round) => perSecond / base[round]!.perSecond)).toFixed(2)})`,
     `${Math.round(median(own.map(({ microsPerRequest }) => microsPerRequest)))} µs`,
+    `${Math.round(median(own.map(({ guestPercent }) => guestPercent)))} %`,
   ].join(' '))];
 }
 
@@ -156,9 +131,9 @@ const memoryMib = (pid: number): number =>
 async function switches(pair: Pair, uri: string, syncNow: () => Promise<unknown>): Promise<void> {
   const load = ['--rw=randwrite', '--bs=4k', '--iodepth=4', '--rate_iops=2000'];
   const tail = (side: FioSide) => ((side.clat_ns.percentile?.['99.900000'] ?? 0) / 1e6).toFixed(1);
-  const control = await fio(uri, pair.folder, load);
+  const control = await onDisk(uri, pair.folder, load);
   let running = true;
-  const under = fio(uri, pair.folder, load).finally(() => (running = false));
+  const under = onDisk(uri, pair.folder, load).finally(() => (running = false));
   let count = 0;
   while (running) {
     await syncNow();
@@ -172,7 +147,7 @@ async function switches(pair: Pair, uri: string, syncNow: () => Promise<unknown>
 }
 
 async function shipping(pair: Pair, uri: string, syncNow: () => Promise<string>): Promise<void> {
-  await fio(uri, pair.folder, ['--rw=write', '--bs=1M', '--iodepth=4'], AMOUNT);
+  await onDisk(uri, pair.folder, ['--rw=write', '--bs=1M', '--iodepth=4'], AMOUNT);
   const { bytes, seconds } = JSON.parse(await syncNow()) as { bytes: number; seconds: number };
   record({
     question: 'Shipping, memory', command: `node bench/tracked-io.ts --seconds ${values.seconds} --only shipping`,
@@ -190,7 +165,7 @@ try {
   const contenders = await contendersOf(pair);
   const syncNow = () => mustRun(UNDERSTUDY, ['--data', pair.primary.data, 'sync-now', pair.vm, '--json'], { timeoutMs: 3_600_000 });
   // Every contender writes its file once, so that none pays for first allocation later.
-  for (const { uri } of contenders) await fio(uri, pair.folder, ['--rw=write', '--bs=1M', '--iodepth=4'], [`--io_size=${SIZE_MIB}m`]);
+  for (const { uri } of contenders) await onDisk(uri, pair.folder, ['--rw=write', '--bs=1M', '--iodepth=4'], [`--io_size=${SIZE_MIB}m`]);
   await syncNow();
 
   const rows: string[][] = [];
@@ -200,7 +175,7 @@ try {
   if (isAsked('cold')) rows.push(await row('randread 4k q16, cold', contenders, (one) => measureCold(one, pair.folder), syncNow));
   if (rows.length > 0) {
     record({
-      question: 'Guest I/O: requests a second, the ratio to nbdkit round by round, processor time of the server for one',
+      question: 'Guest I/O: requests a second, the ratio to nbdkit round by round, processor time of the server for one, how busy fio itself is',
       command: `node bench/tracked-io.ts --seconds ${values.seconds} --rounds ${values.rounds}`,
       notes: [`fio over a Unix socket, ${SIZE_MIB} MiB, log and disk on one file system`, `median of ${values.rounds} rounds of ${values.seconds} s`],
       columns: ['fio', ...contenders.map(({ name }) => name)], rows,
