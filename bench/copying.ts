@@ -1,27 +1,31 @@
 /**
  * How long does the first copy of a disk take beside the usual ways to copy one? The same image of the recipe, warm, in turns within each
- * round: initial replication between two servers (TLS on loopback), `nbdcopy` over TLS into `nbdkit`, and `casync make` and `extract` through a
- * local store. Every copy is compared with its source. What is absent is left out and named.
+ * round: initial replication between two servers (TLS on loopback), `nbdcopy` and `qemu-img convert` over TLS into `nbdkit`, and `casync make`
+ * and `extract` through a local store. Every copy is compared with its source, and what initial replication sends with what zstd makes of the
+ * data. What is absent is left out and named.
  *
- *   node bench/copying.ts [--gib 2] [--rounds 1]       nbdcopy with nbdkit, and casync, where they are there
+ *   node bench/copying.ts [--gib 2] [--rounds 1]       nbdcopy and qemu-img with nbdkit, and casync, where they are there
  */
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { rm, truncate, writeFile } from 'node:fs/promises';
+import { open, rm, truncate, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import { parseArgs } from 'node:util';
+import { constants, createZstdCompress } from 'node:zlib';
 import { callHost } from '../src/cli/client.ts';
 import { Pair } from '../test/rig/pair.ts';
 import { kill9, mustRun, run, temporaryFolder } from '../test/rig/program.ts';
-import { makeImage } from './images.ts';
+import { makeImage, type Runs } from './images.ts';
 import { endedProgramsSeconds, processorSeconds } from './processor-time.ts';
 import { median, record, spread } from './record.ts';
 import { untilReplicating } from './repairs.ts';
 
 const { values } = parseArgs({ options: { gib: { type: 'string', default: '2' }, rounds: { type: 'string', default: '1' } } });
 const SIZE = Math.round(Number(values.gib) * 2 ** 30);
+const MIB = 2 ** 20;
 const signal = new AbortController().signal;
 const LIMIT = { timeoutMs: 3_600_000 };
 
@@ -49,7 +53,22 @@ interface Copied {
   processor: number;
 }
 
-/** From the command to the state Replicating, and MiB that were sent over the link. */
+/** Of all that is not a hole, in one stream of level 1. */
+async function zstdBytes(path: string, runs: Runs): Promise<number> {
+  const file = await open(path, 'r');
+  async function* data() {
+    for (const [first, count] of runs) for (let at = first; at < first + count; at++) yield (await file.read(Buffer.alloc(MIB), 0, MIB, at * MIB)).buffer;
+  }
+  let bytes = 0;
+  const level = { params: { [constants.ZSTD_c_compressionLevel]: 1 } };
+  await pipeline(data, createZstdCompress(level), async (shrunk) => {
+    for await (const piece of shrunk) bytes += (piece as Buffer).length;
+  });
+  await file.close();
+  return bytes;
+}
+
+/** From the command to the state Replicating, and what was sent over the link. */
 const ours = () => within(async (t) => {
   const pair = await Pair.make(t, { sizes: [SIZE], frequencySec: 900 });
   const runs = makeImage(pair.disks[0]!, SIZE);
@@ -62,7 +81,8 @@ const ours = () => within(async (t) => {
   });
   const processor = used() - before;
   await pair.compare();
-  return { seconds, processor, dataMib: runs.reduce((sum, [, count]) => sum + count, 0) };
+  const { statistics: { sentBytes } } = await pair.primary.json<{ statistics: { sentBytes: number } }>('health', pair.vm);
+  return { seconds, processor, sentBytes, zstdBytes: await zstdBytes(pair.disks[0]!, runs), dataMib: runs.reduce((sum, [, count]) => sum + count, 0) };
 });
 
 async function freePort(): Promise<number> {
@@ -73,8 +93,20 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-async function nbdcopy(source: string, folder: string): Promise<Copied> {
-  const [target, keys, pidFile, port] = [join(folder, 'nbdcopy.raw'), join(folder, 'keys.psk'), join(folder, 'nbdkit.pid'), await freePort()];
+interface Door {
+  /** Of the folder with the key, and of the key in it. */
+  folder: string;
+  keys: string;
+  port: number;
+}
+const nbdcopyTo = (source: string, { keys, port }: Door) =>
+  mustRun('nbdcopy', ['--destination-is-zero', '--flush', source, `nbds://bench@127.0.0.1:${port}/?tls-psk-file=${keys}`], LIMIT);
+const convertTo = (source: string, { folder, port }: Door) =>
+  mustRun('qemu-img', ['convert', '-n', '--target-is-zero', '-W', '-f', 'raw', '--object', `tls-creds-psk,id=psk,dir=${folder},endpoint=client,username=bench`,
+    source, '--target-image-opts', `driver=nbd,host=127.0.0.1,port=${port},tls-creds=psk`], LIMIT);
+
+const intoNbdkit = (copy: (source: string, door: Door) => Promise<unknown>) => async (source: string, folder: string): Promise<Copied> => {
+  const [target, keys, pidFile, port] = [join(folder, 'copy.raw'), join(folder, 'keys.psk'), join(folder, 'nbdkit.pid'), await freePort()];
   await writeFile(keys, `bench:${randomBytes(32).toString('hex')}\n`, { mode: 0o600 });
   await writeFile(target, '');
   await truncate(target, SIZE);
@@ -83,9 +115,8 @@ async function nbdcopy(source: string, folder: string): Promise<Copied> {
   try {
     // Written when it listens.
     while (!existsSync(pidFile)) await new Promise((resolve) => setTimeout(resolve, 20));
-    const uri = `nbds://bench@127.0.0.1:${port}/?tls-psk-file=${keys}`;
     const before = endedProgramsSeconds();
-    const seconds = await timed(() => mustRun('nbdcopy', ['--destination-is-zero', '--flush', source, uri], LIMIT));
+    const seconds = await timed(() => copy(source, { folder, keys, port }));
     const processor = endedProgramsSeconds() - before + processorSeconds(server.pid!);
     await same(source, target);
     return { seconds, processor };
@@ -93,7 +124,7 @@ async function nbdcopy(source: string, folder: string): Promise<Copied> {
     await kill9(server);
     for (const path of [target, pidFile]) await rm(path, { force: true });
   }
-}
+};
 
 async function casync(source: string, folder: string): Promise<Copied> {
   const [target, index, store] = [join(folder, 'casync.raw'), join(folder, 'x.caibx'), join(folder, 'x.castr')];
@@ -112,23 +143,27 @@ await within(async (t) => {
   const folder = await temporaryFolder(t);
   const source = join(folder, 'source.raw');
   makeImage(source, SIZE);
+  const nbdkit = await has('nbdkit', '--version');
+  const absent = async (program: string) => (nbdkit && (await has(program, '--version')) ? null : `${program} or nbdkit is absent`);
   const peers: { name: string; absent: string | null; copy: (source: string, folder: string) => Promise<Copied>; copied: Copied[] }[] = [
-    { name: 'nbdcopy over TLS into nbdkit', absent: (await has('nbdcopy', '--version')) && (await has('nbdkit', '--version')) ? null
-      : 'nbdcopy or nbdkit is absent', copy: nbdcopy, copied: [] },
+    { name: 'nbdcopy over TLS into nbdkit', absent: await absent('nbdcopy'), copy: intoNbdkit(nbdcopyTo), copied: [] },
+    { name: 'qemu-img convert over TLS into nbdkit', absent: await absent('qemu-img'), copy: intoNbdkit(convertTo), copied: [] },
     { name: 'casync make and extract', absent: (await has('casync', '--version')) ? null : 'casync is absent', copy: casync, copied: [] },
   ];
   const taken: Copied[] = [];
-  let dataMib = 0;
+  let [dataMib, sent, shrunk] = [0, 0, 0];
   for (let round = 0; round < Number(values.rounds); round++) {
     const copy = await ours();
     taken.push(copy);
-    ({ dataMib } = copy);
+    ({ dataMib, sentBytes: sent, zstdBytes: shrunk } = copy);
     for (const peer of peers) if (peer.absent === null) peer.copied.push(await peer.copy(source, folder));
   }
   record({
     question: 'The first copy of a disk', command: `node bench/copying.ts --gib ${values.gib} --rounds ${values.rounds}`,
     notes: [`${values.gib} GiB, ${dataMib} MiB of it random data, page cache warm, both ends on one machine`, 'ours from the command to Replicating; '
-      + 'nbdcopy ends with a flush, casync with none', ...peers.flatMap(({ name, absent }) => (absent === null ? [] : [`${name}: skipped, ${absent}`]))],
+      + 'nbdcopy ends with a flush, the others with none',
+      `on the wire ${(sent / MIB).toFixed(2)} MiB, zstd makes ${(shrunk / MIB).toFixed(2)} MiB of the data`,
+      ...peers.flatMap(({ name, absent }) => (absent === null ? [] : [`${name}: skipped, ${absent}`]))],
     columns: ['copy', 'seconds', 'MiB/s', 'ours to it', 'processor time, s', 'ours to it'],
     rows: [{ name: 'initial replication', copied: taken }, ...peers.filter(({ absent }) => absent === null)].map(({ name, copied }) => {
       const [seconds, processor] = [copied.map((one) => one.seconds), copied.map((one) => one.processor)];
