@@ -8,7 +8,6 @@
  */
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync } from 'node:fs';
 import { open, rm, truncate, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -17,7 +16,7 @@ import { parseArgs } from 'node:util';
 import { constants, createZstdCompress } from 'node:zlib';
 import { callHost } from '../src/cli/client.ts';
 import { Pair } from '../test/rig/pair.ts';
-import { kill9, mustRun, run, temporaryFolder } from '../test/rig/program.ts';
+import { kill9, mustRun, run, temporaryFolder, untilThere } from '../test/rig/program.ts';
 import { makeImage, type Runs } from './images.ts';
 import { endedProgramsSeconds, processorSeconds } from './processor-time.ts';
 import { median, record, spread } from './record.ts';
@@ -114,7 +113,7 @@ const intoNbdkit = (copy: (source: string, door: Door) => Promise<unknown>) => a
     { stdio: ['ignore', 'ignore', 'inherit'] });
   try {
     // Written when it listens.
-    while (!existsSync(pidFile)) await new Promise((resolve) => setTimeout(resolve, 20));
+    await untilThere(pidFile);
     const before = endedProgramsSeconds();
     const seconds = await timed(() => copy(source, { folder, keys, port }));
     const processor = endedProgramsSeconds() - before + processorSeconds(server.pid!);

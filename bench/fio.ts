@@ -1,6 +1,7 @@
 /** fio as the guest: requests over NBD, and what the server's processor paid for each. */
 import { mustRun } from '../test/rig/program.ts';
 import { processorSeconds } from './processor-time.ts';
+import { median } from './record.ts';
 
 export interface FioSide {
   iops: number;
@@ -44,4 +45,11 @@ export async function measured(pid: number, run: () => Promise<FioJob>): Promise
   const { read, write, usr_cpu: user, sys_cpu: system } = await run();
   const micros = (processorSeconds(pid) - before) * 1e6;
   return { perSecond: read.iops + write.iops, microsPerRequest: micros / (read.total_ios + write.total_ios), guestPercent: user + system };
+}
+
+/** Medians of the rounds: `RATE (RATIO) MICROS µs`, the ratio round by round to what `base` did in the same one. */
+export function shown(own: readonly Sample[], base: readonly Sample[]): string {
+  const rate = Math.round(median(own.map(({ perSecond }) => perSecond)));
+  const ratio = median(own.map(({ perSecond }, round) => perSecond / base[round]!.perSecond));
+  return `${rate} (${ratio.toFixed(2)}) ${Math.round(median(own.map(({ microsPerRequest }) => microsPerRequest)))} µs`;
 }

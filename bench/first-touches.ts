@@ -6,14 +6,13 @@
  *   node bench/first-touches.ts [--gib 1024] [--seconds 3] [--rounds 3]       needs fio, nbdkit
  */
 import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { HOT_REGIONS_MAX, REGION_BYTES_DEFAULT } from '../src/tracking/change-map.ts';
 import { Pair } from '../test/rig/pair.ts';
-import { mustRun, run } from '../test/rig/program.ts';
-import { fio, measured, type Sample } from './fio.ts';
-import { median, record } from './record.ts';
+import { mustRun, run, untilThere } from '../test/rig/program.ts';
+import { fio, measured, shown, type Sample } from './fio.ts';
+import { record } from './record.ts';
 
 const { values } = parseArgs({
   options: { gib: { type: 'string', default: '1024' }, seconds: { type: 'string', default: '3' }, rounds: { type: 'string', default: '3' } },
@@ -34,7 +33,7 @@ try {
     for (const path of [plain, peer]) await mustRun('truncate', ['--size', String(bytes), path]);
     const nbdkit = spawn('nbdkit', ['-f', '-U', socket, 'file', peer], { stdio: 'ignore' });
     cleanups.push(() => nbdkit.kill('SIGKILL'));
-    while (!existsSync(socket)) await new Promise((resolve) => setTimeout(resolve, 20));
+    await untilThere(socket);
     const { disks } = await pair.primary.json<{ disks: { uri: string }[] }>('vm', 'add', 'plain', '--disk', plain);
     const contenders = [
       { name: 'nbdkit file', uri: `nbd+unix:///?socket=${socket}`, pid: nbdkit.pid! },
@@ -52,9 +51,7 @@ try {
         }
         await pair.primary.json('sync-now', pair.vm);
       }
-      rows.push([where, ...samples.map((own) => `${Math.round(median(own.map(({ perSecond }) => perSecond)))} ` +
-        `(${median(own.map(({ perSecond }, round) => perSecond / samples[0]![round]!.perSecond)).toFixed(2)}) ` +
-        `${Math.round(median(own.map(({ microsPerRequest }) => microsPerRequest)))} µs`)]);
+      rows.push([where, ...samples.map((own) => shown(own, samples[0]!))]);
     }
     await pair.compare();
     record({

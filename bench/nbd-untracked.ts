@@ -5,12 +5,14 @@
  * other programs want the processors, a server of many threads gets more of them than a server of one; then read the
  * processor time per request.
  */
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { untilThere } from '../test/rig/program.ts';
+import { fio, measured, shown, type Sample } from './fio.ts';
 
 const { values } = parseArgs({
   options: {
@@ -54,45 +56,18 @@ const contenders: Contender[] = [
   },
 ];
 
-interface Sample {
-  perSecond: number;
-  /** Processor time of the server, all threads, user and system; its start is left out. */
-  microsPerRequest: number;
-}
-
-/** In ticks of 10 ms. */
-function processorTicks(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
-  return Number(fields[11]) + Number(fields[12]);
-}
-
 async function measure(contender: Contender, args: string[]): Promise<Sample> {
   const socket = join(folder, `${contender.name}.sock`);
   const server = contender.start(socket);
   const gone = once(server, 'exit');
-  while (!existsSync(socket)) await new Promise((resolve) => setTimeout(resolve, 20));
-  const ticks = processorTicks(server.pid!);
-  const fio = spawnSync('fio', ['--name=x', '--ioengine=nbd', `--uri=nbd+unix:///?socket=${socket}`, `--size=${SIZE_MIB}m`,
-    '--time_based', `--runtime=${values.seconds}`, '--output-format=json', '--norandommap', '--randrepeat=0', ...args],
-  { encoding: 'utf8' });
-  const micros = (processorTicks(server.pid!) - ticks) * 10_000;
+  await untilThere(socket);
+  const sample = await measured(server.pid!, () => fio(`nbd+unix:///?socket=${socket}`, folder, `${SIZE_MIB}m`,
+    ['--time_based', `--runtime=${values.seconds}`, '--norandommap', ...args]));
   server.kill('SIGTERM');
   await gone;
   rmSync(socket, { force: true });
-  const [job] = (JSON.parse(fio.stdout.slice(fio.stdout.indexOf('{'))) as { jobs: FioJob[] }).jobs;
-  const total = job!.read.total_ios + job!.write.total_ios;
-  if (total === 0 || job!.error !== 0) {
-    throw new Error(`${contender.name}: fio did ${total} requests, error ${job!.error}\n${fio.stderr}`);
-  }
-  return { perSecond: job!.read.iops + job!.write.iops, microsPerRequest: micros / total };
+  return sample;
 }
-interface FioJob {
-  error: number;
-  read: { total_ios: number; iops: number };
-  write: { total_ios: number; iops: number };
-}
-
-const median = (numbers: number[]) => numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)]!;
 
 try {
   const piece = Buffer.alloc(1024 * 1024, 0x5a);
@@ -106,13 +81,7 @@ try {
       for (const contender of contenders) results.get(contender.name)!.push(await measure(contender, args));
     }
     const base = results.get('nbdkit')!;
-    const columns = contenders.map((contender) => {
-      const own = results.get(contender.name)!;
-      const perSecond = Math.round(median(own.map((sample) => sample.perSecond))).toLocaleString('en');
-      const ratio = median(own.map((sample, round) => sample.perSecond / base[round]!.perSecond)).toFixed(2);
-      const micros = median(own.map((sample) => sample.microsPerRequest)).toFixed(0);
-      return `${contender.name} ${perSecond} (${ratio}) ${micros} us`;
-    });
+    const columns = contenders.map(({ name: server }) => `${server} ${shown(results.get(server)!, base)}`);
     console.log(`${name.padEnd(26)} ${columns.map((column) => column.padEnd(34)).join('')}`);
   }
 } finally {

@@ -11,13 +11,13 @@
  * Rows are those of `CASES`, and: cold, switches, shipping. Servers: nbdkit (always), qemu-nbd, untracked, tracked.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Pair } from '../test/rig/pair.ts';
-import { mustRun } from '../test/rig/program.ts';
+import { mustRun, untilThere } from '../test/rig/program.ts';
 import { UNDERSTUDY } from '../test/rig/server.ts';
-import { fio, measured, type FioSide, type Sample } from './fio.ts';
+import { fio, measured, shown, type FioSide, type Sample } from './fio.ts';
 import { median, record } from './record.ts';
 
 const { values } = parseArgs({
@@ -71,7 +71,7 @@ async function peer(command: string, args: string[], socket: string): Promise<Ch
   rmSync(socket, { force: true });
   const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'inherit'] });
   cleanups.push(() => child.kill('SIGKILL'));
-  while (!existsSync(socket)) await new Promise((resolve) => setTimeout(resolve, 20));
+  await untilThere(socket);
   return child;
 }
 
@@ -116,13 +116,7 @@ async function row(name: string, contenders: Contender[], measureOne: (one: Cont
     for (const [index, contender] of contenders.entries()) results[index]!.push(await measureOne(contender));
     await deliver();
   }
-  const base = results[0]!;
-  return [name, ...results.map((own) => [
-    `${Math.round(median(own.map(({ perSecond }) => perSecond)))}`,
-    `(${median(own.map(({ perSecond }, round) => perSecond / base[round]!.perSecond)).toFixed(2)})`,
-    `${Math.round(median(own.map(({ microsPerRequest }) => microsPerRequest)))} µs`,
-    `${Math.round(median(own.map(({ guestPercent }) => guestPercent)))} %`,
-  ].join(' '))];
+  return [name, ...results.map((own) => `${shown(own, results[0]!)} ${Math.round(median(own.map(({ guestPercent }) => guestPercent)))} %`)];
 }
 
 const memoryMib = (pid: number): number =>

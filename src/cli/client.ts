@@ -91,7 +91,7 @@ async function readValue(answer: IncomingMessage): Promise<unknown> {
   }
   const text = Buffer.concat(chunks).toString('utf8');
   if (answer.statusCode === 200) return parse(text);
-  throw failureIn(text) ?? refused(answer.statusCode, text);
+  throw failureIn(jsonOf(text)) ?? refused(answer.statusCode, text);
 }
 
 async function readLines(answer: IncomingMessage, { onProgress, onItem }: CallOptions): Promise<unknown> {
@@ -101,7 +101,7 @@ async function readLines(answer: IncomingMessage, { onProgress, onItem }: CallOp
     if ('progress' in message) onProgress?.(message.progress as Progress);
     else if ('item' in message) onItem?.(message.item);
     else if ('result' in message) return message.result;
-    else throw failureIn(line) ?? invalid(line);
+    else throw failureIn(message) ?? invalid(line);
   }
   throw new Error('the answer ended early');
 }
@@ -118,21 +118,22 @@ async function* linesOf(answer: IncomingMessage): AsyncIterable<string> {
 }
 
 function parse(text: string): unknown {
+  const value = jsonOf(text);
+  if (value === undefined) throw invalid(text);
+  return value;
+}
+
+/** What the text says; undefined when it is no JSON. */
+function jsonOf(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    throw invalid(text);
+    return undefined;
   }
 }
 
-/** The failure that the text is; null when it is none. */
-function failureIn(text: string): UnderstudyError | null {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    return null;
-  }
+/** The failure that the value is; null when it is none. */
+function failureIn(value: unknown): UnderstudyError | null {
   const parsed = FAILURE.safeParse(value);
   if (!parsed.success) return null;
   const { kind, code, message, remedy } = parsed.data.error;

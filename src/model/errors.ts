@@ -34,6 +34,9 @@ export class UnderstudyError extends Error {
   }
 }
 
+/** What was asked for, or is under way, ends with the server. */
+export const serverStops = (): UnderstudyError => new UnderstudyError('io', 'INTERRUPTED', 'the server stops', 'Start it again.');
+
 /** The errno name (`ENOSPC`, `EIO`, …) of a system error, or undefined for anything else. */
 export function errnoOf(error: unknown): string | undefined {
   if (!(error instanceof Error) || !('code' in error)) return undefined;

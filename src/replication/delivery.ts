@@ -8,11 +8,11 @@
  * - Undelivered sets are sent oldest first; a late one delays the next switch instead of piling sets up.
  */
 import { isRecoverable } from '../model/backoff.ts';
-import { messageOf, UnderstudyError } from '../model/errors.ts';
+import { UnderstudyError } from '../model/errors.ts';
 import type { RelationshipRecord } from '../model/records.ts';
 import { removeEpochFiles } from '../tracking/epoch-logs.ts';
 import { endSet } from './consistent-set.ts';
-import { noteFailedAttempt } from './failed-attempt.ts';
+import { logUnrecorded, noteFailedAttempt } from './failed-attempt.ts';
 import { waitAppliedMessage } from './messages.ts';
 import { reportOf, takeAnswer, type ReplicaNews } from './report.ts';
 import type { AnySendingVm } from './sending-vm.ts';
@@ -171,10 +171,9 @@ export class Delivery {
 
   /** An attempt that the loop did not make goes on record as its own do, and the loop tries again when it may. */
   async #failed(error: unknown, signal: AbortSignal): Promise<never> {
-    const { vmId, activity, ports: { log, relationships } } = this.#sender;
+    const { vmId, activity, ports: { relationships } } = this.#sender;
     if (!signal.aborted && !activity.aborted && relationships.find(vmId)?.state === 'Replicating') {
-      await noteFailedAttempt(this.#sender, error, signal, { askedFor: true })
-        .catch((cause: unknown) => log.error({ vm: vmId, error: messageOf(cause) }, 'a failure of replication cannot be put on record'));
+      await noteFailedAttempt(this.#sender, error, signal, { askedFor: true }).catch((cause: unknown) => logUnrecorded(this.#sender, cause));
       this.#sender.wake();
     }
     throw error;

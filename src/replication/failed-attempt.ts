@@ -34,6 +34,11 @@ export async function noteFailedAttempt(sender: AnySendingVm, error: unknown, si
     { ...facts, attempt: failures, delaySeconds: Math.round(delayMs / 1000) }));
 }
 
+/** Where even the failure cannot be put on record. */
+export function logUnrecorded({ vmId, ports }: AnySendingVm, cause: unknown): void {
+  ports.log.error({ vm: vmId, error: messageOf(cause) }, 'a failure of replication cannot be put on record');
+}
+
 /** The replica may have taken over, or be the primary by now; then that is on record, and the failure is none of its own. */
 async function hasLostItsReplica(sender: AnySendingVm, { code }: UnderstudyError, signal: AbortSignal): Promise<boolean> {
   if (code === 'REPLICA_FAILED_OVER') noteTookOver(sender.ports, sender.vmId, 'the replica took over');

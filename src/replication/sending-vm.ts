@@ -6,7 +6,7 @@
  *
  * Invariant: nothing ends the loop but the end of the server or of replication. Where even a failure cannot be put on record, it tries again.
  */
-import { messageOf, UnderstudyError } from '../model/errors.ts';
+import { serverStops } from '../model/errors.ts';
 import type { InitialReplication, RelationshipRecord, VmRecord } from '../model/records.ts';
 import type { PeerLink } from '../peer/link.ts';
 import { recordNoTracking, removeTrackingFiles } from '../tracking/epoch-logs.ts';
@@ -14,7 +14,7 @@ import type { TrackingLoss } from '../tracking/tracking-ports.ts';
 import { announcementOf } from './announcement.ts';
 import type { ChangeSource } from './change-source.ts';
 import { Delivery, type SyncResult } from './delivery.ts';
-import { noteFailedAttempt } from './failed-attempt.ts';
+import { logUnrecorded, noteFailedAttempt } from './failed-attempt.ts';
 import { HeldDisks } from './held-disks.ts';
 import type { CopyOptions, CopyProgress } from './initial-sender.ts';
 import { runInitial, type InitialProgress } from './initial-run.ts';
@@ -141,7 +141,7 @@ export abstract class SendingVm<Source extends ChangeSource> {
 
   /** Ends the loop and closes the source: a clean stop of the server. */
   async close(): Promise<void> {
-    const reason = new UnderstudyError('io', 'INTERRUPTED', 'the server stops', 'Start it again.');
+    const reason = serverStops();
     this.#stop.abort(reason);
     this.#activity.abort(reason);
     this.wake();
@@ -262,7 +262,7 @@ export abstract class SendingVm<Source extends ChangeSource> {
   }
 
   async #notRecorded(cause: unknown, signal: AbortSignal): Promise<void> {
-    this.ports.log.error({ vm: this.vmId, error: messageOf(cause) }, 'a failure of replication cannot be put on record');
+    logUnrecorded(this, cause);
     await this.ports.clock.sleep(UNRECORDED_MS, signal).catch(() => undefined);
   }
 

@@ -283,11 +283,11 @@ export class PrimaryResync implements ResyncDriver {
       Object.assign(told, { pages: latest.sentBytes, wire: channel.sentBytes });
       return { ...before, resyncBytes: before.resyncBytes + more.pages, wireBytes: before.wireBytes + more.wire };
     };
+    const withDisk = (resync: ResyncRecord, change: Partial<ResyncDisk>): ResyncRecord =>
+      ({ ...resync, disks: { ...resync.disks, [diskId]: { ...resync.disks[diskId]!, ...change } } });
     const keep = (change: Partial<ResyncDisk>) => {
-      const resync = runOf(primary, token);
       // It has come further: what failed before has passed, and the next failure is the first one again.
-      ports.relationships.update(vmId, { error: null, transferred: transferred(),
-        resync: { ...resync, disks: { ...resync.disks, [diskId]: { ...resync.disks[diskId]!, ...change } } } });
+      ports.relationships.update(vmId, { error: null, transferred: transferred(), resync: withDisk(runOf(primary, token), change) });
     };
     const counted = (progress: { comparedBytes: number; differingBytes: number; sentBytes: number; wireBytes: number }) => ({
       comparedBytes: before.comparedBytes + progress.comparedBytes, differingBytes: before.differingBytes + progress.differingBytes,
@@ -296,11 +296,10 @@ export class PrimaryResync implements ResyncDriver {
     const keepSent = () => {
       const record = ports.relationships.find(vmId);
       if (record === undefined) return;
-      const { resync } = record;
       const { sentBytes, wireBytes } = counted(latest);
-      const disk = resync?.token === token ? { ...resync.disks[diskId]!, sentBytes, wireBytes } : null;
+      const isOurs = record.resync?.token === token;
       ports.relationships.update(vmId, { transferred: transferred(),
-        ...(disk !== null && { resync: { ...resync!, disks: { ...resync!.disks, [diskId]: disk } } }) });
+        ...(isOurs && { resync: withDisk(record.resync!, { sentBytes, wireBytes }) }) });
     };
     const ranges = suspects?.get(diskId) ?? [{ offset: 0, length: tracked.disk.virtualSize }];
     const map = new DiskMap(tracked.disk.virtualSize, ranges, before.map === undefined ? null : { text: before.map, cursor: before.cursor });
@@ -310,8 +309,7 @@ export class PrimaryResync implements ResyncDriver {
       ...(suspects === null ? {} : { ranges: suspects.get(diskId)! }),
       ...(this.#checkpointBytes && { checkpointBytes: this.#checkpointBytes }),
       pace: (bytes) => pacer.read(bytes), paceWire: (bytes) => pacer.sent(bytes),
-      onCursor: (cursor, bytes) =>
-        keep({ ...counted({ ...latest, comparedBytes: bytes }), cursor, map: String(map) }),
+      onCursor: (cursor, bytes) => keep({ ...counted({ ...latest, comparedBytes: bytes }), cursor, map: String(map) }),
       onDecided: (decision, range) => map.decided(decision, range),
       onProgress: (progress) => {
         latest = progress;

@@ -10,7 +10,7 @@ import { atEnd } from '../rig/at-end.ts';
 import { Pair } from '../rig/pair.ts';
 import { temporaryFolder } from '../rig/program.ts';
 import { TestServer } from '../rig/server.ts';
-import { answerInside } from '../system/resync-rig.ts';
+import { answerInside } from '../rig/answer-inside.ts';
 import { accessible, inspect, TestBrowser } from './browser.ts';
 
 /** Tab stops of the longest page. */

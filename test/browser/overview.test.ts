@@ -11,7 +11,7 @@ import { atEnd } from '../rig/at-end.ts';
 import { Pair } from '../rig/pair.ts';
 import { mustRun, temporaryFolder } from '../rig/program.ts';
 import { TestServer } from '../rig/server.ts';
-import { answerInside } from '../system/resync-rig.ts';
+import { answerInside } from '../rig/answer-inside.ts';
 import { inspect, picture, TestBrowser } from './browser.ts';
 
 test('a link of the command line signs in once, and the overview shows what happens by itself', async (t) => {

@@ -9,7 +9,7 @@ import { test } from 'node:test';
 import { atEnd } from '../rig/at-end.ts';
 import { temporaryFolder } from '../rig/program.ts';
 import { TestServer } from '../rig/server.ts';
-import { answerInside } from '../system/resync-rig.ts';
+import { answerInside } from '../rig/answer-inside.ts';
 import { inspect, TestBrowser } from './browser.ts';
 
 const PAGE_BYTES_MAX = 250 * 1024;

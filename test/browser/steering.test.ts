@@ -8,7 +8,7 @@ import { atEnd } from '../rig/at-end.ts';
 import { makeDisk } from '../rig/disk-formats.ts';
 import { mustRun, temporaryFolder } from '../rig/program.ts';
 import { TestServer } from '../rig/server.ts';
-import { answerInside } from '../system/resync-rig.ts';
+import { answerInside } from '../rig/answer-inside.ts';
 import { inspect, TestBrowser } from './browser.ts';
 
 const MIB = 1 << 20;

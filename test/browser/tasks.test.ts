@@ -7,7 +7,7 @@ import type { Page } from 'playwright-core';
 import { atEnd } from '../rig/at-end.ts';
 import { mustRun, temporaryFolder } from '../rig/program.ts';
 import { TestServer } from '../rig/server.ts';
-import { answerInside } from '../system/resync-rig.ts';
+import { answerInside } from '../rig/answer-inside.ts';
 import { inspect, TestBrowser } from './browser.ts';
 
 const MIB = 1 << 20;

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { atEnd, type Ending } from '../rig/at-end.ts';
 import { formatsFor } from '../rig/disk-formats.ts';
 import { Pair, type Status } from '../rig/pair.ts';
+import { untilThere } from '../rig/program.ts';
 
 const ROUNDS = process.env.UNDERSTUDY_TEST_LONG === '1' ? 24 : 10;
 
@@ -48,7 +48,7 @@ async function reconnectingDisk(t: Ending, pair: Pair) {
   const daemon = spawn('nbdkit', ['-f', '-U', socket, '--filter=retry', 'nbd', `uri=${uri}`, 'retries=60', 'retry-delay=1',
     'retry-exponential=no'], { stdio: ['ignore', 'inherit', 'inherit'] });
   atEnd(t, () => daemon.kill('SIGKILL'));
-  while (!existsSync(socket)) await new Promise((resolve) => setTimeout(resolve, 20));
+  await untilThere(socket);
   return {
     socket,
     async stop() {

@@ -15,7 +15,7 @@ import { formatsFor, makeDisk, type TestFormat } from '../rig/disk-formats.ts';
 import { Pair } from '../rig/pair.ts';
 import { kill9, mustRun, run, temporaryFolder } from '../rig/program.ts';
 import { TestServer, UNDERSTUDY } from '../rig/server.ts';
-import { answerInside } from './resync-rig.ts';
+import { answerInside } from '../rig/answer-inside.ts';
 
 const ROOT = process.getuid?.() === 0;
 const WRONG_FINGERPRINT = Array.from({ length: 32 }, () => 'AB').join(':');

@@ -9,7 +9,7 @@ import { mustRun } from '../rig/program.ts';
 import { TestServer } from '../rig/server.ts';
 import type { TestFormat } from '../rig/disk-formats.ts';
 import { assertSameDisk } from '../rig/disk-formats.ts';
-import { answerInside } from './resync-rig.ts';
+import { answerInside } from '../rig/answer-inside.ts';
 
 const DISK_BYTES = 16 << 20;
 

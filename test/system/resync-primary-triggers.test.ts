@@ -8,8 +8,9 @@ import { DURABLE_MS } from '../../src/tracking/write-lease.ts';
 import type { Pair, VmShape } from '../rig/pair.ts';
 import { mustRun, temporaryFolder } from '../rig/program.ts';
 import { TestServer } from '../rig/server.ts';
+import { answerInside } from '../rig/answer-inside.ts';
 import {
-  answerInside, assertEqual, assertRequired, crash, editFile, events, guestWrites, refusesToOverwrite, repair, replicatingPair, resyncStatus,
+  assertEqual, assertRequired, crash, editFile, events, guestWrites, refusesToOverwrite, repair, replicatingPair, resyncStatus,
 } from './resync-rig.ts';
 
 for (const format of formatsFor('dear')) describe(`${format}: triggers of the primary, each by its real cause`, () => {

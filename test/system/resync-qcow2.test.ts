@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { atEnd, type Ending } from '../rig/at-end.ts';
-import { kill9, mustRun, temporaryFolder } from '../rig/program.ts';
+import { kill9, mustRun, temporaryFolder, untilThere } from '../rig/program.ts';
 import { assertRequired, guestWrites, refusesToOverwrite, replicatingPair } from './resync-rig.ts';
 
 const SIZE = 16 << 20;
@@ -12,7 +11,7 @@ const SIZE = 16 << 20;
 async function nbdOf(t: Ending, image: string, socket: string): Promise<ChildProcess> {
   const child = spawn('qemu-nbd', ['--persistent', '--format=qcow2', '--shared=8', `--socket=${socket}`, image], { stdio: 'inherit' });
   atEnd(t, () => kill9(child));
-  while (!existsSync(socket)) await new Promise((resolve) => setTimeout(resolve, 20));
+  await untilThere(socket);
   return child;
 }
 

@@ -13,8 +13,6 @@ import { Pair, type Status, type VmShape } from '../rig/pair.ts';
 import { mustRun, temporaryFolder } from '../rig/program.ts';
 import type { TestServer } from '../rig/server.ts';
 
-export { answerInside };
-
 export interface ResyncStatus {
   phase: string;
   rung: string | null;

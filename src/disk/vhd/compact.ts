@@ -70,7 +70,8 @@ async function readsZero(file: OpenFile, position: number, bits: SectorBits, sec
   return true;
 }
 
-const ZEROES = Buffer.alloc(1 << 20);
+/** Moved at once. */
+const COPY_BYTES = 1 << 20;
 
 /** The last block goes into the first gap below it, until no gap fits. */
 async function moveDown(file: OpenFile, { bat, bitmapBytes, header }: SparseParts, map: VhdMap, { signal }: LongWork): Promise<void> {
@@ -92,8 +93,8 @@ async function moveDown(file: OpenFile, { bat, bitmapBytes, header }: SparsePart
 
 /** Copies inside of one file; the ranges do not overlap. */
 export async function copyWithin(file: OpenFile, from: number, to: number, length: number): Promise<void> {
-  for (let done = 0; done < length; done += ZEROES.length) {
-    const bytes = await readExactly(file, from + done, Math.min(ZEROES.length, length - done), 'block');
+  for (let done = 0; done < length; done += COPY_BYTES) {
+    const bytes = await readExactly(file, from + done, Math.min(COPY_BYTES, length - done), 'block');
     await file.write([bytes], to + done);
   }
 }

@@ -37,16 +37,16 @@ export class Settlement {
 
   /** Everything selected before this offset of the disk is proven; inside a segment up to the first leaf that is not. */
   get cursor(): number {
-    return this.#selection.cursorAfter(this.#proven());
+    return this.#selection.cursorAfter(this.#withoutGap());
   }
 
   /** Bytes selected before the cursor. */
   get cursorBytes(): number {
-    return this.#selection.bytesOf(0, this.#proven());
+    return this.#selection.bytesOf(0, this.#withoutGap());
   }
 
-  /** Positions proven without a gap. */
-  #proven(): number {
+  /** How many positions are proven without a gap. */
+  #withoutGap(): number {
     const [first] = this.#pending.get(this.#through) ?? [];
     return first ?? Math.min(this.#selection.count, this.#through * segmentLeaves(this.#shape));
   }

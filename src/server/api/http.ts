@@ -13,7 +13,7 @@ import type { Server, ServerOptions } from 'node:http';
 import fastify from 'fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
-import { UnderstudyError, errnoOf, messageOf } from '../../model/errors.ts';
+import { UnderstudyError, errnoOf, messageOf, serverStops } from '../../model/errors.ts';
 import type { Logger } from '../../model/ports.ts';
 import { OPERATIONS, isOperation } from './contract.ts';
 import type { CallContext, HostOperations, Operation, OperationName } from './contract.ts';
@@ -156,7 +156,7 @@ export function addApi(
   app.addHook('onRequest', async (request, reply) => {
     const refusal = refusalOfNoHost(request.raw);
     if (refusal !== null) return refuse(reply, refusal);
-    if (closing.aborted) throw new UnderstudyError('io', 'INTERRUPTED', 'the server stops', 'Start it again.');
+    if (closing.aborted) throw serverStops();
   });
   // JSON or nothing: a form of another site can send text/plain, but not this.
   app.removeContentTypeParser('text/plain');
