@@ -1,14 +1,13 @@
 /**
  * One side of a resynchronization with everything left out that a design may leave out: no network, no messages, no threads, no records. What
- * stays is what equality of two files at two places costs at least, in the same calls that the product makes: read what holds data, digest
- * it, read what differs again, locate its pages, and on the target write them aside, read them back, digest them, and merge. A part of
+ * stays is what equality of two files at two places costs at least, in the same calls that the product makes: read what holds data, tag
+ * it, read what differs again, locate its pages, and on the target write them aside, read them back, tag them, and merge. A part of
  * resync.ts: two of these, side by side, are the limit that it measures against.
  *
  * Started with an IPC channel and `role path diff`; a message starts it: the runs of data, and the offsets that differ.
  */
 import { closeSync, fdatasyncSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
-import { crc32 } from 'node:zlib';
-import { blake3UrlSafeBase64 } from '@napi-rs/blake-hash';
+import { TAG_BYTES, drawKey, leafTagger } from '../src/resync/compare/leaf-tags.ts';
 import type { Runs } from './images.ts';
 
 const MIB = 2 ** 20;
@@ -27,12 +26,15 @@ export interface BareWork {
 
 const [role, path, aside] = process.argv.slice(2) as ['source' | 'target', string, string];
 const buffer = Buffer.allocUnsafeSlow(STRETCH);
+const tagInto = leafTagger(drawKey());
+const last = Buffer.alloc(TAG_BYTES);
+const tag = (data: Uint8Array): void => tagInto(data, last, 0);
 
 function scan(file: number, runs: Runs): void {
   for (const [first, count] of runs) {
     for (let at = first * MIB; at < (first + count) * MIB; at += STRETCH) {
       readSync(file, buffer, 0, STRETCH, at);
-      for (let leaf = 0; leaf < STRETCH; leaf += LEAF) blake3UrlSafeBase64(buffer.subarray(leaf, leaf + LEAF));
+      for (let leaf = 0; leaf < STRETCH; leaf += LEAF) tag(buffer.subarray(leaf, leaf + LEAF));
     }
   }
 }
@@ -41,7 +43,7 @@ const leafOf = (offset: number): number => Math.floor(offset / LEAF) * LEAF;
 
 function locate(file: number, leaf: number): void {
   readSync(file, buffer, 0, LEAF, leaf);
-  for (let page = 0; page < LEAF; page += PAGE) crc32(buffer.subarray(page, page + PAGE));
+  for (let page = 0; page < LEAF; page += PAGE) tag(buffer.subarray(page, page + PAGE));
 }
 
 function mend(file: number, diff: number, offset: number, bytes: number): void {
@@ -49,7 +51,7 @@ function mend(file: number, diff: number, offset: number, bytes: number): void {
   writeSync(diff, buffer, offset % LEAF, bytes, offset);
   readSync(file, buffer, 0, LEAF, leafOf(offset));
   readSync(diff, buffer, offset % LEAF, bytes, offset);
-  blake3UrlSafeBase64(buffer.subarray(0, LEAF));
+  tag(buffer.subarray(0, LEAF));
 }
 
 process.once('message', ({ runs, offsets, bytes, size }: BareWork) => {
@@ -58,7 +60,7 @@ process.once('message', ({ runs, offsets, bytes, size }: BareWork) => {
   if (role === 'source') {
     for (const offset of offsets) {
       locate(file, leafOf(offset));
-      blake3UrlSafeBase64(buffer.subarray(0, LEAF));
+      tag(buffer.subarray(0, LEAF));
     }
   } else if (offsets.length > 0) {
     const diff = openSync(aside, 'w+');

@@ -8,8 +8,9 @@ import type { ResyncShare } from '../model/settings.ts';
 /** While the guest has requests under way, reading pauses so long for each MiB; at rest it takes everything. */
 const YIELD_MS_PER_MIB = 4;
 const MIB = 1 << 20;
-/** How soon a changed limit counts. */
+/** How soon a changed limit counts for what waits, and for what comes: to look costs a reading of the record. */
 const LOOK_MS = 500;
+const KNOWN_MS = 50;
 
 /** When what was asked for so far will have passed, at the rate it was reckoned by (bytes/s; null: no limit). */
 interface Line {
@@ -20,6 +21,7 @@ interface Line {
 export class Pacer {
   #clock: Clock;
   #share: () => ResyncShare;
+  #known: { share: ResyncShare; at: number };
   #guestRequests: () => number;
   #signal: AbortSignal;
   #lines: Record<keyof ResyncShare, Line>;
@@ -29,7 +31,9 @@ export class Pacer {
     this.#share = share;
     this.#guestRequests = guestRequests;
     this.#signal = signal;
-    const [dueAt, { diskBytesPerSec, linkBytesPerSec }] = [clock.monotonic(), share()];
+    const dueAt = clock.monotonic();
+    this.#known = { share: share(), at: dueAt };
+    const { diskBytesPerSec, linkBytesPerSec } = this.#known.share;
     this.#lines = { diskBytesPerSec: { dueAt, rate: diskBytesPerSec }, linkBytesPerSec: { dueAt, rate: linkBytesPerSec } };
   }
 
@@ -54,7 +58,8 @@ export class Pacer {
 
   /** The line by the limit as it is now. */
   #lineOf(limit: keyof ResyncShare, now: number): Line {
-    return atRate(this.#lines[limit], this.#share()[limit], now);
+    if (now - this.#known.at >= KNOWN_MS) this.#known = { share: this.#share(), at: now };
+    return atRate(this.#lines[limit], this.#known.share[limit], now);
   }
 
   /** A limit that is changed meanwhile counts at once, for what waits already as for what comes. */

@@ -2,6 +2,7 @@
 import type { Compute } from '../../model/ports.ts';
 import type { Conversation } from './conversation.ts';
 import type { LeafHasher } from './leaf-hasher.ts';
+import type { TagInto } from './leaf-tags.ts';
 import type { Selection } from './selection.ts';
 import type { TreeShape } from './tree-shape.ts';
 
@@ -12,6 +13,8 @@ export interface ComparePart {
   /** Reads this side's disk. */
   hasher: LeafHasher;
   compute: Compute;
+  /** Under the key of this compare. */
+  tag: TagInto;
   /** Of each node hash, or page hash, that this part sends. */
   hashBytes: number;
 }

@@ -2,53 +2,57 @@
  * Folding digests and comparing short pieces of them. Pure but for the digest function that is handed in.
  *
  * Short hashes only *locate* differences; they prove nothing. What they judge equal is proven afterwards by a full
- * digest, and when that proof fails the next *round* uses the next bytes of the same digests.
+ * digest, and when that proof fails the next *round* uses the next bytes of the same tags and digests.
  */
+import { TAG_BYTES } from './leaf-tags.ts';
 import { DIGEST_BYTES, NODE_LEAVES, type TreeShape, segmentLeaves } from './tree-shape.ts';
 
 export type Digest = (data: Uint8Array) => Uint8Array;
 
-/** The same, into memory that is there already. */
-export type DigestInto = (data: Uint8Array, into: Buffer, at: number) => void;
-
 /** Digests side by side, 32 bytes each. */
 export type DigestList = Uint8Array;
 
+/** Tags of leaves side by side, 16 bytes each. */
+export type TagList = Uint8Array;
+
 export interface SegmentTree {
-  leaves: DigestList;
+  leaves: TagList;
   nodes: DigestList;
   root: Uint8Array;
 }
 
-export const digestAt = (list: DigestList, index: number): Uint8Array =>
-  list.subarray(index * DIGEST_BYTES, (index + 1) * DIGEST_BYTES);
+/** Whether the tag at this index is the given one. */
+export function isTag(list: TagList, index: number, tag: Uint8Array): boolean {
+  for (let byte = 0; byte < TAG_BYTES; byte++) if (list[index * TAG_BYTES + byte] !== tag[byte]) return false;
+  return true;
+}
 
-/** `leaves` holds one digest per leaf of a full segment, zeroes where the selection has ended. */
-export function growSegment(leaves: DigestList, shape: TreeShape, digest: Digest): SegmentTree {
-  if (leaves.length !== segmentLeaves(shape) * DIGEST_BYTES)
-    throw new RangeError(`${leaves.length} bytes of leaf digests`);
+/** `leaves` holds one tag per leaf of a full segment, zeroes where the selection has ended. */
+export function growSegment(leaves: TagList, shape: TreeShape, digest: Digest): SegmentTree {
+  if (leaves.length !== segmentLeaves(shape) * TAG_BYTES)
+    throw new RangeError(`${leaves.length} bytes of leaf tags`);
   const nodes = foldEach(leaves, NODE_LEAVES, digest);
   return { leaves, nodes, root: digest(nodes) };
 }
 
 /** One digest over each `width` neighbours of the list. */
-function foldEach(list: DigestList, width: number, digest: Digest): DigestList {
-  const step = width * DIGEST_BYTES;
+function foldEach(list: TagList, width: number, digest: Digest): DigestList {
+  const step = width * TAG_BYTES;
   const folded = new Uint8Array((list.length / step) * DIGEST_BYTES);
   for (let at = 0; at < list.length; at += step)
     folded.set(digest(list.subarray(at, at + step)), (at / step) * DIGEST_BYTES);
   return folded;
 }
 
-/** How many rounds a hash width allows before the digest has no unused bytes left. */
-export const roundsOf = (hashBytes: number): number => Math.floor(DIGEST_BYTES / hashBytes);
+/** How many rounds a hash width allows before a tag has no unused bytes left. */
+export const roundsOf = (hashBytes: number): number => Math.floor(TAG_BYTES / hashBytes);
 
-/** Bytes `[round × width, (round + 1) × width)` of each digest of the list. */
-export function shortHashes(list: DigestList, hashBytes: number, round: number): Uint8Array {
-  const count = list.length / DIGEST_BYTES;
+/** Bytes `[round × width, (round + 1) × width)` of each tag or digest of the list, which have `itemBytes` each. */
+export function shortHashes(list: TagList | DigestList, itemBytes: number, hashBytes: number, round: number): Uint8Array {
+  const count = list.length / itemBytes;
   const hashes = new Uint8Array(count * hashBytes);
   for (let index = 0; index < count; index++) {
-    const from = index * DIGEST_BYTES + round * hashBytes;
+    const from = index * itemBytes + round * hashBytes;
     hashes.set(list.subarray(from, from + hashBytes), index * hashBytes);
   }
   return hashes;
@@ -73,7 +77,7 @@ export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
 }
 
 /**
- * The digest over all leaves of a group but the listed ones: the proof that what the short hashes judged equal is
+ * The digest over the tags of all leaves of a group but the listed ones: the proof that what the short hashes judged equal is
  * equal. `excluded` holds indexes within the group, ascending.
  */
 export function restProof(
@@ -84,8 +88,8 @@ export function restProof(
 ): Uint8Array {
   const perSegment = segmentLeaves(shape);
   const rest = Buffer.concat(trees.map((tree) => tree.leaves));
-  for (const index of excluded) rest.fill(0, index * DIGEST_BYTES, (index + 1) * DIGEST_BYTES);
-  if (rest.length !== trees.length * perSegment * DIGEST_BYTES) throw new RangeError('a segment tree of another shape');
+  for (const index of excluded) rest.fill(0, index * TAG_BYTES, (index + 1) * TAG_BYTES);
+  if (rest.length !== trees.length * perSegment * TAG_BYTES) throw new RangeError('a segment tree of another shape');
   return digest(rest);
 }
 

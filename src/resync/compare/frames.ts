@@ -8,7 +8,7 @@ import { EXIT_CODE, UnderstudyError, type ErrorKind } from '../../model/errors.t
 import { ByteReader, ByteWriter, malformed } from './byte-cursor.ts';
 import { DIGEST_BYTES, MEND_BYTES, PAGE_BYTES, type TreeShape, pagesPerLeaf, spansPerLeaf } from './tree-shape.ts';
 
-export const COMPARE_VERSION = 2;
+export const COMPARE_VERSION = 3;
 
 export const FRAME = {
   serve: 1,
@@ -53,6 +53,8 @@ export const helloSchema = z.strictObject({
   segmentNodes: byteCount,
   nodeHashBytes: z.int().min(1).max(16),
   pageHashBytes: z.int().min(1).max(16),
+  /** Of the tags of this compare, as hexadecimal digits: leaf-tags.ts. */
+  key: z.string().regex(/^[0-9a-f]{64}$/),
   ranges: byteCount.nullable(),
 });
 export type Hello = z.infer<typeof helloSchema>;
@@ -298,7 +300,7 @@ export interface MendLeaf {
 export interface Mend {
   id: number;
   leaves: MendLeaf[];
-  /** BLAKE3 over the digests of all leaves as they are on the source: the pages sent, and those judged equal. */
+  /** BLAKE3 over the tags of all leaves as they are on the source: the pages sent, and those judged equal. */
   proof: Uint8Array;
   compressed: boolean;
   payload: Uint8Array;

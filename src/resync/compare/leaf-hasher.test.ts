@@ -4,7 +4,6 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { crc32 } from 'node:zlib';
 import fc from 'fast-check';
 import { MemoryDisk } from '../../disk/memory-disk.ts';
 import { createChild } from '../../disk/images/change-image.ts';
@@ -12,36 +11,40 @@ import { createImage } from '../../disk/images/create-image.ts';
 import { openDisk } from '../../disk/open-disk.ts';
 import { createRawDisk, openRawDisk } from '../../disk/raw-disk.ts';
 import { InThreadHasher, type LeafHasher, dataLeaves } from './leaf-hasher.ts';
-import { DiskUnderTest, contents, noise, randomFrom, syncCompute } from './pair.suite.ts';
+import { TAG_BYTES, drawKey, portableTagger } from './leaf-tags.ts';
+import { DiskUnderTest, contents, noise, randomFrom } from './pair.suite.ts';
 import { HASHED_ROUNDS, type PageHashing } from './page-hashes.ts';
-import { DEFAULT_SHAPE, DIGEST_BYTES, type TreeShape } from './tree-shape.ts';
+import { DEFAULT_SHAPE, type TreeShape } from './tree-shape.ts';
 import { WorkerHasher, hasherFor } from './worker-hasher.ts';
 
 const folder = await mkdtemp(join(tmpdir(), 'understudy-hasher-'));
 after(() => rm(folder, { recursive: true }));
-const digest = syncCompute.digest;
+const key = drawKey();
+const tagInto = portableTagger(key);
+const tagOf = (data: Uint8Array): Buffer => {
+  const tag = Buffer.alloc(TAG_BYTES);
+  tagInto(data, tag, 0);
+  return tag;
+};
 
 const hashings: PageHashing[] = [
-  { round: 0, bytes: 2, proven: true },
-  { round: 1, bytes: 2, proven: true },
-  { round: 0, bytes: 16, proven: false },
+  { round: 0, bytes: 2 },
+  { round: 1, bytes: 2 },
+  { round: 0, bytes: 16 },
 ];
 
 /** From the bytes alone, without extents. */
 function expected(bytes: Buffer, leaf: number, shape: TreeShape): { leaf: Uint8Array; bytes: Buffer; pages: (hashing: PageHashing) => Buffer } {
   const inside = bytes.subarray(leaf * shape.leafBytes, (leaf + 1) * shape.leafBytes);
-  const pages = ({ round, bytes: width, proven }: PageHashing): Buffer => {
+  const pages = ({ round, bytes: width }: PageHashing): Buffer => {
     const hashes = Buffer.alloc((shape.leafBytes / 4096) * width);
     for (let at = 0; at < inside.length; at += 4096) {
       const page = inside.subarray(at, at + 4096);
-      const sum = Buffer.alloc(4);
-      sum.writeUInt32LE(crc32(page));
-      const whole = proven && round === 0 ? sum : Buffer.from(digest(page)).subarray(round * width);
-      hashes.set(whole.subarray(0, width), (at / 4096) * width);
+      hashes.set(tagOf(page).subarray(round * width, (round + 1) * width), (at / 4096) * width);
     }
     return hashes;
   };
-  return { leaf: digest(inside), bytes: inside, pages };
+  return { leaf: tagOf(inside), bytes: inside, pages };
 }
 
 async function check(hasher: LeafHasher, bytes: Buffer, shape: TreeShape): Promise<void> {
@@ -80,14 +83,14 @@ async function checkDiffering(
   }
   const found = await hasher.differing(picked, theirs, hashing, new ArrayBuffer(picked.length * shape.leafBytes));
   assert.deepEqual(Buffer.from(found.masks), masks);
-  assert.deepEqual(Buffer.from(found.digests), Buffer.concat(leaves.map(({ leaf }) => leaf)));
+  assert.deepEqual(Buffer.from(found.tags), Buffer.concat(leaves.map(({ leaf }) => leaf)));
   assert.deepEqual(Buffer.from(found.payload), Buffer.concat(marked));
   const whole = await hasher.differing(picked, theirs, { ...hashing, round: HASHED_ROUNDS }, new ArrayBuffer(picked.length * shape.leafBytes));
   assert.deepEqual(Buffer.from(whole.payload), Buffer.concat(leaves.map(({ bytes }) => bytes)));
 }
 
 let files = 0;
-test('both hashers agree with plain digests of the bytes, whatever the holes', async () => {
+test('both hashers agree with plain tags of the bytes, whatever the holes', async () => {
   await fc.assert(
     fc.asyncProperty(fc.integer({ min: 1, max: 2 ** 31 }), fc.constantFrom(32, 128, 256), async (seed, leafKib) => {
       const shape = { leafBytes: leafKib * 1024, segmentNodes: 1 };
@@ -103,8 +106,8 @@ test('both hashers agree with plain digests of the bytes, whatever the holes', a
         for (const disk of [memory, raw]) await disk.write(bytes, offset);
       }
       const bytes = await contents(memory);
-      for (const disk of [memory, raw]) await check(new InThreadHasher(disk, { shape, digest }), bytes, shape);
-      const worker = new WorkerHasher(raw, { shape, digest });
+      for (const disk of [memory, raw]) await check(new InThreadHasher(disk, { shape, key }), bytes, shape);
+      const worker = new WorkerHasher(raw, { shape, key });
       await check(worker, bytes, shape);
       await worker.close();
       await raw.close();
@@ -118,7 +121,7 @@ for (const format of ['vhd', 'vhdx'] as const) {
   const size = 20 << 20;
   const open = (path: string, readOnly = false) => openDisk(path, { readOnly, format });
 
-  test(`a ${format} is hashed on a thread, also a differencing one, and gives the digests of its bytes`, async () => {
+  test(`a ${format} is hashed on a thread, also a differencing one, and gives the tags of its bytes`, async () => {
     const random = randomFrom(7);
     const memory = new MemoryDisk(size);
     const [base, child] = [join(folder, `base.${format}`), join(folder, `child.a${format}`)];
@@ -135,7 +138,7 @@ for (const format of ['vhd', 'vhdx'] as const) {
           await memory.write(bytes, offset);
         }
       }
-      const hasher = await hasherFor(disk, { shape, digest });
+      const hasher = await hasherFor(disk, { shape, key });
       assert.equal(hasher.constructor.name, 'WorkerHasher');
       await check(hasher, await contents(memory), shape);
       await hasher.close();
@@ -150,7 +153,7 @@ for (const format of ['vhd', 'vhdx'] as const) {
     const block = (index: number) => Buffer.alloc(1 << 20, index + 1);
     const blocks = size >> 20;
     for (let index = 0; index < blocks; index += 2) await disk.write(block(index), index << 20);
-    const hasher = await hasherFor(disk, { shape, digest });
+    const hasher = await hasherFor(disk, { shape, key });
     let running = true;
     // Rooms go from the even blocks to the odd ones and back.
     const guest = (async () => {
@@ -162,13 +165,13 @@ for (const format of ['vhd', 'vhdx'] as const) {
         await disk.flush();
       }
     })();
-    const zeroes = digest(Buffer.alloc(shape.leafBytes));
-    const own = Array.from({ length: blocks }, (_, index) => digest(Buffer.alloc(shape.leafBytes, index + 1)));
+    const zeroes = tagOf(Buffer.alloc(shape.leafBytes));
+    const own = Array.from({ length: blocks }, (_, index) => tagOf(Buffer.alloc(shape.leafBytes, index + 1)));
     try {
       for (let pass = 0; pass < 12; pass++) {
         const found = await hasher.leaves(0, blocks * 4);
         for (let leaf = 0; leaf < blocks * 4; leaf++) {
-          const one = Buffer.from(found.subarray(leaf * DIGEST_BYTES, (leaf + 1) * DIGEST_BYTES));
+          const one = Buffer.from(found.subarray(leaf * TAG_BYTES, (leaf + 1) * TAG_BYTES));
           assert.ok(one.equals(zeroes) || one.equals(own[leaf >> 2]!), `pass ${pass}, leaf ${leaf} has bytes of another block`);
         }
       }
@@ -186,7 +189,7 @@ test('holes are never read', async () => {
   await disk.inside.write(Buffer.from('x'), 2 ** 29);
   const shape = DEFAULT_SHAPE;
   let paced = 0;
-  const hasher = new InThreadHasher(disk, { shape, digest, pace: (bytes) => void (paced += bytes) });
+  const hasher = new InThreadHasher(disk, { shape, key, pace: (bytes) => void (paced += bytes) });
   await hasher.leaves(0, 2 ** 30 / shape.leafBytes);
   assert.equal(disk.reads, 1);
   assert.equal(paced, shape.leafBytes);
@@ -195,7 +198,7 @@ test('holes are never read', async () => {
 
 test('a raw file gets a thread, and every other disk stays in this one', async () => {
   const raw = await createRawDisk(join(folder, 'thread.img'), 2 ** 20);
-  const options = { shape: DEFAULT_SHAPE, digest };
+  const options = { shape: DEFAULT_SHAPE, key };
   const hashers = [
     await hasherFor(raw, options),
     await hasherFor(raw, { ...options, read: (into, offset) => raw.read(into, offset) }),
@@ -214,7 +217,7 @@ test('a file that becomes shorter is an I/O error of the thread, not zeroes', as
   const raw = await createRawDisk(path, 2 ** 20);
   await raw.write(Buffer.alloc(2 ** 20, 1), 0);
   const reopened = await openRawDisk(path, { readOnly: true, lock: false });
-  const hasher = new WorkerHasher(reopened, { shape: DEFAULT_SHAPE, digest });
+  const hasher = new WorkerHasher(reopened, { shape: DEFAULT_SHAPE, key });
   await hasher.leaves(0, 1);
   truncateSync(path, 2 ** 19);
   await assert.rejects(hasher.pages([8], hashings[0]!), { code: 'EIO', message: /ends at byte 524288/ });

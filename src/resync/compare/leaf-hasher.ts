@@ -1,13 +1,14 @@
 /**
- * Digests of leaves and short hashes of their pages, read from a disk. Holes are known from the disk's extents and are never read;
- * leaves of zeroes have one constant digest. Two implementations give the same answers: this one, over any
+ * Tags of leaves and short hashes of their pages, read from a disk. Holes are known from the disk's extents and are never read;
+ * leaves of zeroes have one constant tag. Two implementations give the same answers: this one, over any
  * VirtualDisk, and worker-hasher.ts, which reads raw files off the main thread.
  */
 import type { Extent, VirtualDisk } from '../../disk/virtual-disk.ts';
 import { isZero } from '../../model/zero-bytes.ts';
-import type { Digest, DigestInto, DigestList } from './digest-tree.ts';
+import type { TagList } from './digest-tree.ts';
+import { TAG_BYTES, type TagInto, leafTagger } from './leaf-tags.ts';
 import { DifferenceGatherer, type LeafDifferences, type PageHashing, pageHashes } from './page-hashes.ts';
-import { DIGEST_BYTES, type TreeShape, pagesPerLeaf } from './tree-shape.ts';
+import { type TreeShape, pagesPerLeaf } from './tree-shape.ts';
 
 /** Awaited with the bytes about to be read, so that a share of the disk and the guest's own I/O can be honoured. */
 export type Pace = (bytes: number) => Promise<void> | void;
@@ -16,13 +17,12 @@ export type Pace = (bytes: number) => Promise<void> | void;
 export type ReadSpan = (into: Uint8Array, offset: number) => Promise<void> | void;
 
 export interface LeafHasher {
-  /** One digest for each of the leaves `[first, first + count)` of the disk. */
-  leaves(first: number, count: number): Promise<DigestList>;
-  /** For each listed leaf of the disk one digest per page, zeroes for pages past the end of the disk. */
+  /** One tag for each of the leaves `[first, first + count)` of the disk. */
+  leaves(first: number, count: number): Promise<TagList>;
   /** The short hashes of all pages of each of these leaves, side by side. */
   pages(leaves: readonly number[], hashing: PageHashing): Promise<Uint8Array>;
   /**
-   * The pages of these leaves whose hashes are not `theirs`: masks, digests and bytes are of one and the same reading of each leaf. `into` has
+   * The pages of these leaves whose hashes are not `theirs`: masks, tags and bytes are of one and the same reading of each leaf. `into` has
    * room for all of their bytes, is given away until the promise resolves, and comes back as the memory of `payload`.
    */
   differing(leaves: readonly number[], theirs: Uint8Array, hashing: PageHashing, into: ArrayBuffer): Promise<LeafDifferences>;
@@ -57,19 +57,20 @@ export async function dataLeaves(
   return runs;
 }
 
-/** The constant digests of zeroes: of a full leaf, of the last leaf of a disk, and of pages. */
-export class ZeroDigests {
-  readonly #digest: Digest;
+/** The constant tags of zeroes: of a full leaf, and of the last leaf of a disk. */
+export class ZeroTags {
+  readonly #tag: TagInto;
   readonly #known = new Map<number, Uint8Array>();
 
-  constructor(digest: Digest) {
-    this.#digest = digest;
+  constructor(tag: TagInto) {
+    this.#tag = tag;
   }
 
   of(length: number): Uint8Array {
     const known = this.#known.get(length);
     if (known !== undefined) return known;
-    const fresh = this.#digest(new Uint8Array(length));
+    const fresh = new Uint8Array(TAG_BYTES);
+    this.#tag(new Uint8Array(length), fresh, 0);
     this.#known.set(length, fresh);
     return fresh;
   }
@@ -77,7 +78,8 @@ export class ZeroDigests {
 
 export interface HasherOptions {
   shape: TreeShape;
-  digest: Digest;
+  /** Of the tags of this compare. */
+  key: Uint8Array;
   pace?: Pace;
   /** Default: the disk's own read. */
   read?: ReadSpan;
@@ -87,57 +89,52 @@ export interface HasherOptions {
 export class InThreadHasher implements LeafHasher {
   readonly #disk: VirtualDisk;
   readonly #shape: TreeShape;
-  readonly #digest: Digest;
-  readonly #digestInto: DigestInto;
+  readonly #tag: TagInto;
   readonly #pace: Pace;
   readonly #read: ReadSpan;
-  readonly #zeroes: ZeroDigests;
+  readonly #zeroes: ZeroTags;
 
-  constructor(disk: VirtualDisk, { shape, digest, pace, read }: HasherOptions) {
+  constructor(disk: VirtualDisk, { shape, key, pace, read }: HasherOptions) {
     this.#disk = disk;
     this.#shape = shape;
-    this.#digest = digest;
-    this.#digestInto = (data, into, at) => into.set(digest(data), at);
+    this.#tag = leafTagger(key);
     this.#pace = pace ?? (() => {});
     this.#read = read ?? ((into, offset) => disk.read(into, offset));
-    this.#zeroes = new ZeroDigests(digest);
+    this.#zeroes = new ZeroTags(this.#tag);
   }
 
-  async leaves(first: number, count: number): Promise<DigestList> {
-    const digests = new Uint8Array(count * DIGEST_BYTES);
+  async leaves(first: number, count: number): Promise<TagList> {
+    const tags = new Uint8Array(count * TAG_BYTES);
     const runs = await dataLeaves(this.#disk, first, count, this.#shape.leafBytes);
     const data = new Set(runs.flatMap(([from, length]) => Array.from({ length }, (_, index) => from + index)));
     for (let index = 0; index < count; index++) {
-      if (!data.has(first + index)) digests.set(this.#zeroes.of(this.#length(first + index)), index * DIGEST_BYTES);
+      if (!data.has(first + index)) tags.set(this.#zeroes.of(this.#length(first + index)), index * TAG_BYTES);
     }
     await this.#eachChunk(runs, (leaf, bytes) => {
-      digests.set(this.#digestLeaf(bytes), (leaf - first) * DIGEST_BYTES);
+      if (isZero(bytes)) tags.set(this.#zeroes.of(bytes.length), (leaf - first) * TAG_BYTES);
+      else this.#tag(bytes, tags, (leaf - first) * TAG_BYTES);
     });
-    return digests;
+    return tags;
   }
 
   async pages(leaves: readonly number[], hashing: PageHashing): Promise<Uint8Array> {
     const pages = pagesPerLeaf(this.#shape);
     const hashes = new Uint8Array(leaves.length * pages * hashing.bytes);
     for (const [index, leaf] of leaves.entries()) {
-      hashes.set(pageHashes(await this.#readChunk([leaf, 1]), pages, hashing, this.#digestInto), index * pages * hashing.bytes);
+      hashes.set(pageHashes(await this.#readChunk([leaf, 1]), pages, hashing, this.#tag), index * pages * hashing.bytes);
     }
     return hashes;
   }
 
   async differing(leaves: readonly number[], theirs: Uint8Array, hashing: PageHashing, into: ArrayBuffer): Promise<LeafDifferences> {
     const pages = pagesPerLeaf(this.#shape);
-    const gatherer = new DifferenceGatherer({ leaves: leaves.length, pages, theirs, hashing, digest: this.#digestInto, into: new Uint8Array(into) });
+    const gatherer = new DifferenceGatherer({ leaves: leaves.length, pages, theirs, hashing, tag: this.#tag, into: new Uint8Array(into) });
     for (const [index, leaf] of leaves.entries()) gatherer.add(index, await this.#readChunk([leaf, 1]));
     return gatherer.found();
   }
 
   close(): Promise<void> {
     return Promise.resolve();
-  }
-
-  #digestLeaf(bytes: Uint8Array): Uint8Array {
-    return isZero(bytes) ? this.#zeroes.of(bytes.length) : this.#digest(bytes);
   }
 
   async #eachChunk(runs: readonly [number, number][], visit: (leaf: number, bytes: Uint8Array) => void): Promise<void> {

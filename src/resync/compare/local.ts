@@ -10,7 +10,7 @@ import type { SourceOptions } from './options.ts';
 import { runSource } from './source.ts';
 import { runTarget } from './target.ts';
 
-export type LocalOptions = Omit<SourceOptions, 'disk' | 'mode' | 'hasher' | 'session'>;
+export type LocalOptions = Omit<SourceOptions, 'disk' | 'mode' | 'session'>;
 
 /** Locates every differing page; writes nothing. */
 export function compareLocal(a: VirtualDisk, b: VirtualDisk, options: LocalOptions): Promise<CompareResult> {

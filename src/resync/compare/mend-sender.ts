@@ -1,13 +1,13 @@
 /**
  * From the target's page hashes to mend messages: reads each leaf once, finds its differing pages, and gathers them into messages of up to
- * a megabyte. Bytes, hashes and digest are of one reading, so a guest may write meanwhile: the proof is about the bytes that travelled (rule
+ * a megabyte. Bytes, hashes and tag are of one reading, so a guest may write meanwhile: the proof is about the bytes that travelled (rule
  * R18).
  *
  * A few pieces are compared and a few messages compressed at once; all leave in the order of their leaves.
  */
 import { malformed } from './byte-cursor.ts';
 import type { ComparePart } from './compare-part.ts';
-import type { DigestList } from './digest-tree.ts';
+import type { TagList } from './digest-tree.ts';
 import { FRAME, type MendLeaf, encodeMend } from './frames.ts';
 import type { Pace } from './leaf-hasher.ts';
 import { MendMemory } from './mend-memory.ts';
@@ -30,7 +30,7 @@ export interface AnsweredLeaf {
 
 interface Gathered {
   leaves: MendLeaf[];
-  digests: DigestList[];
+  tags: TagList[];
   payload: Uint8Array[];
   bytes: number;
 }
@@ -44,7 +44,7 @@ export class MendSender {
   readonly #answered: AnsweredLeaf[] = [];
   readonly #mends = new Map<number, number[]>();
   readonly #memory = new MendMemory();
-  #gathered: Gathered = { leaves: [], digests: [], payload: [], bytes: 0 };
+  #gathered: Gathered = { leaves: [], tags: [], payload: [], bytes: 0 };
   #comparing = 0;
   #compared: Promise<void> = Promise.resolve();
   #compressing = 0;
@@ -93,7 +93,7 @@ export class MendSender {
   #compare(): void {
     const { conversation, hasher, selection, hashBytes } = this.#context;
     const piece = this.#nextPiece();
-    const hashing = { round: piece[0]!.round, bytes: hashBytes, proven: true };
+    const hashing = { round: piece[0]!.round, bytes: hashBytes };
     // A copy of its own: to another thread goes the whole memory that an array lies in.
     const theirs = Uint8Array.from(Buffer.concat(piece.map(({ hashes }) => hashes)));
     this.#comparing++;
@@ -120,7 +120,7 @@ export class MendSender {
     return this.#answered.splice(0, count);
   }
 
-  #gather(piece: readonly AnsweredLeaf[], { masks, digests, payload }: LeafDifferences): void {
+  #gather(piece: readonly AnsweredLeaf[], { masks, tags, payload }: LeafDifferences): void {
     const { bytes, leaves } = this.#gathered;
     const ascends = leaves.length === 0 || leaves.at(-1)!.position < piece[0]!.position;
     if (!ascends || bytes + payload.length > MEND_BYTES || leaves.length + piece.length > MEND_LEAVES_MAX) this.#send();
@@ -128,7 +128,7 @@ export class MendSender {
     for (const [at, { position }] of piece.entries()) {
       this.#gathered.leaves.push({ position, mask: masks.subarray(at * spans, (at + 1) * spans) });
     }
-    this.#gathered.digests.push(digests);
+    this.#gathered.tags.push(tags);
     this.#gathered.bytes += payload.length;
     if (payload.length > 0) this.#gathered.payload.push(payload);
     else this.#memory.give(payload.buffer);
@@ -137,12 +137,12 @@ export class MendSender {
   /** Takes what is gathered; its message leaves after those before it. */
   #send(): void {
     const { conversation, compute } = this.#context;
-    const { leaves, digests } = this.#gathered;
+    const { leaves, tags } = this.#gathered;
     const payload = this.#joined(this.#gathered);
-    this.#gathered = { leaves: [], digests: [], payload: [], bytes: 0 };
+    this.#gathered = { leaves: [], tags: [], payload: [], bytes: 0 };
     const id = this.#ids++;
     this.#mends.set(id, leaves.map(({ position }) => position));
-    const proof = compute.digest(Buffer.concat(digests));
+    const proof = compute.digest(Buffer.concat(tags));
     const into = payload.length > 0 ? this.#memory.take() : undefined;
     const shrinking = into === undefined ? Promise.resolve(null) : compute.compress(payload, new Uint8Array(into));
     shrinking.catch(() => {}); // Seen when its turn to be sent comes.

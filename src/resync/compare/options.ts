@@ -1,7 +1,7 @@
 /** What both sides of a compare are given, and what they report. */
 import type { VirtualDisk } from '../../disk/virtual-disk.ts';
 import type { Clock, Compute } from '../../model/ports.ts';
-import type { LeafHasher, Pace, ReadSpan } from './leaf-hasher.ts';
+import type { Pace, ReadSpan } from './leaf-hasher.ts';
 import type { ByteRange } from './selection.ts';
 import type { TreeShape } from './tree-shape.ts';
 
@@ -35,11 +35,6 @@ interface SideOptions {
   signal?: AbortSignal;
   /** Awaited with the bytes that are about to be read from this side's disk. */
   pace?: Pace;
-  /**
-   * Default: one fit for the disk, made and closed by the side itself. One that is handed in must fit the tree shape
-   * and stays open.
-   */
-  hasher?: LeafHasher;
   onProgress?: (progress: CompareProgress) => void;
 }
 

@@ -75,8 +75,7 @@ export class Settlement {
   /** Neighbours of one kind are told together. */
   #tell(first: number, count: number, differing: ReadonlySet<number>, isZero: (position: number) => boolean): void {
     let run: { decision: Decision; offset: number; length: number } | null = null;
-    for (let position = first; position < first + count; position++) {
-      const { offset, length } = this.#selection.rangeAt(position);
+    for (const { position, offset, length } of this.#selection.leavesOf(first, count)) {
       const decision = differing.has(position) ? 'differing' : isZero(position) ? 'hole' : 'equal';
       if (run !== null && run.decision === decision && run.offset + run.length === offset) run.length += length;
       else {

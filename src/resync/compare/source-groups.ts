@@ -10,18 +10,19 @@ import type { ComparePart } from './compare-part.ts';
 import {
   type SegmentTree,
   differingIndexes,
-  digestAt,
   groupRoot,
+  isTag,
   restProof,
   roundsOf,
   sameBytes,
   shortHashes,
 } from './digest-tree.ts';
 import { FRAME, decodeHashList, decodeId, encodeDiffering, encodeGroup, encodeHashList } from './frames.ts';
-import { ZeroDigests } from './leaf-hasher.ts';
+import { ZeroTags } from './leaf-hasher.ts';
+import { TAG_BYTES } from './leaf-tags.ts';
 import { scanSegment, segmentCount, segmentPositions } from './segment-scan.ts';
 import type { Settlement } from './settlement.ts';
-import { GROUP_SEGMENTS_MAX, NODE_LEAVES, SEGMENT_WINDOW, segmentLeaves } from './tree-shape.ts';
+import { DIGEST_BYTES, GROUP_SEGMENTS_MAX, NODE_LEAVES, SEGMENT_WINDOW, segmentLeaves } from './tree-shape.ts';
 
 interface Group {
   id: number;
@@ -46,7 +47,7 @@ export interface GroupContext extends ComparePart {
 export class SourceGroups {
   readonly #context: GroupContext;
   readonly #groups = new Map<number, Group>();
-  readonly #zeroes: ZeroDigests;
+  readonly #zeroes: ZeroTags;
   #sent = 0;
   /**
    * Grows while nothing differs, falls back to one segment where something does: see docs/protocol/compare-stream.md.
@@ -55,7 +56,7 @@ export class SourceGroups {
 
   constructor(context: GroupContext) {
     this.#context = context;
-    this.#zeroes = new ZeroDigests(context.compute.digest);
+    this.#zeroes = new ZeroTags(context.tag);
   }
 
   /** Scans all segments, at most a window ahead of what is settled, so that memory does not grow with the disk. */
@@ -119,11 +120,11 @@ export class SourceGroups {
     group.round = list.round;
     group.awaits = 'leaf-hashes';
     group.openedSegments = list.entries
-      .filter(({ index, hashes }) => !sameBytes(shortHashes(group.trees[index]!.root, hashBytes, list.round), hashes))
+      .filter(({ index, hashes }) => !sameBytes(shortHashes(group.trees[index]!.root, DIGEST_BYTES, hashBytes, list.round), hashes))
       .map(({ index }) => index);
     const entries = group.openedSegments.map((index) => ({
       index,
-      hashes: shortHashes(group.trees[index]!.nodes, hashBytes, list.round),
+      hashes: shortHashes(group.trees[index]!.nodes, DIGEST_BYTES, hashBytes, list.round),
     }));
     if (entries.some(({ hashes }) => hashes.length !== shape.segmentNodes * hashBytes))
       throw new RangeError('a tree of another shape');
@@ -145,8 +146,8 @@ export class SourceGroups {
       const segment = Math.floor(index / shape.segmentNodes);
       if (!group.openedSegments.includes(segment)) throw malformed(`node ${index} of group ${group.id} was not opened`);
       const node = index % shape.segmentNodes;
-      const leaves = group.trees[segment]!.leaves.subarray(node * NODE_LEAVES * 32, (node + 1) * NODE_LEAVES * 32);
-      for (const leaf of differingIndexes(shortHashes(leaves, hashBytes, list.round), hashes, hashBytes)) {
+      const leaves = group.trees[segment]!.leaves.subarray(node * NODE_LEAVES * TAG_BYTES, (node + 1) * NODE_LEAVES * TAG_BYTES);
+      for (const leaf of differingIndexes(shortHashes(leaves, TAG_BYTES, hashBytes, list.round), hashes, hashBytes)) {
         const at = index * NODE_LEAVES + leaf;
         if (at >= positions) throw malformed(`leaf ${at} of group ${group.id} is past the end`);
         group.differing.add(at);
@@ -166,15 +167,14 @@ export class SourceGroups {
   }
 
   #settle(group: Group): void {
-    const { shape, selection, settlement, onDiffering, onSettled, conversation } = this.#context;
+    const { shape, settlement, onDiffering, onSettled, conversation } = this.#context;
     this.#groups.delete(group.id);
     const perSegment = segmentLeaves(shape);
     const leaves = [...group.differing]
       .sort((a, b) => a - b)
       .map((index) => {
         const position = group.firstSegment * perSegment + index;
-        const ours = digestAt(group.trees[Math.floor(index / perSegment)]!.leaves, index % perSegment);
-        return { position, zero: sameBytes(ours, this.#zeroes.of(selection.rangeAt(position).length)) };
+        return { position, zero: this.#isZero(group.trees[Math.floor(index / perSegment)]!, position) };
       });
     for (let at = 0; at < group.trees.length; at++) {
       const segment = group.firstSegment + at;
@@ -182,12 +182,18 @@ export class SourceGroups {
         .map(({ position }) => position)
         .filter((position) => Math.floor(position / perSegment) === segment);
       const tree = group.trees[at]!;
-      settlement.located(segment, inside, (position) =>
-        sameBytes(digestAt(tree.leaves, position % perSegment), this.#zeroes.of(selection.rangeAt(position).length)));
+      settlement.located(segment, inside, (position) => this.#isZero(tree, position));
     }
     if (leaves.length > 0) onDiffering(leaves);
     onSettled();
     conversation.notify();
+  }
+
+  #isZero({ leaves }: SegmentTree, position: number): boolean {
+    const { shape, selection } = this.#context;
+    // Only the last leaf may be a short one.
+    const length = position === selection.count - 1 ? selection.rangeAt(position).length : shape.leafBytes;
+    return isTag(leaves, position % segmentLeaves(shape), this.#zeroes.of(length));
   }
 
   #group(id: number, awaits: Group['awaits']): Group {

@@ -1,6 +1,6 @@
 /**
  * The source's half of a differing leaf: asks for the target's page hashes, and then sends what differs (mend-sender.ts), or counts it. A leaf
- * is settled when the target has proven it by its digest.
+ * is settled when the target has proven it by its tag.
  */
 import { UnderstudyError } from '../../model/errors.ts';
 import { malformed } from './byte-cursor.ts';
@@ -92,7 +92,7 @@ export class SourceLeaves {
     const id = this.#ids++;
     const { hasher, selection, mode, hashBytes, conversation } = this.#context;
     const ours = mode === 'mend' ? null
-      : hasher.pages(positions.map((position) => selection.leafAt(position)), { round, bytes: hashBytes, proven: false });
+      : hasher.pages(positions.map((position) => selection.leafAt(position)), { round, bytes: hashBytes });
     ours?.catch((error: unknown) => conversation.fail(error as Error));
     this.#batches.set(id, { round, positions, ours });
     await conversation.send(FRAME.open, encodeOpen({ id, round, positions }));
@@ -168,7 +168,7 @@ export class SourceLeaves {
     conversation.notify();
   }
 
-  /** Some page was judged equal by short hashes and is not: the same leaves again, by other bytes of their digests. */
+  /** Some page was judged equal by short hashes and is not: the same leaves again, by other bytes of their tags. */
   onUnproven(body: Buffer): void {
     const { id, count } = decodeId(body);
     this.differingPages += count;
@@ -198,7 +198,7 @@ export class SourceLeaves {
     return new UnderstudyError(
       'io',
       'COMPARE_NOT_PROVEN',
-      `bytes ${offset} to ${offset + length} were sent whole, and what the other side reads back has not their digest`,
+      `bytes ${offset} to ${offset + length} were sent whole, and what the other side reads back is something else`,
       'Check that nothing else writes to the target disk, and check its volume for errors; then start again.',
     );
   }

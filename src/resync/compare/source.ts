@@ -20,6 +20,7 @@ import {
   welcomeSchema,
 } from './frames.ts';
 import type { LeafHasher } from './leaf-hasher.ts';
+import { drawKey, leafTagger } from './leaf-tags.ts';
 import type { SourceOptions } from './options.ts';
 import { Selection } from './selection.ts';
 import { Settlement } from './settlement.ts';
@@ -39,13 +40,12 @@ const RUNS_PER_FRAME = 16 * 1024;
  */
 export async function runSource(channel: FrameChannel, options: SourceOptions): Promise<CompareResult> {
   const shape = options.shape ?? DEFAULT_SHAPE;
-  const hasher =
-    options.hasher ??
-    (await hasherFor(options.disk, { ...options, shape, digest: (data) => options.compute.digest(data) }));
+  const key = drawKey();
+  const hasher = await hasherFor(options.disk, { ...options, shape, key });
   try {
-    return await new Source(channel, options, hasher).run();
+    return await new Source(channel, options, { key, hasher }).run();
   } finally {
-    if (options.hasher === undefined) await hasher.close();
+    await hasher.close();
   }
 }
 
@@ -66,7 +66,7 @@ class Source {
   #page: Buffer | null = null;
   #verdict: { differingPages: number; firstDifference: number | null } | null = null;
 
-  constructor(channel: FrameChannel, options: SourceOptions, hasher: LeafHasher) {
+  constructor(channel: FrameChannel, options: SourceOptions, { key, hasher }: { key: Buffer; hasher: LeafHasher }) {
     const shape = options.shape ?? DEFAULT_SHAPE;
     const { disk, mode, compute, ranges, cursor = 0 } = options;
     const whole = [{ offset: 0, length: disk.virtualSize }];
@@ -93,6 +93,7 @@ class Source {
       ...shape,
       nodeHashBytes,
       pageHashBytes,
+      key: key.toString('hex'),
       ranges: this.#selection.isWhole ? null : this.#selection.runs.length,
     };
     const shared = {
@@ -102,6 +103,7 @@ class Source {
       shape,
       hasher,
       compute,
+      tag: leafTagger(key),
       onSettled: () => this.#onSettled(),
     };
     this.#leaves = new SourceLeaves({

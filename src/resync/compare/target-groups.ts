@@ -14,6 +14,7 @@ import {
   shortHashes,
 } from './digest-tree.ts';
 import { FRAME, decodeDiffering, decodeGroup, decodeHashList, encodeHashList, encodeId } from './frames.ts';
+import { TAG_BYTES } from './leaf-tags.ts';
 import { scanSegment, segmentCount, segmentPositions } from './segment-scan.ts';
 import {
   DIGEST_BYTES,
@@ -111,7 +112,7 @@ export class TargetGroups {
     group.awaits = 'node-hashes';
     const entries = group.trees.map((tree, index) => ({
       index,
-      hashes: shortHashes(tree.root, hashBytes, group.round),
+      hashes: shortHashes(tree.root, DIGEST_BYTES, hashBytes, group.round),
     }));
     conversation.post(FRAME.segmentHashes, encodeHashList({ id: group.id, round: group.round, entries }));
   }
@@ -130,9 +131,9 @@ export class TargetGroups {
     const entries = list.entries.flatMap(({ index, hashes }) => {
       const tree = group.trees[index];
       if (tree === undefined) throw malformed(`segment ${index} of group ${group.id}`);
-      return differingIndexes(shortHashes(tree.nodes, hashBytes, list.round), hashes, hashBytes).map((node) => {
-        const leaves = tree.leaves.subarray(node * NODE_LEAVES * DIGEST_BYTES, (node + 1) * NODE_LEAVES * DIGEST_BYTES);
-        return { index: index * shape.segmentNodes + node, hashes: shortHashes(leaves, hashBytes, list.round) };
+      return differingIndexes(shortHashes(tree.nodes, DIGEST_BYTES, hashBytes, list.round), hashes, hashBytes).map((node) => {
+        const leaves = tree.leaves.subarray(node * NODE_LEAVES * TAG_BYTES, (node + 1) * NODE_LEAVES * TAG_BYTES);
+        return { index: index * shape.segmentNodes + node, hashes: shortHashes(leaves, TAG_BYTES, hashBytes, list.round) };
       });
     });
     group.awaits = 'differing';

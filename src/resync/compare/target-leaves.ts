@@ -26,10 +26,10 @@ import {
 import { inParallel } from './in-parallel.ts';
 import type { CompareMode } from './options.ts';
 import type { ByteRange } from './selection.ts';
+import { TAG_BYTES } from './leaf-tags.ts';
 import { MEND_LEAVES_MAX } from './mend-sender.ts';
 import { HASHED_ROUNDS } from './page-hashes.ts';
 import {
-  DIGEST_BYTES,
   LEAF_BATCH,
   MEND_BYTES,
   PAGE_BYTES,
@@ -123,7 +123,7 @@ export class TargetLeaves {
     for (const position of positions) {
       if (!this.#differing.has(position)) throw malformed(`leaf ${position} is opened and was not found to differ`);
     }
-    const hashes = await hasher.pages(positions.map((position) => selection.leafAt(position)), { round, bytes: hashBytes, proven: mode === 'mend' });
+    const hashes = await hasher.pages(positions.map((position) => selection.leafAt(position)), { round, bytes: hashBytes });
     const perLeaf = pagesPerLeaf(shape) * hashBytes;
     const entries = positions.map((_, index) => ({ index, hashes: hashes.subarray(index * perLeaf, (index + 1) * perLeaf) }));
     for (const position of positions) {
@@ -194,17 +194,17 @@ export class TargetLeaves {
 
   /** Over the leaves as they are read back. */
   async #proof({ leaves }: Mend): Promise<Uint8Array> {
-    const { target, compute, selection, shape } = this.#context;
-    const digests = new Uint8Array(leaves.length * DIGEST_BYTES);
+    const { target, compute, tag, selection, shape } = this.#context;
+    const tags = new Uint8Array(leaves.length * TAG_BYTES);
     await inParallel([...leaves.entries()], async ([index, { position }]) => {
       const { offset, length } = selection.rangeAt(position);
       const memory = this.#scratch.pop() ?? Buffer.allocUnsafeSlow(shape.leafBytes);
       const bytes = memory.subarray(0, length);
       if (target.readNow?.(bytes, offset) !== true) await target.read(bytes, offset);
-      digests.set(compute.digest(bytes), index * DIGEST_BYTES);
+      tag(bytes, tags, index * TAG_BYTES);
       this.#scratch.push(memory);
     });
-    return compute.digest(digests);
+    return compute.digest(tags);
   }
 
   #runsOf({ position, mask }: MendLeaf): ByteRange[] {

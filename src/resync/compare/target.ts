@@ -18,6 +18,7 @@ import {
   resultSchema,
 } from './frames.ts';
 import type { LeafHasher } from './leaf-hasher.ts';
+import { leafTagger } from './leaf-tags.ts';
 import { sessionMismatch, sizeMismatch } from './mismatch.ts';
 import type { TargetOptions } from './options.ts';
 import { Selection } from './selection.ts';
@@ -36,14 +37,10 @@ export async function runTarget(channel: FrameChannel, options: TargetOptions): 
       const { hello, selection } = await greet(conversation, options);
       const { leafBytes, segmentNodes } = hello;
       const shape = { leafBytes, segmentNodes };
-      const { compute, base, target } = options;
-      const shared = {
-        shape,
-        digest: (data: Uint8Array) => compute.digest(data),
-        ...(options.pace && { pace: options.pace }),
-      };
-      const scanner = options.hasher ?? (await hasherFor(base, shared));
-      if (options.hasher === undefined) opened.push(scanner);
+      const { base, target } = options;
+      const shared = { shape, key: Buffer.from(hello.key, 'hex'), ...(options.pace && { pace: options.pace }) };
+      const scanner = await hasherFor(base, shared);
+      opened.push(scanner);
       const pages = base === target ? scanner : new HasherAtNeed(() => hasherFor(target, shared));
       if (pages !== scanner) opened.push(pages);
       return new Target({ conversation, options, hello, selection, shape, scanner, pages }).run();
@@ -145,7 +142,7 @@ class Target {
     this.#selection = selection;
     this.#settlement = new Settlement(selection, shape);
     const { compute, target } = options;
-    const shared = { conversation, selection, shape, compute };
+    const shared = { conversation, selection, shape, compute, tag: leafTagger(Buffer.from(hello.key, 'hex')) };
     this.#leaves = new TargetLeaves({
       ...shared,
       hasher: pages,

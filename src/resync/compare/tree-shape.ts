@@ -3,8 +3,8 @@
  *
  *   group (1 to 16 segments) → segment (64 nodes, 256 MiB) → node (64 leaves, 4 MiB) → leaf (64 KiB) → page (4 KiB)
  *
- * A leaf that differs is read again, so small leaves make scattered differences cheap; but a digest costs a call of its own. 64 KiB lose a
- * fifteenth of the speed of large ones.
+ * A leaf that differs is read again, so small leaves make scattered differences cheap; but a tag costs half a microsecond of calls beside the
+ * 2.4 that it takes for 64 KiB.
  *
  * Everything below is counted in *positions*: the selected leaves of a disk, numbered from 0 without gaps (see
  * selection.ts). Memory is bounded by segments and windows, never by the size of the disk.
@@ -14,7 +14,7 @@ export const PAGE_BYTES = 4096;
 export const NODE_LEAVES = 64;
 /** Bits of one byte of a page mask. */
 export const SPAN_PAGES = 8;
-/** BLAKE3. A digest of 32 zero bytes stands for "no such leaf, page or node" past the end of the disk. */
+/** BLAKE3, of nodes, segments, groups and proofs. Zero bytes stand for "no such leaf or node" past the end of the disk. */
 export const DIGEST_BYTES = 32;
 
 export interface TreeShape {

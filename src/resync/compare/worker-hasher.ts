@@ -1,29 +1,30 @@
 /**
- * Digests on a thread of their own, so that the thread that serves guest I/O neither reads nor hashes: of a raw file or
+ * Tags on a thread of their own, so that the thread that serves guest I/O neither reads nor hashes: of a raw file or
  * block device, and of VHD and VHDX images. Where the bytes of those lie is known here and changes under a guest's
  * writes, so the thread is told with each job, and the places are lent until it has answered (`VirtualDisk.lend`).
  */
 import { stat } from 'node:fs/promises';
-import { Worker } from 'node:worker_threads';
 import type { LentRuns, VirtualDisk } from '../../disk/virtual-disk.ts';
-import type { Digest, DigestList } from './digest-tree.ts';
+import type { TagList } from './digest-tree.ts';
 import {
   type HasherOptions,
   InThreadHasher,
   type LeafHasher,
   type Pace,
-  ZeroDigests,
+  ZeroTags,
   dataLeaves,
   leafLength,
 } from './leaf-hasher.ts';
-import type { LeafAnswer, LeafJob, LeafResult, LeafWorkerData } from './leaf-worker.ts';
+import { TAG_BYTES, leafTagger } from './leaf-tags.ts';
+import { HashingThread } from './hashing-thread.ts';
+import type { LeafJob, LeafResult } from './leaf-worker.ts';
 import type { LeafDifferences, PageHashing } from './page-hashes.ts';
-import { DIGEST_BYTES, type TreeShape, pagesPerLeaf } from './tree-shape.ts';
+import { type TreeShape, pagesPerLeaf } from './tree-shape.ts';
 
 /** Leaves of one message; two messages wait at the thread, so that it never idles for one. */
 const JOB_BYTES = 8 << 20;
 const JOBS_IN_FLIGHT = 2;
-/** What is lent may hold up a guest that gives a block back, so a message is shorter. */
+/** What is lent may hold up a guest that gives a block back, so a message is shorter, but where it holds up nobody. */
 const LENT_JOB_BYTES = 2 << 20;
 /** While the pace has the thread wait: short work and short pauses, so that whoever else needs the processor waits for neither. */
 const PACED_JOB_BYTES = 1 << 20;
@@ -31,56 +32,48 @@ const PACED_JOB_BYTES = 1 << 20;
 const STRETCH_BYTES = 256 << 10;
 
 type Stretch = readonly [first: number, count: number];
-type Waiting = { resolve: (result: LeafResult) => void; reject: (error: Error) => void };
 
 export class WorkerHasher implements LeafHasher {
   readonly #disk: VirtualDisk;
   readonly #shape: TreeShape;
   readonly #pace: Pace;
-  readonly #zeroes: ZeroDigests;
+  readonly #zeroes: ZeroTags;
   readonly #stretchLeaves: number;
-  readonly #worker: Worker;
-  readonly #waiting = new Map<number, Waiting>();
-  #jobs = 0;
-  #failure: Error | null = null;
+  readonly #thread: HashingThread;
+  readonly #jobBytes: number;
+  #isClosed = false;
 
   /** The disk must lend its places, or be a raw file or block device at `disk.location`: see `hasherFor`. */
-  constructor(disk: VirtualDisk, { shape, digest, pace }: { shape: TreeShape; digest: Digest; pace?: Pace }) {
+  constructor(disk: VirtualDisk, { shape, key, pace }: Omit<HasherOptions, 'read'>) {
     this.#disk = disk;
     this.#shape = shape;
     this.#pace = pace ?? (() => {});
-    this.#zeroes = new ZeroDigests(digest);
+    this.#zeroes = new ZeroTags(leafTagger(key));
     this.#stretchLeaves = Math.max(1, STRETCH_BYTES / shape.leafBytes);
-    const workerData: LeafWorkerData = {
+    this.#jobBytes = disk.lend === undefined || disk.lendHoldsUpNobody === true ? JOB_BYTES : LENT_JOB_BYTES;
+    this.#thread = HashingThread.take({
       paths: disk.lentFiles ?? [disk.location],
       virtualSize: disk.virtualSize,
       leafBytes: shape.leafBytes,
+      key,
       stretchLeaves: this.#stretchLeaves,
-    };
-    // The build turns .ts into .js, also for the file of the thread.
-    const file = new URL(import.meta.url.endsWith('.ts') ? './leaf-worker.ts' : './leaf-worker.js', import.meta.url);
-    this.#worker = new Worker(file, { workerData, name: 'compare', resourceLimits: { maxOldGenerationSizeMb: 64, maxYoungGenerationSizeMb: 4 } });
-    this.#worker.on('message', (answer: LeafAnswer) => this.#onAnswer(answer));
-    this.#worker.on('error', (error) => this.#fail(error as Error));
-    this.#worker.on('exit', () =>
-      this.#fail(Object.assign(new Error('the hashing thread has ended'), { code: 'EIO' })),
-    );
+    });
   }
 
-  async leaves(first: number, count: number): Promise<DigestList> {
-    const digests = new Uint8Array(count * DIGEST_BYTES);
+  async leaves(first: number, count: number): Promise<TagList> {
+    const tags = new Uint8Array(count * TAG_BYTES);
     const zero = this.#zeroes.of(this.#shape.leafBytes);
-    for (let index = 0; index < count; index++) digests.set(zero, index * DIGEST_BYTES);
+    for (let index = 0; index < count; index++) tags.set(zero, index * TAG_BYTES);
     const last = leafLength(first + count - 1, this.#shape, this.#disk.virtualSize);
-    digests.set(this.#zeroes.of(last), (count - 1) * DIGEST_BYTES);
+    tags.set(this.#zeroes.of(last), (count - 1) * TAG_BYTES);
     const data = await dataLeaves(this.#disk, first, count, this.#shape.leafBytes);
-    await this.#eachJob(this.#stretches(data), { kind: 'leaves' }, DIGEST_BYTES, (stretches, got) => {
+    await this.#eachJob(this.#stretches(data), { kind: 'leaves' }, TAG_BYTES, (stretches, got) => {
       let at = 0;
       for (const [leaf, leaves] of stretches) {
-        digests.set(got.subarray(at, (at += leaves * DIGEST_BYTES)), (leaf - first) * DIGEST_BYTES);
+        tags.set(got.subarray(at, (at += leaves * TAG_BYTES)), (leaf - first) * TAG_BYTES);
       }
     });
-    return digests;
+    return tags;
   }
 
   async pages(leaves: readonly number[], hashing: PageHashing): Promise<Uint8Array> {
@@ -100,11 +93,9 @@ export class WorkerHasher implements LeafHasher {
   }
 
   async close(): Promise<void> {
-    this.#failure ??= new Error('the hasher is closed');
-    const exited = new Promise((resolve) => this.#worker.once('exit', resolve));
-    if (this.#worker.threadId === -1) return;
-    this.#worker.postMessage('close');
-    await exited;
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    await this.#thread.close();
   }
 
   /** Runs of leaves, cut into what the thread reads at once. */
@@ -131,7 +122,7 @@ export class WorkerHasher implements LeafHasher {
       visit(asked, got);
     };
     const stretchesIn = (bytes: number) => bytes / (this.#stretchLeaves * this.#shape.leafBytes);
-    const most = stretchesIn(this.#disk.lend === undefined ? JOB_BYTES : LENT_JOB_BYTES);
+    const most = stretchesIn(this.#jobBytes);
     let perJob = most;
     for (let at = 0; at < stretches.length;) {
       const some = stretches.slice(at, at + perJob);
@@ -163,26 +154,8 @@ export class WorkerHasher implements LeafHasher {
   }
 
   #post(stretches: readonly Stretch[], ask: LeafJob['ask'], places: Float64Array | null): Promise<LeafResult> {
-    if (this.#failure !== null) return Promise.reject(this.#failure);
-    const id = this.#jobs++;
-    return new Promise((resolve, reject) => {
-      this.#waiting.set(id, { resolve, reject });
-      const job: LeafJob = { id, stretches: Uint32Array.from(stretches.flat()), places, ask };
-      this.#worker.postMessage(job, ask.kind === 'differing' ? [ask.into] : []);
-    });
-  }
-
-  #onAnswer(answer: LeafAnswer): void {
-    const waiting = this.#waiting.get(answer.id);
-    this.#waiting.delete(answer.id);
-    if ('result' in answer) waiting?.resolve(answer.result);
-    else waiting?.reject(Object.assign(new Error(answer.failed), { code: answer.errno }));
-  }
-
-  #fail(error: Error): void {
-    this.#failure ??= error;
-    for (const { reject } of this.#waiting.values()) reject(this.#failure);
-    this.#waiting.clear();
+    if (this.#isClosed) return Promise.reject(new Error('the hasher is closed'));
+    return this.#thread.ask({ stretches: Uint32Array.from(stretches.flat()), places, ask }, ask.kind === 'differing' ? [ask.into] : []);
   }
 }
 
@@ -201,8 +174,18 @@ function runsOf(leaves: readonly number[]): Stretch[] {
 
 /** As `LeafJob` has them. */
 function placesOf(lent: readonly LentRuns[], stretches: readonly Stretch[], leafBytes: number): Float64Array {
-  return Float64Array.from(lent.flatMap(({ runs }, index) => [runs.length, ...runs.flatMap(({ file, position, offset, length }) =>
-    [file, position, offset - stretches[index]![0] * leafBytes, length])]));
+  const places = new Float64Array(lent.reduce((sum, { runs }) => sum + 1 + 4 * runs.length, 0));
+  let at = 0;
+  for (const [index, { runs }] of lent.entries()) {
+    places[at++] = runs.length;
+    for (const { file, position, offset, length } of runs) {
+      places[at++] = file;
+      places[at++] = position;
+      places[at++] = offset - stretches[index]![0] * leafBytes;
+      places[at++] = length;
+    }
+  }
+  return places;
 }
 
 /**
@@ -222,7 +205,7 @@ export class HasherAtNeed implements LeafHasher {
     this.#make = make;
   }
 
-  async leaves(first: number, count: number): Promise<DigestList> {
+  async leaves(first: number, count: number): Promise<TagList> {
     return (await this.#hasher()).leaves(first, count);
   }
 
