@@ -26,6 +26,8 @@ const SIZE = Math.round(Number(values.gib) * 2 ** 30);
 const ROUNDS = Number(values.rounds);
 const cleanups: (() => unknown)[] = [];
 const signal = new AbortController().signal;
+const rsync = (from: string, to: string, more: readonly string[]) =>
+  void execFileSync('rsync', ['-I', '--inplace', '--no-whole-file', ...more, from, to]);
 const has = (program: string): boolean => spawnSync(program, ['--version']).status === 0;
 
 async function timed(work: () => unknown): Promise<number> {
@@ -88,11 +90,10 @@ try {
       taken.bare.push(await bare(pair.disks[0]!, pair.replicaPath(0), join(pair.folder, 'aside'), { runs, offsets, bytes: difference.bytes, size: SIZE }));
       if (has('b3sum')) taken.b3sum.push(await timed(() => void execFileSync('b3sum', [pair.disks[0]!, pair.replicaPath(0)])));
       if (!has('rsync')) continue;
+      rsync(pair.disks[0]!, target, []);
       for (const [kind, ...choice] of [['rsync'], ['sha1', '--checksum-choice=sha1']] as const) {
-        const rsync = () => void execFileSync('rsync', ['-I', '--inplace', '--no-whole-file', ...choice, pair.disks[0]!, target]);
-        rsync();
         makeDifferent(target, runs, difference);
-        taken[kind].push(await timed(rsync));
+        taken[kind].push(await timed(() => rsync(pair.disks[0]!, target, choice)));
       }
     }
     await pair.compare();
