@@ -6,6 +6,8 @@
  *
  *   node bench/guest-latency.ts [--gib 2] [--seconds 10] [--rounds 1]       needs fio
  */
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { callHost } from '../src/cli/client.ts';
 import { Pair } from '../test/rig/pair.ts';
@@ -19,6 +21,8 @@ const { values } = parseArgs({
   options: { gib: { type: 'string', default: '2' }, seconds: { type: 'string', default: '10' }, rounds: { type: 'string', default: '1' } },
 });
 const SIZE = Math.round(Number(values.gib) * 2 ** 30);
+/** A host of its own has a disk of its own: the replica's lies in memory. */
+const MEMORY = '/dev/shm';
 const cleanups: (() => unknown)[] = [];
 const signal = new AbortController().signal;
 
@@ -52,7 +56,9 @@ try {
   if ((await run('fio', ['--version']).catch(() => null))?.status !== 0) {
     console.log('skipped: fio is absent');
   } else {
-    const pair = await Pair.make({ after: (work: unknown) => cleanups.push(work as () => unknown) }, { sizes: [SIZE], frequencySec: 900 });
+    const memory = existsSync(MEMORY) ? mkdtempSync(join(MEMORY, 'understudy-bench-')) : null;
+    if (memory !== null) cleanups.push(() => rmSync(memory, { recursive: true }));
+    const pair = await Pair.make({ after: (work: unknown) => cleanups.push(work as () => unknown) }, { sizes: [SIZE], frequencySec: 900, ...(memory !== null && { replicaFolder: memory }) });
     makeImage(pair.disks[0]!, SIZE);
     await pair.replicate();
     // The replica's would be another host: it gets what this one leaves idle.

@@ -148,6 +148,10 @@ export class Descriptor implements OpenFile {
     return this.#fd >= 0 && this.#libc.readNow(this.#fd, into, position) === into.length;
   }
 
+  async writeDurably(from: Uint8Array, position: number): Promise<boolean> {
+    return (await this.use((fd) => this.#libc.writeDurably(fd, from, position))) === from.length;
+  }
+
   datasync(): Promise<void> {
     return this.#call((done) => fs.fdatasync(this.fd, done));
   }

@@ -105,6 +105,7 @@ function inLane(file: OpenFile, within: <T>(work: () => Promise<T>) => Promise<T
   // On the calling thread: they take nobody's.
   if (file.readNow !== undefined) opened.readNow = (into, position) => file.readNow!(into, position);
   if (file.writeNow !== undefined) opened.writeNow = (from, position) => file.writeNow!(from, position);
+  if (file.writeDurably !== undefined) opened.writeDurably = (from, position) => turn(() => file.writeDurably!(from, position));
   if (file.punch !== undefined) opened.punch = (position, length) => turn(() => file.punch!(position, length));
   return opened;
 }

@@ -48,6 +48,11 @@ export interface OpenFile {
    * both are over.
    */
   writeTogether?(buffers: readonly Uint8Array[], position: number, second: { file: OpenFile; buffers: readonly Uint8Array[]; position: number }): Promise<void>;
+  /**
+   * `write` of one buffer, durable when it resolves to true, at less cost than `write` and `datasync`. False or absent: it may not have been made,
+   * use those. After a rejection nothing may be assumed durable.
+   */
+  writeDurably?(from: Uint8Array, position: number): Promise<boolean>;
   /** Makes every write that resolved before this call durable. After a rejection nothing may be assumed durable: never retry. */
   datasync(): Promise<void>;
   truncate(size: number): Promise<void>;

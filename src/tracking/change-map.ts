@@ -315,13 +315,21 @@ export class ChangeMap {
     // A copy: bits may change while the write is under way, and only what was written becomes durable.
     const written = pages.map((page) => ({ page, image: this.#bits.slice(page * PAGE_BYTES, (page + 1) * PAGE_BYTES) }));
     try {
-      for (const { page, image } of written) await this.#file.write([image], PAGE_BYTES + page * PAGE_BYTES);
-      await this.#file.datasync();
+      await this.#makeDurable(written);
     } catch (cause) {
       this.distrust(cause instanceof Error ? cause : new Error(String(cause)));
     }
     if (this.#failure === null) for (const { page, image } of written) this.#noteDurable(page, image);
     this.#flushNext();
+  }
+
+  /** Mostly it is one page, and a guest waits for it. */
+  async #makeDurable(written: readonly { page: number; image: Uint8Array }[]): Promise<void> {
+    const at = (page: number) => PAGE_BYTES + page * PAGE_BYTES;
+    const [only] = written;
+    if (written.length === 1 && (await this.#file.writeDurably?.(only!.image, at(only!.page))) === true) return;
+    for (const { page, image } of written) await this.#file.write([image], at(page));
+    await this.#file.datasync();
   }
 
   #flushNext(): void {

@@ -23,6 +23,8 @@ export interface VmShape {
 
 export class Pair {
   readonly folder: string;
+  /** Of all that the replica's host has. */
+  readonly replicaFolder: string;
   readonly primary: TestServer;
   readonly replica: TestServer;
   readonly vm: string;
@@ -32,12 +34,13 @@ export class Pair {
   /** Where the primary finds the replica, when something stands between them. */
   linkPort: number | null = null;
 
-  constructor(folder: string, vm: string, env: Record<string, string>, format: TestFormat = 'raw') {
+  constructor(folder: string, vm: string, env: Record<string, string>, format: TestFormat = 'raw', replicaFolder = folder) {
     this.format = format;
     this.folder = folder;
+    this.replicaFolder = replicaFolder;
     this.vm = vm;
     this.primary = new TestServer('primary', join(folder, 'primary'), env);
-    this.replica = new TestServer('replica', join(folder, 'replica'), env);
+    this.replica = new TestServer('replica', join(replicaFolder, 'replica'), env);
   }
 
   /** Both servers up and paired; a VM with sparse disks of these sizes (bytes) enabled, not started. */
@@ -47,10 +50,12 @@ export class Pair {
       format?: TestFormat; sizes?: number[]; frequencySec?: 30 | 300 | 900; vm?: string; env?: Record<string, string>; enable?: string[]; add?: string[];
       /** Commands run inside of this process, also those that follow. */
       inside?: boolean;
+      /** On a volume of its own, and removed by the caller; else beside the primary's. */
+      replicaFolder?: string;
     } = {},
   ): Promise<Pair> {
     const folder = await temporaryFolder(t);
-    const pair = new Pair(folder, options.vm ?? 'vm1', options.env ?? {}, options.format);
+    const pair = new Pair(folder, options.vm ?? 'vm1', options.env ?? {}, options.format, options.replicaFolder);
     atEnd(t, () => pair.kill());
     if (options.inside === true) for (const server of [pair.primary, pair.replica]) answerInside(server);
     await pair.makeDisks(options.sizes ?? [64 << 20, 32 << 20]);
@@ -72,7 +77,7 @@ export class Pair {
 
   async authorize(): Promise<void> {
     const { fingerprint } = await this.primary.json<{ fingerprint: string }>('fingerprint');
-    await this.replica.json('authorize', fingerprint, '--name', 'primary', '--storage', join(this.folder, 'store'));
+    await this.replica.json('authorize', fingerprint, '--name', 'primary', '--storage', join(this.replicaFolder, 'store'));
   }
 
   async enable(frequencySec: number, more: string[] = []): Promise<void> {
@@ -101,7 +106,7 @@ export class Pair {
   }
 
   replicaPath(index: number): string {
-    return join(this.folder, 'store', this.vm, this.vmId, `disk${index}.${this.format}`);
+    return join(this.replicaFolder, 'store', this.vm, this.vmId, `disk${index}.${this.format}`);
   }
 
   /** Every disk with its replica; the disks must not be changing. */

@@ -8,6 +8,7 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { parentPort } from 'node:worker_threads';
+import { libc } from '../../disk/libc.ts';
 import { TAG_BYTES, type TagInto, leafTagger } from './leaf-tags.ts';
 import { DifferenceGatherer, type LeafDifferences, type PageHashing, pageHashes } from './page-hashes.ts';
 import { PAGE_BYTES } from './tree-shape.ts';
@@ -43,8 +44,9 @@ export type LeafResult = Uint8Array | LeafDifferences;
 export type ToThread = { disk: ThreadDisk } | LeafJob | 'close';
 export type LeafAnswer = { id: number; result: LeafResult } | { id: number; failed: string; errno: string };
 
-// Of this thread alone: where cores are few, those that serve guests come first.
+// Of this thread alone: where cores are few, those that serve guests come first, and it is let in when they have had their turn.
 setPriority(NICE);
+libc().setSlice(0);
 
 class OpenDisk {
   readonly #disk: ThreadDisk;
