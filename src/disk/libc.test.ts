@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { temporaryFolder } from '../../test/conformance/disk-programs.ts';
+import { Descriptor } from './descriptor.ts';
 import { libc, portableLibc } from './libc.ts';
 
 const skip = libc().native ? false : 'koffi does not load here';
@@ -56,7 +57,40 @@ test('a range is zeroed with its space kept where the file system can', { skip }
   await folder.remove();
 });
 
+test('a durable write writes and syncs, and says what it cannot', { skip }, async () => {
+  const folder = await temporaryFolder();
+  const path = join(folder.path, 'x');
+  const [file, reading] = [openSync(path, 'w+'), openSync(path, 'r')];
+  const page = Buffer.alloc(4096, 'page');
+  assert.equal(await libc().writeDurably(file, page, 4096), 4096);
+  assert.deepEqual(readFileSync(path), Buffer.concat([Buffer.alloc(4096), page]));
+  await assert.rejects(libc().writeDurably(reading, page, 0), { code: 'EBADF' });
+  const descriptor = new Descriptor(path, file);
+  assert.equal(await descriptor.writeDurably(page, 0), true);
+  const portable = new Descriptor(path, file, portableLibc);
+  assert.equal(await portable.writeDurably(page, 0), false);
+  closeSync(reading);
+  await descriptor.close();
+  await folder.remove();
+});
+
+/** Of this thread, ns, as /proc shows it; null where the kernel does not. */
+function sliceOf(): number | null {
+  const shown = existsSync('/proc/self/sched') ? /se\.slice\s*:\s*(\d+)/.exec(readFileSync('/proc/self/sched', 'utf8')) : null;
+  return shown === null ? null : Number(shown[1]);
+}
+
+test('a thread asks for short turns, and for those that everybody has again', { skip }, (t) => {
+  const before = sliceOf();
+  if (before === null || !libc().setSlice(300_000)) return t.skip('this kernel has no such turns, or does not show them');
+  assert.equal(sliceOf(), 300_000);
+  assert.equal(libc().setSlice(0), true);
+  assert.equal(sliceOf(), before);
+});
+
 test('without libc everything is data and nothing else is promised', async () => {
+  assert.equal(await portableLibc.writeDurably(9999, Buffer.alloc(1), 0), null);
+  assert.equal(portableLibc.setSlice(1), false);
   assert.equal(portableLibc.seekData(9999, 17), 17);
   assert.equal(portableLibc.seekHole(9999, 17, 4096), 4096);
   assert.equal(portableLibc.lockByte(9999, 1, 'read'), 'unsupported');

@@ -160,3 +160,39 @@ test('a map that cannot be made leaves the old one as it was', async () => {
   assert.deepEqual(regions(await ChangeMap.open(files, PATH, { ...options, currentEpoch: 1 })), [4]);
   assert.ok(!files.inodes.has(`${PATH}.new`));
 });
+
+test('where a file can write durably in one call, a bit of one page waits for that alone; where it cannot now, for both; its failure distrusts', async () => {
+  const files = new MemoryFiles();
+  const open = files.open.bind(files);
+  let answer: () => Promise<boolean> = () => Promise.resolve(true);
+  const durable: number[] = [];
+  files.open = async (path, mode) => {
+    const file = await open(path, mode);
+    return Object.assign(file, { writeDurably: async (from: Uint8Array, position: number) => {
+      const done = await answer();
+      if (done) {
+        await file.write([from], position);
+        durable.push(position);
+      }
+      return done;
+    } });
+  };
+  const map = await ChangeMap.create(files, PATH, options);
+  const before = syncs(files);
+  const gate = Promise.withResolvers<boolean>();
+  answer = () => gate.promise;
+  let isMarked = false;
+  const mark = Promise.resolve(map.mark(3 * REGION, 512, 1)).then(() => (isMarked = true));
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(isMarked, false);
+  gate.resolve(true);
+  await mark;
+  assert.deepEqual([durable.length, syncs(files) - before], [1, 0]);
+  answer = () => Promise.resolve(false);
+  await map.mark(4 * REGION, 512, 1);
+  assert.deepEqual([durable.length, syncs(files) - before], [1, 1]);
+  assert.deepEqual(regions(await ChangeMap.open(files, PATH, { ...options, currentEpoch: 1 })), [3, 4]);
+  answer = () => Promise.reject(Object.assign(new Error('no'), { code: 'EIO' }));
+  await map.mark(5 * REGION, 512, 1);
+  assert.match(String(map.distrusted), /no/);
+});
