@@ -131,14 +131,27 @@ function bind(koffi: Koffi) {
     fcntl: library.func('int fcntl(int, int, void *)'),
     ioctl: library.func('int ioctl(int, unsigned long, void *)'),
     pwritev: library.func('int64_t pwritev(int, uintptr_t, int, int64_t)'),
-    preadv2: library.func('int64_t preadv2(int, void *, int, int64_t, int)'),
+    preadv2: library.func('int64_t preadv2(int, uintptr_t, int, int64_t, int)'),
     pwritev2: library.func('int64_t pwritev2(int, void *, int, int64_t, int)'),
     syscall: library.func('long syscall(long, long, void *, long, long)'),
     fstatfs: library.func('int fstatfs(int, void *)'),
     address: (of: Uint8Array): bigint => koffi.address(of),
+    addressOf: addresses(koffi),
     errnoNumber: (): number => koffi.errno(),
     /** Must be asked directly behind the call: any other call may overwrite it. */
     errno: (): string => getSystemErrorName(-koffi.errno()),
+  };
+}
+
+/**
+ * Where bytes lie, as a number, which holds any address that a program gets: 47 bits of it are used, on arm64 at most 52. To ask takes
+ * longer than a short call, and the memory that was asked for last is mostly the next one too. Good until that memory is given away.
+ */
+function addresses(koffi: Koffi): (of: Uint8Array) => number {
+  let last: { buffer: ArrayBufferLike; address: number } | null = null;
+  return ({ buffer, byteOffset }) => {
+    if (last?.buffer !== buffer) last = { buffer, address: Number(koffi.address(new Uint8Array(buffer))) };
+    return last.address + byteOffset;
   };
 }
 
@@ -202,12 +215,15 @@ function locks(native: Native): Pick<Libc, 'lockByte' | 'isByteLocked'> {
 }
 
 function reads(native: Native): Pick<Libc, 'readNow' | 'fileSystemId' | 'isLocal'> {
-  const vector = new BigUint64Array(2); // struct iovec: address, length
+  const vector = new Uint32Array(4); // struct iovec: address, length, in words since no BigInt is made then
+  const ofVector = native.addressOf(new Uint8Array(vector.buffer));
   return {
     readNow(fd, into, offset) {
-      vector[0] = native.address(into);
-      vector[1] = BigInt(into.length);
-      const count = Number(native.preadv2(fd, vector, 1, offset, RWF_NOWAIT));
+      const address = native.addressOf(into);
+      vector[0] = address % 2 ** 32;
+      vector[1] = address / 2 ** 32;
+      vector[2] = into.length;
+      const count = Number(native.preadv2(fd, ofVector, 1, offset, RWF_NOWAIT));
       return count < 0 ? null : count;
     },
     fileSystemId(fd) {
@@ -235,7 +251,7 @@ function writes(native: Native): Pick<Libc, 'addressOf' | 'writeVectors' | 'writ
         else reject(ioError(code, `write and sync of ${from.length} bytes at ${offset}`));
       });
     }),
-    addressOf: (bytes) => Number(native.address(bytes)),
+    addressOf: native.addressOf,
     writeVectors(fd, vectors, count, position) {
       const written = Number(native.pwritev(fd, vectors, count, position));
       return written < 0 ? -native.errnoNumber() : written;

@@ -13,6 +13,7 @@
  */
 import { createCipheriv, randomBytes } from 'node:crypto';
 import { createRequire } from 'node:module';
+import { libc } from '../../disk/libc.ts';
 
 type Koffi = typeof import('koffi');
 
@@ -81,27 +82,25 @@ class OpenSsl {
   /** Vector, length and tag, which OpenSSL reads and writes. */
   readonly #memory = Buffer.allocUnsafeSlow(64).fill(0);
   readonly #at: { vector: number; length: number; tag: number };
-  /** The memory that was tagged last, since it mostly is the next one too. */
-  #last: { buffer: ArrayBufferLike; address: number } | null = null;
   #keyed: TagInto | null = null;
 
   constructor(koffi: Koffi) {
     this.#functions = bind(koffi);
     this.#context = this.#functions.newContext();
     if (this.#context === 0) throw new Error('OpenSSL has no memory for a context');
-    const start = this.#functions.address(this.#memory.buffer);
+    const start = this.#functions.address(this.#memory);
     this.#at = { vector: start, length: start + 16, tag: start + 32 };
   }
 
   tagger(key: Uint8Array): TagInto {
-    const { update, final, control } = this.#functions;
+    const { update, final, control, address } = this.#functions;
     const { vector, length, tag } = this.#at;
     const own = Buffer.allocUnsafeSlow(KEY_BYTES);
     own.set(key);
     const tagInto: TagInto = (data, into, at) => {
       if (this.#keyed !== tagInto) this.#setKey(own, tagInto);
       const done = this.#functions.init(this.#context, 0, 0, 0, vector) === 1
-        && update(this.#context, 0, length, this.#addressOf(data), data.length) === 1
+        && update(this.#context, 0, length, address(data), data.length) === 1
         && final(this.#context, tag, length) === 1
         && control(this.#context, GET_TAG, TAG_BYTES, tag) === 1;
       if (!done) throw new Error('OpenSSL did not give a tag');
@@ -113,21 +112,14 @@ class OpenSsl {
   #setKey(key: Buffer, of: TagInto): void {
     const { init, cipher, address } = this.#functions;
     this.#keyed = null;
-    if (init(this.#context, cipher(), 0, address(key.buffer), this.#at.vector) !== 1) throw new Error('OpenSSL did not take a key');
+    if (init(this.#context, cipher(), 0, address(key), this.#at.vector) !== 1) throw new Error('OpenSSL did not take a key');
     this.#keyed = of;
-  }
-
-  /** Good for as long as nobody gives the memory away, which nobody can during a call. */
-  #addressOf(data: Uint8Array): number {
-    const { buffer, byteOffset } = data;
-    if (this.#last?.buffer !== buffer) this.#last = { buffer, address: this.#functions.address(buffer) };
-    return this.#last.address + byteOffset;
   }
 }
 
-/** Numbers hold any address that a program gets: 47 bits of it are used, on arm64 at most 52. */
 function bind(koffi: Koffi) {
   const self = koffi.load(null);
+  const { addressOf } = libc();
   return {
     newContext: self.func('uintptr_t EVP_CIPHER_CTX_new()') as () => number,
     cipher: self.func('uintptr_t EVP_aes_256_gcm()') as () => number,
@@ -135,7 +127,11 @@ function bind(koffi: Koffi) {
     update: self.func('int EVP_EncryptUpdate(uintptr_t, uintptr_t, uintptr_t, uintptr_t, int)') as Call,
     final: self.func('int EVP_EncryptFinal_ex(uintptr_t, uintptr_t, uintptr_t)') as Call,
     control: self.func('int EVP_CIPHER_CTX_ctrl(uintptr_t, int, int, uintptr_t)') as Call,
-    address: (buffer: ArrayBufferLike): number => Number(koffi.address(new Uint8Array(buffer))),
+    address(of: Uint8Array): number {
+      const address = addressOf(of);
+      if (address === null) throw new Error('no address of memory can be told here');
+      return address;
+    },
   };
 }
 type Call = (...words: number[]) => number;
