@@ -92,7 +92,8 @@ try {
       question: 'What the guest feels of a resynchronization, of log switches, applying and merging',
       command: `node bench/guest-latency.ts --gib ${values.gib} --seconds ${values.seconds} --rounds ${values.rounds}`,
       notes: [`fio, 4 KiB random reads and writes at 1,000 a second, depth 4, on a tracked disk of ${values.gib} GiB`,
-        'both servers and the guest on one machine; the replica\'s server, which has a host of its own in life, is scheduled when the others are idle'],
+        'both servers and the guest on one machine; the replica\'s server, which has a host of its own in life, is scheduled when the others are idle'
+          + (memory === null ? '' : ', and its disk lies in memory')],
       columns: ['meanwhile', 'p99, ms', 'to alone', 'p99.9, ms', 'more than alone, ms', 'times'],
       rows: [...found].map(([name, tails]) => [name, of(tails, 'p99').toFixed(2), `${(of(tails, 'p99') / of(alone, 'p99')).toFixed(2)} ×`,
         of(tails, 'p999').toFixed(2), (of(tails, 'p999') - of(alone, 'p999')).toFixed(2), tails.reduce((sum, { times }) => sum + times, 0)]),
