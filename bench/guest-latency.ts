@@ -58,7 +58,8 @@ try {
   } else {
     const memory = existsSync(MEMORY) ? mkdtempSync(join(MEMORY, 'understudy-bench-')) : null;
     if (memory !== null) cleanups.push(() => rmSync(memory, { recursive: true }));
-    const pair = await Pair.make({ after: (work: unknown) => cleanups.push(work as () => unknown) }, { sizes: [SIZE], frequencySec: 900, ...(memory !== null && { replicaFolder: memory }) });
+    const pair = await Pair.make({ after: (work: unknown) => cleanups.push(work as () => unknown) },
+      { sizes: [SIZE], frequencySec: 900, ...(memory !== null && { replicaFolder: memory }) });
     makeImage(pair.disks[0]!, SIZE);
     await pair.replicate();
     // The replica's would be another host: it gets what this one leaves idle.

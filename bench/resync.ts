@@ -108,7 +108,8 @@ try {
     command: `node bench/resync.ts --gib ${values.gib} --rounds ${values.rounds}`,
     notes: [`${values.gib} GiB, ${Math.round(dataBytes / 2 ** 20)} MiB of it random data`,
       'two servers, TLS on loopback, page cache warm', `median of ${ROUNDS} (least–greatest), seconds; ratios round by round`],
-    columns: ['differing', 'resync', 'b3sum of both', 'to b3sum', 'the least', 'the least to b3sum', 'rsync', 'to rsync', 'rsync, SHA-1', 'to that', 'MiB of pages sent'],
+    columns: ['differing', 'resync', 'b3sum of both', 'to b3sum', 'the least', 'the least to b3sum',
+      'rsync', 'to rsync', 'rsync, SHA-1', 'to that', 'MiB of pages sent'],
     rows,
   });
   record({

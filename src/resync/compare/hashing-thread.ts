@@ -4,13 +4,13 @@
  *
  * Invariants
  * - A thread belongs to one user at a time, who took it and has not closed it; only one that has said that its files are closed is taken again.
- * - One that has failed is never taken again. One that nobody has needed for a minute ends; it never keeps the program running.
+ * - One that has failed is never taken again. Two at most wait for their next user, at 8 MiB each; they never keep the program running.
  */
 import { Worker } from 'node:worker_threads';
 import type { LeafAnswer, LeafJob, LeafResult, ThreadDisk, ToThread } from './leaf-worker.ts';
 
+/** As many as one side of a compare has: its disk, and the diff disk over it. */
 const IDLE_MAX = 2;
-const IDLE_MS = 60_000;
 const idle: HashingThread[] = [];
 
 type Waiting = { resolve: (result: LeafResult) => void; reject: (error: Error) => void };
@@ -21,7 +21,6 @@ export class HashingThread {
   #jobs = 0;
   #failure: Error | null = null;
   #closed: (() => void) | null = null;
-  #ending: NodeJS.Timeout | null = null;
 
   /** An idle thread, or a new one, that works for this disk until it is closed. */
   static take(disk: ThreadDisk): HashingThread {
@@ -57,25 +56,13 @@ export class HashingThread {
     await closed;
     if (this.#failure !== null) return;
     this.#worker.unref();
-    if (idle.length >= IDLE_MAX) return this.#end();
-    idle.push(this);
-    this.#ending = setTimeout(() => this.#end(), IDLE_MS).unref();
+    if (idle.length < IDLE_MAX) idle.push(this);
+    else await this.#worker.terminate();
   }
 
   #begin(disk: ThreadDisk): void {
-    if (this.#ending !== null) clearTimeout(this.#ending);
     this.#worker.ref();
     this.#post({ disk });
-  }
-
-  #end(): void {
-    this.#forget();
-    void this.#worker.terminate();
-  }
-
-  #forget(): void {
-    const at = idle.indexOf(this);
-    if (at >= 0) idle.splice(at, 1);
   }
 
   #post(message: ToThread, lent: readonly ArrayBuffer[] = []): void {
@@ -96,7 +83,8 @@ export class HashingThread {
 
   #fail(error: Error): void {
     this.#failure ??= error;
-    this.#forget();
+    const at = idle.indexOf(this);
+    if (at >= 0) idle.splice(at, 1);
     for (const { reject } of this.#waiting.values()) reject(this.#failure);
     this.#waiting.clear();
     this.#onClosed();
