@@ -160,17 +160,25 @@ function nativeLibc(koffi: Koffi): Libc {
   return { native: true, ...holes(native), ...locks(native), ...reads(native), ...writes(native), ...scheduling(native), ...blockDevices(native) };
 }
 
-/** Runs the call on the thread pool. The closure holds on to the arguments, so that their memory stays where it is. */
-function later(native: Native, call: Native['fallocate'], name: string, ...args: unknown[]): Promise<boolean> {
+/**
+ * Runs the call on the thread pool: its result, or null where there is no such call here. The closure holds on to the arguments, and to what
+ * `describe` speaks of, so that their memory stays where it is.
+ */
+function later(native: Native, call: Native['fallocate'], describe: (args: unknown[]) => string, ...args: unknown[]): Promise<number | null> {
   return new Promise((resolve, reject) => {
     call.async(...args, (failure: Error | null, result: number) => {
-      const code = result === 0 ? null : native.errno();
+      const code = Number(result) < 0 ? native.errno() : null;
       if (failure !== null) reject(failure);
-      else if (code === null) resolve(true);
-      else if (NOT_SUPPORTED.has(code)) resolve(false);
-      else reject(ioError(code, `${name}(${args.slice(1).join(', ')})`));
+      else if (code === null) resolve(Number(result));
+      else if (NOT_SUPPORTED.has(code)) resolve(null);
+      else reject(ioError(code, describe(args)));
     });
   });
+}
+
+/** The same for a call that answers 0, and whose arguments behind the descriptor say all about it. */
+async function doneLater(native: Native, call: Native['fallocate'], name: string, ...args: unknown[]): Promise<boolean> {
+  return (await later(native, call, (given) => `${name}(${given.slice(1).join(', ')})`, ...args)) === 0;
 }
 
 function holes(native: Native): Pick<Libc, 'seekData' | 'seekHole' | 'punchHole' | 'zeroRange'> {
@@ -186,9 +194,9 @@ function holes(native: Native): Pick<Libc, 'seekData' | 'seekHole' | 'punchHole'
     seekData: (fd, from) => seek(fd, from, SEEK_DATA),
     seekHole: (fd, from, end) => Math.min(end, seek(fd, from, SEEK_HOLE) ?? end),
     punchHole: (fd, offset, length) =>
-      later(native, native.fallocate, 'punch hole', fd, PUNCH_HOLE | KEEP_SIZE, offset, length),
+      doneLater(native, native.fallocate, 'punch hole', fd, PUNCH_HOLE | KEEP_SIZE, offset, length),
     zeroRange: (fd, offset, length) =>
-      later(native, native.fallocate, 'zero range', fd, ZERO_RANGE | KEEP_SIZE, offset, length),
+      doneLater(native, native.fallocate, 'zero range', fd, ZERO_RANGE | KEEP_SIZE, offset, length),
   };
 }
 
@@ -241,16 +249,10 @@ function reads(native: Native): Pick<Libc, 'readNow' | 'fileSystemId' | 'isLocal
 
 function writes(native: Native): Pick<Libc, 'addressOf' | 'writeVectors' | 'writeDurably'> {
   return {
-    writeDurably: (fd, from, offset) => new Promise((resolve, reject) => {
+    writeDurably(fd, from, offset) {
       const vector = BigUint64Array.of(native.address(from), BigInt(from.length)); // struct iovec: address, length
-      native.pwritev2.async(fd, vector, 1, offset, RWF_DSYNC, (failure: Error | null, result: number) => {
-        const code = Number(result) < 0 ? native.errno() : null;
-        if (failure !== null) reject(failure);
-        else if (code === null) resolve(Number(result));
-        else if (NOT_SUPPORTED.has(code)) resolve(null);
-        else reject(ioError(code, `write and sync of ${from.length} bytes at ${offset}`));
-      });
-    }),
+      return later(native, native.pwritev2, () => `write and sync of ${from.length} bytes at ${offset}`, fd, vector, 1, offset, RWF_DSYNC);
+    },
     addressOf: native.addressOf,
     writeVectors(fd, vectors, count, position) {
       const written = Number(native.pwritev(fd, vectors, count, position));
@@ -291,8 +293,8 @@ function blockDevices(native: Native): Pick<Libc, 'blockDeviceSizes' | 'blockZer
       return { size, logicalSectorSize, physicalSectorSize };
     },
     blockZeroOut: (fd, offset, length) =>
-      later(native, native.ioctl, 'BLKZEROOUT', fd, IOCTL.BLKZEROOUT, range(offset, length)),
+      doneLater(native, native.ioctl, 'BLKZEROOUT', fd, IOCTL.BLKZEROOUT, range(offset, length)),
     blockDiscard: (fd, offset, length) =>
-      later(native, native.ioctl, 'BLKDISCARD', fd, IOCTL.BLKDISCARD, range(offset, length)),
+      doneLater(native, native.ioctl, 'BLKDISCARD', fd, IOCTL.BLKDISCARD, range(offset, length)),
   };
 }

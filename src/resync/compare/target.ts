@@ -38,12 +38,13 @@ export async function runTarget(channel: FrameChannel, options: TargetOptions): 
       const { leafBytes, segmentNodes } = hello;
       const shape = { leafBytes, segmentNodes };
       const { base, target } = options;
-      const shared = { shape, key: Buffer.from(hello.key, 'hex'), ...(options.pace && { pace: options.pace }) };
+      const key = Buffer.from(hello.key, 'hex');
+      const shared = { shape, key, ...(options.pace && { pace: options.pace }) };
       const scanner = await hasherFor(base, shared);
       opened.push(scanner);
       const pages = base === target ? scanner : new HasherAtNeed(() => hasherFor(target, shared));
       if (pages !== scanner) opened.push(pages);
-      return new Target({ conversation, options, hello, selection, shape, scanner, pages }).run();
+      return new Target({ conversation, options, hello, key, selection, shape, scanner, pages }).run();
     });
   } finally {
     for (const hasher of opened) await hasher.close();
@@ -120,6 +121,7 @@ interface TargetParts {
   conversation: Conversation;
   options: TargetOptions;
   hello: Hello;
+  key: Buffer;
   selection: Selection;
   shape: TreeShape;
   scanner: LeafHasher;
@@ -136,13 +138,13 @@ class Target {
   #scannedBytes = 0;
   #result: CompareResult | null = null;
 
-  constructor({ conversation, options, hello, selection, shape, scanner, pages }: TargetParts) {
+  constructor({ conversation, options, hello, key, selection, shape, scanner, pages }: TargetParts) {
     this.#conversation = conversation;
     this.#options = options;
     this.#selection = selection;
     this.#settlement = new Settlement(selection, shape);
     const { compute, target } = options;
-    const shared = { conversation, selection, shape, compute, tag: leafTagger(Buffer.from(hello.key, 'hex')) };
+    const shared = { conversation, selection, shape, compute, tag: leafTagger(key) };
     this.#leaves = new TargetLeaves({
       ...shared,
       hasher: pages,
