@@ -4,7 +4,7 @@
  * each to the end of its merge. At least one of them must have run from start to end under fio, and the disks must be equal afterwards.
  * As a control the same disk is read and digested by other programs at the lowest priority: `b3sum`, one thread, `nice -n 19`.
  *
- *   node bench/guest-latency.ts [--gib 2] [--seconds 10] [--rounds 1]       needs fio
+ *   node bench/guest-latency.ts [--gib 4] [--seconds 30] [--rounds 1]       needs fio
  */
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -18,9 +18,11 @@ import { median, record } from './record.ts';
 import { repaired, untilReplicating } from './repairs.ts';
 
 const { values } = parseArgs({
-  options: { gib: { type: 'string', default: '2' }, seconds: { type: 'string', default: '10' }, rounds: { type: 'string', default: '1' } },
+  options: { gib: { type: 'string', default: '4' }, seconds: { type: 'string', default: '30' }, rounds: { type: 'string', default: '1' } },
 });
 const SIZE = Math.round(Number(values.gib) * 2 ** 30);
+/** How often is looked whether a resynchronization is over: each look is work for the server that the guest waits for. */
+const LOOK_MS = 500;
 /** A host of its own has a disk of its own: the replica's lies in memory. */
 const MEMORY = '/dev/shm';
 const cleanups: (() => unknown)[] = [];
@@ -68,7 +70,7 @@ try {
     const syncNow = () => callHost(pair.primary.data, 'sync-now', { name: pair.vm }, { signal });
     const resynchronize = async () => {
       await callHost(pair.primary.data, 'suspend', { name: pair.vm }, { signal });
-      await repaired(pair, 'full-compare', { resynchronize: true });
+      await repaired(pair, 'full-compare', { resynchronize: true }, LOOK_MS);
     };
     const cases: [name: string, disturb: (() => Promise<unknown>) | null][] = [
       ['alone', null], ['b3sum of the disk, nice 19', () => mustRun('nice', ['-n', '19', 'b3sum', '--num-threads', '1', pair.disks[0]!])],

@@ -36,6 +36,25 @@ test('rows come back as they were put, in key order, below a first key part', ()
   assert.equal(catalog.epochs.get('b', 3), undefined);
 });
 
+test('a VM is read once until it is written; nobody can change what all others see', () => {
+  const catalog = SqliteCatalog.open(':memory:');
+  catalog.vms.put({ ...vm('a', 'web'), disks: [] });
+  const read = catalog.vms.get('a')!;
+  assert.equal(catalog.vms.get('a'), read);
+  assert.throws(() => (read.name = 'other'), TypeError);
+  assert.throws(() => read.disks.push(null as never), TypeError);
+  catalog.vms.put({ ...read, name: 'mail' });
+  assert.equal(catalog.vms.get('a')!.name, 'mail');
+  assert.throws(() => catalog.transaction(() => {
+    catalog.vms.put(vm('a', 'lost'));
+    assert.equal(catalog.vms.get('a')!.name, 'lost');
+    throw new Error('no');
+  }), /no/);
+  assert.equal(catalog.vms.get('a')!.name, 'mail');
+  catalog.vms.remove('a');
+  assert.equal(catalog.vms.get('a'), undefined);
+});
+
 test('a transaction that throws leaves nothing, also of what was nested in it', () => {
   const catalog = SqliteCatalog.open(':memory:');
   catalog.vms.put(vm('1', 'kept'));

@@ -4,6 +4,9 @@
  * matters, and migrations move both.
  *
  * Calls are synchronous on purpose: a log switch is one such call, so no guest write can fall between its parts (R5).
+ *
+ * Records of VMs and relationships are asked for at guest writes, at pages that arrive and at every status: they are kept as they were read,
+ * frozen, until they are written or a transaction fails. Nobody else writes to this file while a server has it.
  */
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
 import { CYCLES_KEPT_MAX, type PastCycle } from '../model/cycle-history.ts';
@@ -37,12 +40,13 @@ export class SqliteCatalog implements Catalog {
   #depth = 0;
   #isLazy = false;
   #statements = new Map<string, StatementSync>();
+  readonly #kept: { clear(): void }[] = [];
 
   private constructor(db: DatabaseSync, path: string) {
     this.#db = db;
     this.#path = path;
-    this.vms = this.#table('vms', ['vm_id'], (vm) => [vm.vmId], { name: (vm: VmRecord) => vm.name });
-    this.relationships = this.#table('relationships', ['vm_id'], (row) => [row.vmId]);
+    this.vms = this.#keptTable((vm) => vm.vmId, this.#table('vms', ['vm_id'], (vm) => [vm.vmId], { name: (vm: VmRecord) => vm.name }));
+    this.relationships = this.#keptTable((row) => row.vmId, this.#table('relationships', ['vm_id'], (row) => [row.vmId]));
     this.epochs = this.#table('epochs', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]);
     this.inbox = this.#table('inbox', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]);
     this.points = this.#table('points', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]);
@@ -100,6 +104,7 @@ export class SqliteCatalog implements Catalog {
       this.#db.exec('COMMIT');
       return result;
     } catch (error) {
+      for (const kept of this.#kept) kept.clear();
       if (this.#db.isTransaction) this.#db.exec('ROLLBACK');
       throw this.#asWriteFailure(error);
     } finally {
@@ -176,6 +181,29 @@ export class SqliteCatalog implements Catalog {
     };
   }
 
+  /** The same table; a row that is there is read once. */
+  #keptTable<Row>(keyOf: (row: Row) => string, table: Table<[string], Row>): Table<[string], Row> {
+    const kept = new Map<string, Row>();
+    this.#kept.push(kept);
+    return {
+      list: table.list,
+      get: (key) => {
+        const row = kept.get(key) ?? frozen(table.get(key));
+        if (row !== undefined) kept.set(key, row);
+        return row;
+      },
+      // Forgotten first: when it fails, what is there is asked for again.
+      put: (row) => {
+        kept.delete(keyOf(row));
+        table.put(row);
+      },
+      remove: (key) => {
+        kept.delete(key);
+        table.remove(key);
+      },
+    };
+  }
+
   #table<Key extends KeyPart[], Row>(
     name: string, keys: readonly string[], keyOf: (row: Row) => Key, columns: Record<string, (row: Row) => SQLInputValue> = {},
   ): Table<Key, Row> {
@@ -202,6 +230,13 @@ export class SqliteCatalog implements Catalog {
       },
     };
   }
+}
+
+/** @returns the same, with all that it holds; JSON, so without circles */
+function frozen<T>(value: T): T {
+  if (typeof value !== 'object' || value === null) return value;
+  for (const part of Object.values(value)) frozen(part);
+  return Object.freeze(value);
 }
 
 const parse = <T>(row: Record<string, unknown>): T => JSON.parse(String(row.body)) as T;

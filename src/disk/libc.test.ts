@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { closeSync, existsSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { temporaryFolder } from '../../test/conformance/disk-programs.ts';
@@ -88,9 +90,22 @@ test('a thread asks for short turns, and for those that everybody has again', { 
   assert.equal(sliceOf(), before);
 });
 
+test('what a socket may hold is set, and only of sockets', { skip }, async () => {
+  const folder = await temporaryFolder();
+  const server = createServer().listen(join(folder.path, 'socket'));
+  await once(server, 'listening');
+  const file = openSync(join(folder.path, 'x'), 'w+');
+  assert.equal(libc().setSendBuffer((server as unknown as { _handle: { fd: number } })._handle.fd, 1 << 20), true);
+  assert.equal(libc().setSendBuffer(file, 1 << 20), false);
+  closeSync(file);
+  server.close();
+  await folder.remove();
+});
+
 test('without libc everything is data and nothing else is promised', async () => {
   assert.equal(await portableLibc.writeDurably(9999, Buffer.alloc(1), 0), null);
   assert.equal(portableLibc.setSlice(1), false);
+  assert.equal(portableLibc.setSendBuffer(1, 1), false);
   assert.equal(portableLibc.seekData(9999, 17), 17);
   assert.equal(portableLibc.seekHole(9999, 17, 4096), 4096);
   assert.equal(portableLibc.lockByte(9999, 1, 'read'), 'unsupported');

@@ -57,6 +57,8 @@ export interface Libc {
    * False where nothing was changed.
    */
   setSlice(ns: number): boolean;
+  /** Lets the kernel hold so many bytes that were sent to a socket and not yet received; less where the host allows less. */
+  setSendBuffer(fd: number, bytes: number): boolean;
   /** A mark of the file system that survives a reboot where the file system has one. */
   fileSystemId(fd: number): string | null;
   /** True when the file lies on a device of this machine, by the kind of its file system; false also when that cannot be told. */
@@ -82,6 +84,7 @@ export const portableLibc: Libc = {
   writeVectors: () => -constants.errno.ENOSYS,
   writeDurably: () => Promise.resolve(null),
   setSlice: () => false,
+  setSendBuffer: () => false,
   fileSystemId: () => null,
   isLocal: () => false,
   blockDeviceSizes: () => null,
@@ -134,6 +137,7 @@ function bind(koffi: Koffi) {
     preadv2: library.func('int64_t preadv2(int, uintptr_t, int, int64_t, int)'),
     pwritev2: library.func('int64_t pwritev2(int, void *, int, int64_t, int)'),
     syscall: library.func('long syscall(long, long, void *, long, long)'),
+    setsockopt: library.func('int setsockopt(int, int, int, void *, unsigned int)'),
     fstatfs: library.func('int fstatfs(int, void *)'),
     address: (of: Uint8Array): bigint => koffi.address(of),
     addressOf: addresses(koffi),
@@ -157,7 +161,10 @@ function addresses(koffi: Koffi): (of: Uint8Array) => number {
 
 function nativeLibc(koffi: Koffi): Libc {
   const native = bind(koffi);
-  return { native: true, ...holes(native), ...locks(native), ...reads(native), ...writes(native), ...scheduling(native), ...blockDevices(native) };
+  return {
+    native: true, ...holes(native), ...locks(native), ...reads(native), ...writes(native), ...sockets(native), ...scheduling(native),
+    ...blockDevices(native),
+  };
 }
 
 /**
@@ -258,6 +265,13 @@ function writes(native: Native): Pick<Libc, 'addressOf' | 'writeVectors' | 'writ
       const written = Number(native.pwritev(fd, vectors, count, position));
       return written < 0 ? -native.errnoNumber() : written;
     },
+  };
+}
+
+function sockets(native: Native): Pick<Libc, 'setSendBuffer'> {
+  const [SOL_SOCKET, SO_SNDBUF] = [1, 7];
+  return {
+    setSendBuffer: (fd, bytes) => native.setsockopt(fd, SOL_SOCKET, SO_SNDBUF, Int32Array.of(bytes), 4) === 0,
   };
 }
 

@@ -77,8 +77,8 @@ export interface DiskExportOptions {
 export type ServedDisk =
   Pick<VirtualDisk, 'virtualSize' | 'readOnly' | 'read' | 'write' | 'zero' | 'discard' | 'flush' | 'extents' | 'readNow' | 'writeNow'>;
 
-/** Copying more than this out of the page cache would hold up the event loop. */
-const READ_NOW_BYTES_MAX = 1024 * 1024;
+/** More than this is copied out of the page cache by the pool, while this thread hands other replies to their sockets. */
+const READ_NOW_BYTES_MAX = 128 * 1024;
 const ZEROES = new Uint8Array(1024 * 1024);
 
 /** Fills `into` on this thread where the page cache has all of it, else by the thread pool. */

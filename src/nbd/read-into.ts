@@ -5,6 +5,7 @@
  * copy do the same work.
  */
 import { Socket } from 'node:net';
+import { libc } from '../disk/libc.ts';
 
 export interface Receiver {
   /** Where to read to next; never empty. */
@@ -16,7 +17,10 @@ export interface Receiver {
 }
 
 /** What `net.Server` hands out when made with `pauseOnConnect`, seen from inside. */
-type WithHandle = { _handle?: object | null };
+type WithHandle = { _handle?: { fd?: number } | null };
+
+/** A reply of a MiB then leaves in one piece or two; by default the kernel takes 208 KiB, and the client waits for five more turns of the loop. */
+const SEND_BUFFER_BYTES = 1 << 20;
 
 /**
  * Use the socket that is returned and no longer the one that was passed. Needs `pauseOnConnect` and `allowHalfOpen` on
@@ -25,10 +29,12 @@ type WithHandle = { _handle?: object | null };
 export function readInto(accepted: Socket, receiver: Receiver): Socket {
   const handle = (accepted as WithHandle)._handle;
   if (handle === undefined || handle === null) return readByEvents(accepted, receiver);
+  // Only a Unix socket has no address. TCP finds its own size, as the line needs it.
+  if (handle.fd !== undefined && accepted.remoteAddress === undefined) libc().setSendBuffer(handle.fd, SEND_BUFFER_BYTES);
   (accepted as WithHandle)._handle = null;
   accepted.destroy(); // Without a handle this only takes it off the server's count of connections.
   const onread = { buffer: receiver.target, callback: receiver.received };
-  return new Socket({ handle, onread, allowHalfOpen: true } as ConstructorParameters<typeof Socket>[0]);
+  return new Socket({ handle, onread, allowHalfOpen: true } as object);
 }
 
 /** The same with nothing but documented parts of Node. */

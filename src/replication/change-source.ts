@@ -11,7 +11,8 @@ import type { Owed } from '../tracking/unrecorded-loss.ts';
 export interface SourceDisk {
   /** For reading: what the changes are changes of. */
   readonly disk: VirtualDisk;
-  /** What a reader should give way to. */
+  /** What a reader should give way to: requests of the guest so far, and those not answered yet. */
+  readonly requests: number;
   readonly openOperations: number;
 }
 

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Clock } from '../model/ports.ts';
-import { Pacer } from './pacer.ts';
+import { Pacer, type GuestWork } from './pacer.ts';
 
 const MIB = 1 << 20;
+const AT_REST: GuestWork = { requests: 0, openOperations: 0 };
 
 /** A clock that jumps to where a sleep ends. */
 function jumpingClock() {
@@ -19,7 +20,7 @@ function jumpingClock() {
   return { clock, port };
 }
 
-async function make(share: { diskBytesPerSec: number | null; linkBytesPerSec: number | null }, guest = () => 0) {
+async function make(share: { diskBytesPerSec: number | null; linkBytesPerSec: number | null }, guest: GuestWork = AT_REST) {
   const { clock, port } = jumpingClock();
   return { clock, pacer: new Pacer(port, () => share, guest, new AbortController().signal) };
 }
@@ -55,20 +56,32 @@ test('time in which nothing was read is not saved up', async () => {
   assert.equal(clock.time, 101_000);
 });
 
-test('while the guest has requests under way it yields 4 ms for each MiB, and stops yielding with them', async () => {
-  let requests = 1;
-  const { clock, pacer } = await make({ diskBytesPerSec: null, linkBytesPerSec: null }, () => requests);
+test('while the guest has requests under way it yields 4 ms for each MiB, and stops yielding 50 ms after them', async () => {
+  const guest = { requests: 1, openOperations: 1 };
+  const { clock, pacer } = await make({ diskBytesPerSec: null, linkBytesPerSec: null }, guest);
   await pacer.read(10 * MIB);
-  assert.equal(clock.time, 40);
-  requests = 0;
+  guest.openOperations = 0;
+  await pacer.read(MIB);
+  assert.deepEqual(clock.slept, [40, 4]);
+  clock.time = 94;
   await pacer.read(100 * MIB);
-  assert.equal(clock.time, 40);
+  assert.deepEqual(clock.slept, [40, 4]);
+});
+
+test('requests that come and are answered between two looks are work, too; those before the first one are not', async () => {
+  const guest = { requests: 7, openOperations: 0 };
+  const { clock, pacer } = await make({ diskBytesPerSec: null, linkBytesPerSec: null }, guest);
+  await pacer.read(100 * MIB);
+  assert.equal(clock.time, 0);
+  guest.requests++;
+  await pacer.read(MIB);
+  assert.equal(clock.time, 4);
 });
 
 test('a limit that is changed counts at once, also for a wait that has begun', async () => {
   const { clock, port } = jumpingClock();
   const share: { diskBytesPerSec: number | null; linkBytesPerSec: number | null } = { diskBytesPerSec: MIB / 1000, linkBytesPerSec: null };
-  const pacer = new Pacer(port, () => share, () => 0, new AbortController().signal);
+  const pacer = new Pacer(port, () => share, AT_REST, new AbortController().signal);
   const waits = pacer.read(MIB);
   share.diskBytesPerSec = null;
   await waits;
@@ -81,7 +94,7 @@ test('a limit that is changed counts at once, also for a wait that has begun', a
 test('a wait ends with the signal', async () => {
   const stop = new AbortController();
   const { port } = jumpingClock();
-  const pacer = new Pacer(port, () => ({ diskBytesPerSec: 1, linkBytesPerSec: null }), () => 0, stop.signal);
+  const pacer = new Pacer(port, () => ({ diskBytesPerSec: 1, linkBytesPerSec: null }), AT_REST, stop.signal);
   stop.abort(new Error('cancelled'));
   await assert.rejects(async () => pacer.read(MIB), /cancelled/);
 });
@@ -89,7 +102,7 @@ test('a wait ends with the signal', async () => {
 test('a limit that is lowered lets nothing that waits through sooner', async () => {
   const { clock, port } = jumpingClock();
   const share: { diskBytesPerSec: number | null; linkBytesPerSec: number | null } = { diskBytesPerSec: null, linkBytesPerSec: MIB };
-  const pacer = new Pacer(port, () => share, () => 0, new AbortController().signal);
+  const pacer = new Pacer(port, () => share, AT_REST, new AbortController().signal);
   const waits = Promise.all([pacer.sent(4 * MIB), pacer.sent(4 * MIB)]);
   share.linkBytesPerSec = MIB / 16;
   await waits;

@@ -5,8 +5,13 @@
 import type { Clock } from '../model/ports.ts';
 import type { ResyncShare } from '../model/settings.ts';
 
-/** While the guest has requests under way, reading pauses so long for each MiB; at rest it takes everything. */
+/** While the guest is at work, reading pauses so long for each MiB; at rest it takes everything. */
 const YIELD_MS_PER_MIB = 4;
+/**
+ * It is at work for so long after a request: most take a fraction of a millisecond, so that even a guest of a thousand a second is rarely
+ * found with one under way.
+ */
+const AT_WORK_MS = 50;
 const MIB = 1 << 20;
 /** How soon a changed limit counts for what waits, and for what comes: to look costs a reading of the record. */
 const LOOK_MS = 500;
@@ -18,18 +23,29 @@ interface Line {
   rate: number | null;
 }
 
+/** What tells whether the guest is at work. */
+export interface GuestWork {
+  /** So far. */
+  readonly requests: number;
+  /** Not answered yet. */
+  readonly openOperations: number;
+}
+
 export class Pacer {
   #clock: Clock;
   #share: () => ResyncShare;
   #known: { share: ResyncShare; at: number };
-  #guestRequests: () => number;
+  #guest: GuestWork;
+  #guestRequests: number;
+  #guestWorkedAt = -Infinity;
   #signal: AbortSignal;
   #lines: Record<keyof ResyncShare, Line>;
 
-  constructor(clock: Clock, share: () => ResyncShare, guestRequests: () => number, signal: AbortSignal) {
+  constructor(clock: Clock, share: () => ResyncShare, guest: GuestWork, signal: AbortSignal) {
     this.#clock = clock;
     this.#share = share;
-    this.#guestRequests = guestRequests;
+    this.#guest = guest;
+    this.#guestRequests = guest.requests;
     this.#signal = signal;
     const dueAt = clock.monotonic();
     this.#known = { share: share(), at: dueAt };
@@ -39,12 +55,20 @@ export class Pacer {
 
   /** Awaited before so many bytes are read. */
   read(bytes: number): Promise<void> | void {
-    return this.#queue('diskBytesPerSec', bytes, this.#guestRequests() > 0 ? (bytes / MIB) * YIELD_MS_PER_MIB : 0);
+    return this.#queue('diskBytesPerSec', bytes, this.#isGuestAtWork() ? (bytes / MIB) * YIELD_MS_PER_MIB : 0);
   }
 
   /** Awaited before so many bytes are sent. */
   sent(bytes: number): Promise<void> | void {
     return this.#queue('linkBytesPerSec', bytes, 0);
+  }
+
+  #isGuestAtWork(): boolean {
+    const { requests, openOperations } = this.#guest;
+    const now = this.#clock.monotonic();
+    if (openOperations > 0 || requests !== this.#guestRequests) this.#guestWorkedAt = now;
+    this.#guestRequests = requests;
+    return now - this.#guestWorkedAt < AT_WORK_MS;
   }
 
   #queue(limit: keyof ResyncShare, bytes: number, atLeastMs: number): Promise<void> | void {

@@ -1,12 +1,18 @@
 /** How long guests wait for their I/O, counted in buckets: a few additions for each request, text only when somebody asks. */
 import type { Clock } from '../model/ports.ts';
-import type { NbdExport } from '../nbd/export.ts';
+import type { Done, NbdExport } from '../nbd/export.ts';
 
 /** Upper ends in seconds: from a page in the cache to the longest wait that replication may cause (2 s). */
 const ENDS_SEC = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10];
 const OPERATIONS = ['read', 'write', 'flush'] as const;
 type GuestOperation = (typeof OPERATIONS)[number];
 const NAME = 'understudy_guest_io_seconds';
+
+/**
+ * A read out of the page cache takes as long as looking at the clock ten times. So of those one in so many is timed, and stands for the ones
+ * that follow it; whatever waits for a device or a thread is timed by itself.
+ */
+const READS_PER_SAMPLE = 8;
 
 interface Counts {
   /** By bucket, not summed up; the last one is beyond all ends. */
@@ -36,10 +42,33 @@ export class GuestLatency {
           });
         },
       }),
-      read: (...given: Parameters<NbdExport['read']>) => this.#time(counts.read, () => read.apply(served, given)),
+      read: this.#timedRead(counts.read, (into, offset) => read.call(served, into, offset)),
       write: (...given: Parameters<NbdExport['write']>) => this.#time(counts.write, () => write.apply(served, given)),
       flush: (...given: Parameters<NbdExport['flush']>) => this.#time(counts.flush, () => flush.apply(served, given)),
     });
+  }
+
+  /** A read that is done at once says so without a promise, and must go on doing so. */
+  #timedRead(counts: Counts, read: NbdExport['read']): NbdExport['read'] {
+    let [untimed, bucket, seconds] = [0, 0, 0];
+    return (into, offset) => {
+      const isTimed = untimed === 0;
+      const began = isTimed ? this.#clock.monotonic() : 0;
+      const result = read(into, offset);
+      if (result !== undefined) {
+        // Its beginning, when it was not looked at, is not longer ago than a read that was done at once.
+        this.#countLater(counts, isTimed ? began : this.#clock.monotonic(), result);
+      } else {
+        if (isTimed) {
+          seconds = (this.#clock.monotonic() - began) / 1000;
+          bucket = bucketOf(seconds);
+        }
+        counts.buckets[bucket]!++;
+        counts.seconds += seconds;
+        untimed = (untimed + 1) % READS_PER_SAMPLE;
+      }
+      return result;
+    };
   }
 
   /** In the text format of Prometheus; `nameOf` gives null for a VM that is gone. */
@@ -60,25 +89,30 @@ export class GuestLatency {
     return counts;
   }
 
-  /** A request that is done at once says so without a promise, and must go on doing so. */
-  #time<Result extends Promise<void> | void>(counts: Counts, work: () => Result): Result {
+  #time(counts: Counts, work: () => Done): Done {
     const began = this.#clock.monotonic();
     const result = work();
     if (result === undefined) this.#count(counts, began);
-    else {
-      const count = () => this.#count(counts, began);
-      void result.then(count, count);
-    }
+    else this.#countLater(counts, began, result);
     return result;
+  }
+
+  #countLater(counts: Counts, began: number, result: Promise<void>): void {
+    const count = () => this.#count(counts, began);
+    void result.then(count, count);
   }
 
   #count(counts: Counts, began: number): void {
     const seconds = (this.#clock.monotonic() - began) / 1000;
-    let bucket = 0;
-    while (bucket < ENDS_SEC.length && seconds > ENDS_SEC[bucket]!) bucket++;
-    counts.buckets[bucket]!++;
+    counts.buckets[bucketOf(seconds)]!++;
     counts.seconds += seconds;
   }
+}
+
+function bucketOf(seconds: number): number {
+  let bucket = 0;
+  while (bucket < ENDS_SEC.length && seconds > ENDS_SEC[bucket]!) bucket++;
+  return bucket;
 }
 
 function linesOf(vm: string, operation: GuestOperation, { buckets, seconds }: Counts): string[] {

@@ -1,12 +1,13 @@
 /**
- * One disk of a running VM: every guest write goes to the change map, then to the tracking log, then to the disk.
+ * One disk of a running VM: every guest write goes to the change map and the tracking log, side by side, then to the disk.
  *
  * Invariants
  * - A disk write starts only when its regions' bits are durable (R7) and its log record is written (R1), or after `stopLogging`
  *   has been told to the catalog (trigger 3): the guest then goes on unlogged, with the map alone.
  * - Log order is the order in which operations are admitted; two overlapping operations reach the disk in that order (R3).
  *   Operations that do not overlap run side by side.
- * - From reading the current epoch to the append call no other code runs, so a log switch falls between two operations (R5).
+ * - From reading the current epoch to marking the map in it and to the append call no other code runs, so a log switch falls between two
+ *   operations (R5), and no bit drops before the disk write: its epoch's log cannot close before.
  * - Replication delays a guest write by at most the bounded wait and never fails it (promise 1). Only the disk itself can.
  *
  * An operation is answered when it is on the disk. It is `finished` in the log then, which is what recovery after a crash of
@@ -20,7 +21,7 @@ import { promptWrites } from '../disk/prompt-writes.ts';
 import type { ChangeMap } from './change-map.ts';
 
 /** Writes of the log that are under way at once, each with all that came meanwhile. */
-const APPENDS_AT_ONCE = 2;
+const ADMISSIONS_AT_ONCE = 2;
 
 export interface TrackingHost {
   readonly clock: Clock;
@@ -61,9 +62,18 @@ interface Operation {
   ended: (failure: unknown) => void;
 }
 
-interface PendingAppend {
-  operations: Operation[];
+/** Operations that were taken from the queue together. */
+interface Admission {
+  operations: readonly Operation[];
+  /** When the first of them may have begun to wait for admissions before this one; the bounded wait is for everything. */
   since: number;
+  /** Where they are, or will be, logged, and under which number the first; null: nowhere. */
+  log: LogWriter | null;
+  first: number;
+  isLogged: boolean;
+  isMarked: boolean;
+  /** Ends the waiting for the map. */
+  endMarking: (() => void) | null;
 }
 
 /** How much of a failed operation is read back at once: a zeroing may be 4 GiB long. */
@@ -78,7 +88,9 @@ export class TrackedDisk {
   #log: LogWriter | null = null;
   #queue: Operation[] = [];
   #admitting = false;
-  #pending: PendingAppend[] = [];
+  /** In order; what is at the head starts first. */
+  #pending: Admission[] = [];
+  #starting = false;
   /** Called when one of them is over. */
   #onPending: (() => void) | null = null;
   /** Admitted to the disk, in order: running, or waiting for an overlapping one. */
@@ -86,6 +98,8 @@ export class TrackedDisk {
   #watching = false;
   /** Submitted and not yet answered. */
   #open = new Set<Operation>();
+  /** Of the guest so far, reads and writes. */
+  requests = 0;
 
   constructor(disk: VirtualDisk, map: ChangeMap | null, host: TrackingHost) {
     this.disk = disk;
@@ -123,18 +137,20 @@ export class TrackedDisk {
   /** Goes on with the map alone, also for operations whose append is still under way. */
   stopLogging(): void {
     this.#log = null;
-    const pending = this.#pending;
-    this.#pending = [];
-    this.#onPending?.();
-    for (const { operations } of pending) for (const operation of operations) this.#start(operation, null, 0);
+    for (const admission of this.#pending) {
+      if (!admission.isLogged) Object.assign(admission, { log: null, isLogged: true });
+    }
+    this.#startReady();
   }
 
   read(into: Uint8Array, offset: number): Promise<void> {
+    this.requests++;
     return this.disk.read(into, offset);
   }
 
   /** As `VirtualDisk.readNow`. */
   readNow(into: Uint8Array, offset: number): boolean {
+    this.requests++;
     return this.disk.readNow?.(into, offset) === true;
   }
 
@@ -193,6 +209,7 @@ export class TrackedDisk {
 
   #enter(kind: Operation['kind'], offset: number, length: number, data: Uint8Array | null, ended: Operation['ended']): void {
     assertInside(this.disk, offset, length);
+    this.requests++;
     const operation: Operation = { kind, offset, length, data, log: null, record: 0, blockers: 0, dependents: [], onEnd: null, ended };
     this.#open.add(operation);
     this.#host.activity(this);
@@ -204,91 +221,97 @@ export class TrackedDisk {
   }
 
   /**
-   * Takes everything queued, in order: map, then log. While it waits for the map, or for appends that are under way, more operations
-   * queue up behind, and become one write of the log: several at once would take turns at its file anyway.
+   * Takes everything queued, in order. While it waits for admissions that are under way, more operations queue up behind, and become one
+   * write of the log: several at once would take turns at its file anyway.
    */
   async #admit(): Promise<void> {
     while (this.#queue.length > 0) {
       const since = this.#host.clock.monotonic();
-      while (this.#pending.length >= APPENDS_AT_ONCE) await new Promise<void>((resolve) => (this.#onPending = resolve));
+      while (this.#pending.length >= ADMISSIONS_AT_ONCE) await new Promise<void>((resolve) => (this.#onPending = resolve));
+      for (let lease = this.#host.lease(); lease !== null; lease = this.#host.lease()) await lease;
       const operations = this.#queue;
       this.#queue = [];
-      for (let wait = this.#needs(operations); wait !== null; wait = this.#needs(operations)) await wait;
-      // No await from here to the append: epoch and log belong together.
-      this.#append(operations, since);
+      // No await from here to the append: epoch, bits and log belong together.
+      const log = this.#log;
+      const marks = this.#mark(operations);
+      const admission: Admission = { operations, since, log, first: 0, isLogged: log === null, isMarked: marks === null, endMarking: null };
+      this.#pending.push(admission);
+      if (log !== null) this.#append(admission, log);
+      if (marks !== null) void this.#awaitMarks(admission, this.#map!, marks);
+      this.#startReady();
+      if (!this.#watching && this.#pending.length > 0) void this.#watch();
     }
     this.#admitting = false;
   }
 
-  /** What must be waited for before these operations may be appended under the current epoch; null when nothing is left. */
-  #needs(operations: Operation[]): Promise<unknown> | null {
-    const lease = this.#host.lease();
-    if (this.#map === null) return lease;
+  /** Notes the operations in the map under the current epoch: null when every bit is durable already. */
+  #mark(operations: readonly Operation[]): Promise<unknown> | null {
+    if (this.#map === null) return null;
     const epoch = this.#host.epoch();
     const marks: Promise<void>[] = [];
     for (const { offset, length } of operations) {
       const mark = this.#map.mark(offset, length, epoch);
       if (mark !== null) marks.push(mark);
     }
-    if (marks.length === 0) return lease;
-    return Promise.all([this.#boundedMark(this.#map, Promise.all(marks)), lease]);
+    return marks.length === 0 ? null : Promise.all(marks);
   }
 
-  /** `map`: the one that was asked. It may be the disk's no longer when it answers. */
-  async #boundedMark(map: ChangeMap, mark: Promise<unknown>): Promise<void> {
-    const waitMs = this.#host.boundedWaitMs();
-    const timer = new AbortController();
-    const late = this.#host.clock.sleep(waitMs, timer.signal).then(() => true, () => false);
+  /** `map`: the one that was asked. It may be the disk's no longer when it answers; then the operations are noted in the one that is. */
+  async #awaitMarks(admission: Admission, map: ChangeMap, mark: Promise<unknown>): Promise<void> {
+    const late = new Promise<true>((resolve) => (admission.endMarking = () => resolve(true)));
     const timedOut = await Promise.race([mark.then(() => false), late]);
-    timer.abort();
-    if (timedOut) map.distrust(new Error(`the change map took longer than ${waitMs} ms`));
+    if (timedOut) map.distrust(new Error(`the change map took longer than ${this.#host.boundedWaitMs()} ms`));
     const failure = map.distrusted;
     if (failure !== null && map === this.#map) await this.#host.mapFailed(failure);
+    const more = map === this.#map ? null : this.#mark(admission.operations);
+    if (more !== null) return this.#awaitMarks(admission, this.#map!, more);
+    admission.isMarked = true;
+    this.#startReady();
   }
 
-  /** `since`: when the first of them may have begun to wait for appends before this one; the bounded wait is for both. */
-  #append(operations: Operation[], since: number): void {
-    const log = this.#log;
-    if (log === null) {
-      for (const operation of operations) this.#start(operation, null, 0);
-      return;
-    }
-    const pending: PendingAppend = { operations, since };
-    this.#pending.push(pending);
-    this.#appended(log, operations).then(
+  #append(admission: Admission, log: LogWriter): void {
+    this.#appended(log, admission.operations).then(
       (first) => {
-        if (!this.#take(pending)) return;
-        operations.forEach((operation, index) => this.#start(operation, log, first + index));
+        // `stopLogging` may have let it go on already.
+        if (admission.isLogged) return;
+        Object.assign(admission, { first, isLogged: true });
+        this.#startReady();
       },
       (reason: unknown) => {
-        if (this.#pending.includes(pending)) this.#host.loggingFailed(reason instanceof Error ? reason : new Error(String(reason)));
+        if (!admission.isLogged) this.#host.loggingFailed(reason instanceof Error ? reason : new Error(String(reason)));
       },
     );
-    if (!this.#watching) void this.#watch();
   }
 
   /** Async, so that a record that the log refuses to take ends the log and not this process. */
-  async #appended(log: LogWriter, operations: Operation[]): Promise<number> {
+  async #appended(log: LogWriter, operations: readonly Operation[]): Promise<number> {
     return log.append(operations.map(recordOf), this.#host.clock.now());
   }
 
-  /** False when `stopLogging` has let the operations go on already. */
-  #take(pending: PendingAppend): boolean {
-    const index = this.#pending.indexOf(pending);
-    if (index < 0) return false;
-    this.#pending.splice(index, 1);
-    this.#onPending?.();
-    return true;
+  /** Sends what is marked and logged to the disk, none before those that were admitted before it; also when it is called from within. */
+  #startReady(): void {
+    if (this.#starting) return;
+    this.#starting = true;
+    for (let [next] = this.#pending; next?.isMarked === true && next.isLogged; [next] = this.#pending) {
+      this.#pending.shift();
+      this.#onPending?.();
+      for (const [index, operation] of next.operations.entries()) this.#start(operation, next.log, next.first + index);
+    }
+    this.#starting = false;
   }
 
-  /** While appends are under way: gives the log up when one outlasts the bounded wait (trigger 3). */
+  /** While admissions are under way: gives up the log (trigger 3), or the map (R10), that outlasts the bounded wait. */
   async #watch(): Promise<void> {
     this.#watching = true;
     const { clock } = this.#host;
     while (this.#pending.length > 0) {
       const waitMs = this.#host.boundedWaitMs();
-      const left = this.#pending[0]!.since + waitMs - clock.monotonic();
-      if (left <= 0) this.#host.loggingFailed(new Error(`a write to the tracking log took longer than ${waitMs} ms`));
+      const oldest = this.#pending[0]!;
+      const left = oldest.since + waitMs - clock.monotonic();
+      if (left <= 0) {
+        oldest.endMarking?.();
+        if (!oldest.isLogged) this.#host.loggingFailed(new Error(`a write to the tracking log took longer than ${waitMs} ms`));
+      }
       // Still pending: it is given up already, and what is left to do for that has its own bound.
       if (this.#pending.length > 0) await clock.sleep(left > 0 ? left : waitMs);
     }

@@ -1,6 +1,6 @@
 /**
  * R1: the log is written before the disk. While a log is open its index tells what is in it.
- * Seen to fail: in tracked-disk.ts `#append`, the operations started before `log.append` resolved; and in log-writer.ts `append`,
+ * Seen to fail: in tracked-disk.ts `#admit`, the operations started as if without a log; and in log-writer.ts `append`,
  * the frame of the index left out of what is waited for.
  */
 import assert from 'node:assert/strict';

@@ -32,6 +32,35 @@ test('R7: writes that come while the bit is being synced wait for it too', async
   assert.equal(rig.watch.find('write> /disks/d0.raw'), -1);
 });
 
+test('R7: the log is written while the bit is being synced, the disk after both, and in the order of the log', async () => {
+  const rig = await TrackingRig.begun();
+  await rig.during(rig.write('d0', 0, 1));
+  rig.watch.trace.length = 0;
+  rig.watch.stalls = [{ path: /d0\.map/, operation: 'datasync' }];
+  // From a region whose bit is durable into one whose bit is not; then one that overlaps it and needs no other bit.
+  const first = rig.write('d0', REGION_BYTES - 1024, 2, 2048);
+  await rig.scheduler.pass(20);
+  const second = rig.write('d0', REGION_BYTES - 1024, 3, 512);
+  assert.equal(await rig.ends(Promise.any([first, second]), 1000), false);
+  assert.ok(rig.watch.find('write. /logs/vm.d0.1.hrl') >= 0, rig.watch.trace.join('\n'));
+  assert.equal(rig.watch.find('write> /disks/d0.raw'), -1);
+  // The bounded wait ends it.
+  await rig.during(Promise.all([first, second]));
+  const found = rig.diskBytes('d0');
+  assert.deepEqual([found[REGION_BYTES - 1024], found[REGION_BYTES]], [3, 2]);
+});
+
+test('R7: a write that waits for the map of before is in the new one, too', async () => {
+  const rig = await TrackingRig.begun();
+  rig.watch.stalls = [{ path: /d0\.map/, operation: 'datasync' }];
+  const written = rig.write('d0', 9 * REGION_BYTES, 1);
+  await rig.scheduler.pass(20);
+  rig.watch.stalls = [];
+  rig.vm.stopLogging({ trigger: 3, reason: 'a test' });
+  await rig.during(Promise.all([rig.vm.begin({ keepMap: false }), written]));
+  assert.ok(rig.suspectRegions('d0').includes(9));
+});
+
 test('R7: a bit that is set and not durable yet is not enough for the next write either', async () => {
   const rig = await TrackingRig.begun();
   rig.watch.stalls = [{ path: /d0\.map/, operation: 'datasync' }];

@@ -2,7 +2,7 @@
  * R10: when a bit cannot be made durable within the bounded wait the guest goes on, the map is marked distrusted (in the
  * catalog and
  * on the replica), and the next repair is a full compare.
- * Seen to fail: in tracked-disk.ts `#boundedMark`, `mapFailed` left out; the wait without its bound; in report.ts the
+ * Seen to fail: in tracked-disk.ts `#awaitMarks`, `mapFailed` left out; the wait without its bound; in report.ts the
  * relationship's
  * own `mapTrusted` reported; in tracked-vm.ts `begin`, a map that has failed kept; in `repaired`, the trust recorded whatever the maps say.
  */

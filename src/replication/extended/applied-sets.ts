@@ -79,7 +79,7 @@ export class AppliedSets implements ChangeSource {
       disk = new ReplicaReader(this.#ports, record, this.#windows);
       this.#disks.set(diskId, disk);
     }
-    return { disk, openOperations: 0 };
+    return { disk, requests: 0, openOperations: 0 };
   }
 
   begin({ keepMap }: { keepMap: boolean }): Promise<number> {
