@@ -196,3 +196,41 @@ test('where a file can write durably in one call, a bit of one page waits for th
   await map.mark(5 * REGION, 512, 1);
   assert.match(String(map.distrusted), /no/);
 });
+
+test('bits of many pages go in one piece, or page by page where they lie far apart; either way all are there after a restart', async () => {
+  const PAGE_REGIONS = 8 * 4096;
+  for (const [apart, pieces] of [[10, [11]], [100, [1, 1]]] as const) {
+    const files = new MemoryFiles();
+    const open = files.open.bind(files);
+    const written: number[] = [];
+    files.open = async (path, mode) => {
+      const file = await open(path, mode);
+      const { write } = file;
+      return Object.assign(file, { write: (buffers: Uint8Array[], position: number) => {
+        written.push(buffers[0]!.length / 4096);
+        return write.call(file, buffers, position);
+      } });
+    };
+    const far = { ...options, diskSize: 201 * PAGE_REGIONS * 512, regionBytes: 512 };
+    const map = await ChangeMap.create(files, PATH, far);
+    await map.mark(0, 512, 1);
+    written.length = 0;
+    const list = [apart * PAGE_REGIONS + 5, 2 * apart * PAGE_REGIONS + 7];
+    const first = map.mark(512, 512, 1);
+    await Promise.all([first, ...list.map((region) => map.mark(region * 512, 512, 1))]);
+    assert.deepEqual(written, [1, ...pieces]);
+    assert.ok(list.every((region) => map.mark(region * 512, 512, 1) === null), 'a bit that was written does not count as durable');
+    const again = await ChangeMap.open(files, PATH, { ...far, currentEpoch: 2 });
+    assert.deepEqual(again.suspects().map(({ offset, length }) => [offset / 512, length / 512]), [[0, 2], ...list.map((region) => [region, 1])]);
+  }
+});
+
+test('after a restart one flush makes all bits durable that were found', async () => {
+  const files = new MemoryFiles();
+  await (await marked(files, 3, 7, 50)).close();
+  const map = await ChangeMap.open(files, PATH, { ...options, currentEpoch: 2 });
+  const before = syncs(files);
+  await map.mark(3 * REGION, 512, 2);
+  assert.equal(map.mark(50 * REGION, 512, 2), null);
+  assert.equal(syncs(files) - before, 1);
+});

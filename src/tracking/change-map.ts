@@ -18,6 +18,8 @@ import type { Files, OpenFile } from '../model/ports.ts';
 const MAGIC = 'UNDSTMAP';
 const VERSION = 1;
 const PAGE_BYTES = 4096;
+/** So many pages are written in one piece when some of them have changed: the bits of 2 TiB. */
+const AT_ONCE_PAGES = 64;
 export const REGION_BYTES_DEFAULT = 1 << 20;
 /**
  * Regions written most recently keep their bit across epochs, so that steady writing costs no extra flush (R7). The price: after a
@@ -49,6 +51,8 @@ export class ChangeMap {
   #hot = new Set<number>();
   #hotMax: number;
   #dirtyPages = new Set<number>();
+  /** Regions whose bits somebody waits for; those the next flush makes durable. */
+  #asked: number[] = [];
   #flushing: Promise<void> | null = null;
   #next: PromiseWithResolvers<void> | null = null;
   #failure: Error | null = null;
@@ -145,6 +149,7 @@ export class ChangeMap {
       if (this.#lastEpoch[region] !== epoch) this.#touch(region, epoch);
       if (this.#durable[region] === 1) continue;
       waits = true;
+      this.#asked.push(region);
       if (this.#getBit(region)) continue;
       this.#setBit(region, true);
     }
@@ -312,23 +317,29 @@ export class ChangeMap {
   async #writeDirtyPages(): Promise<void> {
     const pages = [...this.#dirtyPages].sort((a, b) => a - b);
     this.#dirtyPages.clear();
-    // A copy: bits may change while the write is under way, and only what was written becomes durable.
-    const written = pages.map((page) => ({ page, image: this.#bits.slice(page * PAGE_BYTES, (page + 1) * PAGE_BYTES) }));
+    const asked = this.#asked;
+    this.#asked = [];
     try {
-      await this.#makeDurable(written);
+      if (pages.length > 0) await this.#makeDurable(pages);
     } catch (cause) {
       this.distrust(cause instanceof Error ? cause : new Error(String(cause)));
     }
-    if (this.#failure === null) for (const { page, image } of written) this.#noteDurable(page, image);
+    // Dropped meanwhile: then it is not in memory, and leaves the file with a later flush.
+    if (this.#failure === null) for (const region of asked) if (this.#getBit(region)) this.#durable[region] = 1;
     this.#flushNext();
   }
 
-  /** Mostly it is one page, and a guest waits for it. */
-  async #makeDurable(written: readonly { page: number; image: Uint8Array }[]): Promise<void> {
-    const at = (page: number) => PAGE_BYTES + page * PAGE_BYTES;
-    const [only] = written;
-    if (written.length === 1 && (await this.#file.writeDurably?.(only!.image, at(only!.page))) === true) return;
-    for (const { page, image } of written) await this.#file.write([image], at(page));
+  /**
+   * A guest waits: so all in one call where the host has one and what lies between the pages is not much. Copied before anything is waited
+   * for: bits may change meanwhile, and only what was set at the call becomes durable.
+   */
+  async #makeDurable(pages: readonly number[]): Promise<void> {
+    const piece = (first: number, last: number) => (
+      { image: this.#bits.slice(first * PAGE_BYTES, (last + 1) * PAGE_BYTES), position: (first + 1) * PAGE_BYTES });
+    const [first, last] = [pages[0]!, pages.at(-1)!];
+    const pieces = last - first < AT_ONCE_PAGES ? [piece(first, last)] : pages.map((page) => piece(page, page));
+    if (pieces.length === 1 && (await this.#file.writeDurably?.(pieces[0]!.image, pieces[0]!.position)) === true) return;
+    await Promise.all(pieces.map(({ image, position }) => this.#file.write([image], position)));
     await this.#file.datasync();
   }
 
@@ -338,23 +349,13 @@ export class ChangeMap {
     this.#flushing = next === null ? null : this.#writeDirtyPages().then(next.resolve);
   }
 
-  #noteDurable(page: number, image: Uint8Array): void {
-    for (let byte = 0; byte < image.length; byte++) {
-      if (image[byte] === 0) continue;
-      for (let bit = 0; bit < 8; bit++) {
-        const region = (page * PAGE_BYTES + byte) * 8 + bit;
-        // Dropped and set again meanwhile: then its page is dirty again and the next flush decides.
-        if ((image[byte]! & (1 << bit)) !== 0 && this.#getBit(region)) this.#durable[region] = 1;
-      }
-    }
-  }
-
   #adoptBits(epoch: number): void {
     for (let region = 0; region < this.#lastEpoch.length; region++) {
       if (!this.#getBit(region)) continue;
       this.#set++;
       this.#lastEpoch[region] = epoch;
-      // Not durable yet as far as we know: the page cache may be all that holds it, so the first write flushes once.
+      // Not durable yet as far as we know: the page cache may be all that holds it, so the first write flushes once, for all.
+      this.#asked.push(region);
       const regions = this.#touched.get(epoch);
       if (regions === undefined) this.#touched.set(epoch, [region]);
       else regions.push(region);

@@ -119,7 +119,7 @@ const CHANGE_MAP: Breakage[] = [
   { rule: 'R7', what: 'a write does not wait for its bit', file: MAP, test: R7, quick: true, from: '      waits = true;\n', to: '' },
   { rule: 'R7', what: 'a bit counts as durable before it is', file: MAP, test: R7, from: '    await this.#file.datasync();\n  }\n', to: '  }\n' },
   { rule: 'R7', what: 'a bit in memory is enough', file: MAP, test: R7,
-    from: '      if (this.#durable[region] === 1) continue;\n      waits = true;\n      if (this.#getBit(region)) continue;\n',
+    from: '      if (this.#durable[region] === 1) continue;\n      waits = true;\n      this.#asked.push(region);\n      if (this.#getBit(region)) continue;\n',
     to: '      if (this.#getBit(region)) continue;\n      waits = true;\n' },
   { rule: 'R7', what: 'a write that is logged does not wait for its bit', file: DISK, test: R7,
     from: 'next?.isMarked === true && next.isLogged;', to: 'next?.isLogged === true;' },
