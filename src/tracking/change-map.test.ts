@@ -234,3 +234,13 @@ test('after a restart one flush makes all bits durable that were found', async (
   assert.equal(map.mark(50 * REGION, 512, 2), null);
   assert.equal(syncs(files) - before, 1);
 });
+
+test('a flush that finds nothing to write, since the one before it had all, ends; the next one does, too', async () => {
+  const files = new MemoryFiles();
+  const map = await ChangeMap.create(files, PATH, options);
+  const before = syncs(files);
+  await Promise.all([map.mark(3 * REGION, 512, 1), map.mark(3 * REGION, 512, 1)]);
+  assert.equal(map.mark(3 * REGION, 512, 1), null);
+  await map.mark(4 * REGION, 512, 1);
+  assert.equal(syncs(files) - before, 2);
+});

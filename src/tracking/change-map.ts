@@ -320,7 +320,7 @@ export class ChangeMap {
     const asked = this.#asked;
     this.#asked = [];
     try {
-      if (pages.length > 0) await this.#makeDurable(pages);
+      await this.#makeDurable(pages);
     } catch (cause) {
       this.distrust(cause instanceof Error ? cause : new Error(String(cause)));
     }
@@ -334,6 +334,8 @@ export class ChangeMap {
    * for: bits may change meanwhile, and only what was set at the call becomes durable.
    */
   async #makeDurable(pages: readonly number[]): Promise<void> {
+    // All were in the flush before, for which their asker came too late.
+    if (pages.length === 0) return;
     const piece = (first: number, last: number) => (
       { image: this.#bits.slice(first * PAGE_BYTES, (last + 1) * PAGE_BYTES), position: (first + 1) * PAGE_BYTES });
     const [first, last] = [pages[0]!, pages.at(-1)!];
