@@ -72,8 +72,8 @@ interface Admission {
   first: number;
   isLogged: boolean;
   isMarked: boolean;
-  /** Ends the waiting for the map. */
-  endMarking: (() => void) | null;
+  /** What is waited for, and what ends the waiting. */
+  marking: { map: ChangeMap; end: () => void } | null;
 }
 
 /** How much of a failed operation is read back at once: a zeroing may be 4 GiB long. */
@@ -234,7 +234,7 @@ export class TrackedDisk {
       // No await from here to the append: epoch, bits and log belong together.
       const log = this.#log;
       const marks = this.#mark(operations);
-      const admission: Admission = { operations, since, log, first: 0, isLogged: log === null, isMarked: marks === null, endMarking: null };
+      const admission: Admission = { operations, since, log, first: 0, isLogged: log === null, isMarked: marks === null, marking: null };
       this.#pending.push(admission);
       if (log !== null) this.#append(admission, log);
       if (marks !== null) void this.#awaitMarks(admission, this.#map!, marks);
@@ -258,9 +258,11 @@ export class TrackedDisk {
 
   /** `map`: the one that was asked. It may be the disk's no longer when it answers; then the operations are noted in the one that is. */
   async #awaitMarks(admission: Admission, map: ChangeMap, mark: Promise<unknown>): Promise<void> {
-    const late = new Promise<true>((resolve) => (admission.endMarking = () => resolve(true)));
+    const late = new Promise<true>((resolve) => (admission.marking = { map, end: () => resolve(true) }));
     const timedOut = await Promise.race([mark.then(() => false), late]);
     if (timedOut) map.distrust(new Error(`the change map took longer than ${this.#host.boundedWaitMs()} ms`));
+    // Who came later need not wait as long for a map that is given up.
+    if (timedOut) for (const { marking } of this.#pending) if (marking?.map === map) marking.end();
     const failure = map.distrusted;
     if (failure !== null && map === this.#map) await this.#host.mapFailed(failure);
     const more = map === this.#map ? null : this.#mark(admission.operations);
@@ -292,12 +294,15 @@ export class TrackedDisk {
   #startReady(): void {
     if (this.#starting) return;
     this.#starting = true;
-    for (let [next] = this.#pending; next?.isMarked === true && next.isLogged; [next] = this.#pending) {
-      this.#pending.shift();
-      this.#onPending?.();
-      for (const [index, operation] of next.operations.entries()) this.#start(operation, next.log, next.first + index);
+    try {
+      for (let [next] = this.#pending; next?.isMarked === true && next.isLogged; [next] = this.#pending) {
+        this.#pending.shift();
+        this.#onPending?.();
+        for (const [index, operation] of next.operations.entries()) this.#start(operation, next.log, next.first + index);
+      }
+    } finally {
+      this.#starting = false;
     }
-    this.#starting = false;
   }
 
   /** While admissions are under way: gives up the log (trigger 3), or the map (R10), that outlasts the bounded wait. */
@@ -309,7 +314,7 @@ export class TrackedDisk {
       const oldest = this.#pending[0]!;
       const left = oldest.since + waitMs - clock.monotonic();
       if (left <= 0) {
-        oldest.endMarking?.();
+        oldest.marking?.end();
         if (!oldest.isLogged) this.#host.loggingFailed(new Error(`a write to the tracking log took longer than ${waitMs} ms`));
       }
       // Still pending: it is given up already, and what is left to do for that has its own bound.

@@ -80,9 +80,11 @@ const TRACKING: Breakage[] = [
   { rule: 'R2', what: 'quiet disks are taken for untouched', file: CONTINUITY, test: R2,
     from: '      const lost = compareSeals(name, lease.seals[diskId], now, facts);\n      if (lost !== null) return lost;\n', to: '' },
   { rule: 'R3', what: 'a write that need not wait for the map overtakes one that must', file: DISK, test: R7, only: 'order of the log',
-    from: 'for (let [next] = this.#pending; next?.isMarked === true && next.isLogged; [next] = this.#pending) {\n      this.#pending.shift();',
-    to: 'const ready = () => this.#pending.find((one) => one.isMarked && one.isLogged);\n    for (let next = ready(); next !== undefined; next = ready()) {\n' +
-      '      this.#pending.splice(this.#pending.indexOf(next), 1);' },
+    from: 'for (let [next] = this.#pending; next?.isMarked === true && next.isLogged; [next] = this.#pending) {\n        this.#pending.shift();',
+    to: 'const ready = () => this.#pending.find((one) => one.isMarked && one.isLogged);\n      for (let next = ready(); next !== undefined; next = ready()) {\n' +
+      '        this.#pending.splice(this.#pending.indexOf(next), 1);' },
+  { rule: 'R10', what: 'each admission waits for a map that is given up', file: DISK, test: R10, only: 'side by side',
+    from: '    if (timedOut) for (const { marking } of this.#pending) if (marking?.map === map) marking.end();\n', to: '' },
   { rule: 'R3', what: 'overlapping writes race', file: DISK, test: R3, quick: true, from: '        operation.blockers++;\n', to: '' },
   { rule: 'R3', what: 'a failed write is not read back', file: DISK, test: R3,
     from: '    await this.#logWhatIsThere(operation);\n', to: '' },

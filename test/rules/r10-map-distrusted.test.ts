@@ -34,6 +34,18 @@ for (const [what, errno] of Object.entries(errnos)) {
   }
 }
 
+test('R10: writes that wait for the map side by side, or behind those, go on together', async () => {
+  const rig = await TrackingRig.begun();
+  rig.watch.stalls = [{ path: /\.map/, operation: 'datasync' }];
+  const [asked, under] = [rig.scheduler.now, [] as Promise<void>[]];
+  for (let region = 0; region < 5; region++) {
+    under.push(rig.write('d0', region * REGION_BYTES, 1));
+    await rig.scheduler.pass(20);
+  }
+  await rig.during(Promise.all(under));
+  assert.ok(rig.scheduler.now - asked < rig.boundedWaitMs + 100, `the guest waited ${rig.scheduler.now - asked} ms`);
+});
+
 test('R10: a distrusted map stays so over a machine crash', async () => {
   const rig = await TrackingRig.begun();
   rig.volume.fault = { path: /\.map/, operation: 'write', errno: 'EIO' };
