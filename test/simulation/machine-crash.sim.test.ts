@@ -8,7 +8,7 @@ const FIRST = Number(process.env.SIM_SEED ?? 1);
 
 /**
  * Replays one seed: SIM_SEED=n SIM_COUNT=1 node --test test/simulation/machine-crash.sim.test.ts
- * Seen to fail: in tracked-disk.ts `#needs`, the mark of the map not waited for; in change-map.ts `release`, hot and newer
+ * Seen to fail: in tracked-disk.ts `#admit`, the mark of the map not waited for; in change-map.ts `release`, hot and newer
  * regions not
  * kept; in tracked-vm.ts `release`, the flush left out; in continuity.ts, the boot ids not compared.
  */
