@@ -45,13 +45,13 @@ export class SqliteCatalog implements Catalog {
   private constructor(db: DatabaseSync, path: string) {
     this.#db = db;
     this.#path = path;
-    this.vms = this.#keptTable((vm) => vm.vmId, this.#table('vms', ['vm_id'], (vm) => [vm.vmId], { name: (vm: VmRecord) => vm.name }));
-    this.relationships = this.#keptTable((row) => row.vmId, this.#table('relationships', ['vm_id'], (row) => [row.vmId]));
+    this.vms = this.#keptTable(this.#table('vms', ['vm_id'], (vm) => [vm.vmId], { name: (vm: VmRecord) => vm.name }));
+    this.relationships = this.#keptTable(this.#table('relationships', ['vm_id'], (row) => [row.vmId]));
     this.epochs = this.#table('epochs', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]);
     this.inbox = this.#table('inbox', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]);
     this.points = this.#table('points', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]);
     this.extended = {
-      relationships: this.#table('extended_relationships', ['vm_id'], (row) => [row.vmId]),
+      relationships: this.#keptTable(this.#table('extended_relationships', ['vm_id'], (row) => [row.vmId])),
       epochs: this.#table('extended_epochs', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]),
       tracking: this.#table('extended_tracking', ['vm_id'], (row) => [row.vmId]),
       sets: this.#table('extended_sets', ['vm_id', 'epoch'], (row) => [row.vmId, row.epoch]),
@@ -181,8 +181,8 @@ export class SqliteCatalog implements Catalog {
     };
   }
 
-  /** The same table; a row that is there is read once. */
-  #keptTable<Row>(keyOf: (row: Row) => string, table: Table<[string], Row>): Table<[string], Row> {
+  /** The same table, one row a VM; a row that is there is read once. */
+  #keptTable<Row extends { vmId: string }>(table: Table<[string], Row>): Table<[string], Row> {
     const kept = new Map<string, Row>();
     this.#kept.push(kept);
     return {
@@ -194,7 +194,7 @@ export class SqliteCatalog implements Catalog {
       },
       // Forgotten first: when it fails, what is there is asked for again.
       put: (row) => {
-        kept.delete(keyOf(row));
+        kept.delete(row.vmId);
         table.put(row);
       },
       remove: (key) => {

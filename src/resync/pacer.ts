@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../model/ports.ts';
 import type { ResyncShare } from '../model/settings.ts';
+import type { SourceDisk } from '../replication/change-source.ts';
 
 /** While the guest is at work, reading pauses so long for each MiB; at rest it takes everything. */
 const YIELD_MS_PER_MIB = 4;
@@ -13,9 +14,8 @@ const YIELD_MS_PER_MIB = 4;
  */
 const AT_WORK_MS = 50;
 const MIB = 1 << 20;
-/** How soon a changed limit counts for what waits, and for what comes: to look costs a reading of the record. */
+/** How soon a changed limit counts for what waits already. */
 const LOOK_MS = 500;
-const KNOWN_MS = 50;
 
 /** When what was asked for so far will have passed, at the rate it was reckoned by (bytes/s; null: no limit). */
 interface Line {
@@ -24,17 +24,11 @@ interface Line {
 }
 
 /** What tells whether the guest is at work. */
-export interface GuestWork {
-  /** So far. */
-  readonly requests: number;
-  /** Not answered yet. */
-  readonly openOperations: number;
-}
+export type GuestWork = Pick<SourceDisk, 'requests' | 'openOperations'>;
 
 export class Pacer {
   #clock: Clock;
   #share: () => ResyncShare;
-  #known: { share: ResyncShare; at: number };
   #guest: GuestWork;
   #guestRequests: number;
   #guestWorkedAt = -Infinity;
@@ -48,8 +42,7 @@ export class Pacer {
     this.#guestRequests = guest.requests;
     this.#signal = signal;
     const dueAt = clock.monotonic();
-    this.#known = { share: share(), at: dueAt };
-    const { diskBytesPerSec, linkBytesPerSec } = this.#known.share;
+    const { diskBytesPerSec, linkBytesPerSec } = share();
     this.#lines = { diskBytesPerSec: { dueAt, rate: diskBytesPerSec }, linkBytesPerSec: { dueAt, rate: linkBytesPerSec } };
   }
 
@@ -82,8 +75,7 @@ export class Pacer {
 
   /** The line by the limit as it is now. */
   #lineOf(limit: keyof ResyncShare, now: number): Line {
-    if (now - this.#known.at >= KNOWN_MS) this.#known = { share: this.#share(), at: now };
-    return atRate(this.#lines[limit], this.#known.share[limit], now);
+    return atRate(this.#lines[limit], this.#share()[limit], now);
   }
 
   /** A limit that is changed meanwhile counts at once, for what waits already as for what comes. */

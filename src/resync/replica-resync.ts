@@ -260,21 +260,13 @@ export class ReplicaResync {
     if (record === undefined) throw new UnderstudyError('usage', 'DISK_NOT_FOUND', `no disk ${diskId}`, 'Enable replication again.');
     if (fresh) await removeDiffDisk(this.#ports.files, diffPath(record, token));
     const target = await overlayOf(this.#ports, record, token, fresh);
-    // Asked before every write; the record is read again when it has changed.
-    let required = false;
-    const forget = this.#ports.relationships.onChange((vmId) => {
-      if (vmId === vm.vmId) required = false;
-    });
-    const admit = () => {
-      if (!required) this.#require(vm, token);
-      required = true;
-    };
+    // Asked before every write.
+    const admit = () => void this.#require(vm, token);
     try {
       await runTarget(channel, {
         base: target, target, allow: 'mend', compute: this.#ports.compute, session: { token, phase: 'comparing' }, signal, clock: this.#ports.clock, admit,
       });
     } finally {
-      forget();
       await target.close();
     }
   }

@@ -83,8 +83,6 @@ const TRACKING: Breakage[] = [
     from: 'for (let [next] = this.#pending; next?.isMarked === true && next.isLogged; [next] = this.#pending) {\n        this.#pending.shift();',
     to: 'const ready = () => this.#pending.find((one) => one.isMarked && one.isLogged);\n      for (let next = ready(); next !== undefined; next = ready()) {\n' +
       '        this.#pending.splice(this.#pending.indexOf(next), 1);' },
-  { rule: 'R10', what: 'each admission waits for a map that is given up', file: DISK, test: R10, only: 'side by side',
-    from: '    if (timedOut) for (const { marking } of this.#pending) if (marking?.map === map) marking.end();\n', to: '' },
   { rule: 'R3', what: 'overlapping writes race', file: DISK, test: R3, quick: true, from: '        operation.blockers++;\n', to: '' },
   { rule: 'R3', what: 'a failed write is not read back', file: DISK, test: R3,
     from: '    await this.#logWhatIsThere(operation);\n', to: '' },
@@ -146,6 +144,8 @@ const CHANGE_MAP: Breakage[] = [
     from: '    if (failure !== null && map === this.#map) await this.#host.mapFailed(failure);\n', to: '' },
   { rule: 'R10', what: 'a guest waits for the map without bound', file: DISK, test: R10,
     from: 'const timedOut = await Promise.race([mark.then(() => false), late]);', to: 'void late;\n    const timedOut = await mark.then(() => false);' },
+  { rule: 'R10', what: 'each admission waits for a map that is given up', file: DISK, test: R10, only: 'side by side',
+    from: '    if (timedOut) for (const { marking } of this.#pending) if (marking?.map === map) marking.end();\n', to: '' },
   { rule: 'R10', what: 'a map that failed goes on marking nothing', file: VM, test: R10,
     from: 'options.keepMap && before?.distrusted === null ? before : null', to: 'options.keepMap ? before : null' },
   { rule: 'R10', what: 'the replica is not told', file: 'src/replication/report.ts', test: R10,
