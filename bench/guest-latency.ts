@@ -10,6 +10,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { callHost } from '../src/cli/client.ts';
+import { HOT_REGIONS_MAX, REGION_BYTES_DEFAULT } from '../src/tracking/change-map.ts';
 import { Pair } from '../test/rig/pair.ts';
 import { mustRun, run } from '../test/rig/program.ts';
 import { fio } from './fio.ts';
@@ -21,8 +22,10 @@ const { values } = parseArgs({
   options: { gib: { type: 'string', default: '4' }, seconds: { type: 'string', default: '30' }, rounds: { type: 'string', default: '1' } },
 });
 const SIZE = Math.round(Number(values.gib) * 2 ** 30);
+/** Where the guest works: no more than the regions that stay hot. */
+const AREA = HOT_REGIONS_MAX * REGION_BYTES_DEFAULT;
 /** How often is looked whether a resynchronization is over: each look is work for the server that the guest waits for. */
-const LOOK_MS = 500;
+const LOOK_MS = 2000;
 /** A host of its own has a disk of its own: the replica's lies in memory. */
 const MEMORY = '/dev/shm';
 const cleanups: (() => unknown)[] = [];
@@ -36,7 +39,7 @@ interface Tail {
 }
 
 async function guest(uri: string, folder: string): Promise<Omit<Tail, 'times'>> {
-  const { mixed } = await fio(uri, folder, String(SIZE), ['--rw=randrw', '--bs=4k', '--iodepth=4', '--rate_iops=500', '--time_based',
+  const { mixed } = await fio(uri, folder, String(Math.min(SIZE, AREA)), ['--rw=randrw', '--bs=4k', '--iodepth=4', '--rate_iops=500', '--time_based',
     `--runtime=${values.seconds}`, '--norandommap', '--unified_rw_reporting=1']);
   const percentile = mixed!.clat_ns.percentile!;
   return { p99: percentile['99.000000']! / 1e6, p999: percentile['99.900000']! / 1e6 };

@@ -19,7 +19,7 @@ const ZEROES = Buffer.alloc(1 << 20);
 /** Smaller holes than this free nothing on the usual file systems: writing zeroes is cheaper than punching. */
 const HOLE_BYTES_MIN = 4096;
 /** Between this many extents other work gets its turn: a badly fragmented file has millions. */
-const EXTENTS_PER_TURN = 512;
+const EXTENTS_PER_TURN = 64;
 
 export interface OpenOptions {
   mode?: number;

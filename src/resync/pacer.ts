@@ -7,7 +7,7 @@ import type { ResyncShare } from '../model/settings.ts';
 import type { SourceDisk } from '../replication/change-source.ts';
 
 /** While the guest is at work, reading pauses so long for each MiB; at rest it takes everything. */
-const YIELD_MS_PER_MIB = 4;
+const YIELD_MS_PER_MIB = 8;
 /**
  * It is at work for so long after a request: most take a fraction of a millisecond, so that even a guest of a thousand a second is rarely
  * found with one under way.
@@ -46,22 +46,22 @@ export class Pacer {
     this.#lines = { diskBytesPerSec: { dueAt, rate: diskBytesPerSec }, linkBytesPerSec: { dueAt, rate: linkBytesPerSec } };
   }
 
-  /** Awaited before so many bytes are read. */
-  read(bytes: number): Promise<void> | void {
-    return this.#queue('diskBytesPerSec', bytes, this.#isGuestAtWork() ? (bytes / MIB) * YIELD_MS_PER_MIB : 0);
-  }
-
-  /** Awaited before so many bytes are sent. */
-  sent(bytes: number): Promise<void> | void {
-    return this.#queue('linkBytesPerSec', bytes, 0);
-  }
-
-  #isGuestAtWork(): boolean {
+  get isGuestAtWork(): boolean {
     const { requests, openOperations } = this.#guest;
     const now = this.#clock.monotonic();
     if (openOperations > 0 || requests !== this.#guestRequests) this.#guestWorkedAt = now;
     this.#guestRequests = requests;
     return now - this.#guestWorkedAt < AT_WORK_MS;
+  }
+
+  /** Awaited before so many bytes are read. */
+  read(bytes: number): Promise<void> | void {
+    return this.#queue('diskBytesPerSec', bytes, this.isGuestAtWork ? (bytes / MIB) * YIELD_MS_PER_MIB : 0);
+  }
+
+  /** Awaited before so many bytes are sent. */
+  sent(bytes: number): Promise<void> | void {
+    return this.#queue('linkBytesPerSec', bytes, 0);
   }
 
   #queue(limit: keyof ResyncShare, bytes: number, atLeastMs: number): Promise<void> | void {

@@ -308,7 +308,7 @@ export class PrimaryResync implements ResyncDriver {
       disk: tracked.disk, mode: 'mend', compute: ports.compute, session: { token, phase: 'comparing' }, signal, cursor: before.cursor,
       ...(suspects === null ? {} : { ranges: suspects.get(diskId)! }),
       ...(this.#checkpointBytes && { checkpointBytes: this.#checkpointBytes }),
-      pace: (bytes) => pacer.read(bytes), paceWire: (bytes) => pacer.sent(bytes),
+      pace: (bytes) => pacer.read(bytes), paceWire: (bytes) => pacer.sent(bytes), othersWait: () => pacer.isGuestAtWork,
       onCursor: (cursor, bytes) => keep({ ...counted({ ...latest, comparedBytes: bytes }), cursor, map: String(map) }),
       onDecided: (decision, range) => map.decided(decision, range),
       onProgress: (progress) => {

@@ -23,9 +23,9 @@ const AT_ONCE_PAGES = 64;
 export const REGION_BYTES_DEFAULT = 1 << 20;
 /**
  * Regions written most recently keep their bit across epochs, so that steady writing costs no extra flush (R7). The price: after a
- * crash up to 1 GiB more is read and compared on both sides, which takes a second or two and sends only digests.
+ * crash up to 4 GiB more is read and compared on both sides, which takes a few seconds and sends only digests.
  */
-export const HOT_REGIONS_MAX = 1024;
+export const HOT_REGIONS_MAX = 4096;
 
 export interface Range {
   offset: number;

@@ -143,6 +143,28 @@ test('scattered differences cost at most five percent and 64 KiB over their comp
   assert.ok(result.wireBytes <= 1.05 * ideal + 65536, `${result.wireBytes} bytes on the wire, zstd alone ${ideal}`);
 });
 
+test('while others wait for the thread its messages are short, whatever differs, and nothing else changes', async () => {
+  const longest = async (dense: boolean, othersWait: boolean) => {
+    const random = randomFrom(5);
+    const [source, target] = [new MemoryDisk(8 * 2 ** 20), new MemoryDisk(8 * 2 ** 20)];
+    for (let at = 0; at < source.virtualSize; at += SMALL.leafBytes) await source.write(noise(random, dense ? SMALL.leafBytes : PAGE), at);
+    let most = 0;
+    const { source: result } = await runPair({ source, target, sourceOptions: { othersWait: () => othersWait }, prepare: (near) => {
+      near.change = (type, parts) => {
+        if (type === FRAME.mend) most = Math.max(most, parts.reduce((sum, { length }) => sum + length, 0));
+        return { type, parts };
+      };
+    } });
+    assert.equal(result.sentBytes, dense ? 8 * 2 ** 20 : (8 * 2 ** 20 / SMALL.leafBytes) * PAGE);
+    assert.ok((await contents(target)).equals(await contents(source)));
+    return most;
+  };
+  const [scattered, dense] = [await longest(false, true), await longest(true, true)];
+  assert.ok(scattered <= 132 * 1024, `${scattered} bytes in one message`);
+  assert.ok(dense <= 516 * 1024, `${dense} bytes in one message`);
+  assert.ok((await longest(false, false)) > 512 * 1024 && (await longest(true, false)) > 1000 * 1024, 'messages are long where nobody waits');
+});
+
 test('holes of the source become holes of the target, and zeroes over a hole are no difference', async () => {
   const [source, target] = [new MemoryDisk(2 ** 20), new MemoryDisk(2 ** 20)];
   const filled = Buffer.alloc(2 ** 18, 9);

@@ -5,7 +5,7 @@
 import { MEND_BYTES } from './tree-shape.ts';
 
 /** What is kept for later. */
-const KEPT_MAX = 8;
+const KEPT_MAX = 12;
 
 export class MendMemory {
   readonly #free: ArrayBuffer[] = [];

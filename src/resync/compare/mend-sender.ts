@@ -18,6 +18,9 @@ import { MEND_BYTES, MEND_WINDOW, spansPerLeaf } from './tree-shape.ts';
 export const MEND_LEAVES_MAX = 512;
 /** Messages that are being compressed or wait to be sent; each holds a megabyte. */
 const COMPRESSING_MAX = 3;
+/** While others wait for this thread: a megabyte keeps it for 2 to 5 ms. A piece may be longer, as few of its pages differ most of the time. */
+const SHORT = { mendBytes: 128 * 1024, pieceBytes: 512 * 1024 };
+const LONG = { mendBytes: MEND_BYTES, pieceBytes: MEND_BYTES };
 /** Pieces that are being compared: one on the thread, one ready for it. */
 const COMPARING_MAX = 2;
 
@@ -37,6 +40,7 @@ interface Gathered {
 
 export interface MendContext extends ComparePart {
   paceWire: Pace;
+  othersWait: () => boolean;
 }
 
 export class MendSender {
@@ -90,6 +94,10 @@ export class MendSender {
     return this.#compressing < COMPRESSING_MAX && this.#mends.size < MEND_WINDOW;
   }
 
+  get #lengths(): typeof LONG {
+    return this.#context.othersWait() ? SHORT : LONG;
+  }
+
   #compare(): void {
     const { conversation, hasher, selection, hashBytes } = this.#context;
     const piece = this.#nextPiece();
@@ -109,7 +117,7 @@ export class MendSender {
 
   /** Ascending leaves of one round, whose pages together fit into one message. */
   #nextPiece(): AnsweredLeaf[] {
-    const most = MEND_BYTES / this.#context.shape.leafBytes;
+    const most = this.#lengths.pieceBytes / this.#context.shape.leafBytes;
     const [first] = this.#answered;
     let count = 1;
     while (count < most) {
@@ -123,7 +131,7 @@ export class MendSender {
   #gather(piece: readonly AnsweredLeaf[], { masks, tags, payload }: LeafDifferences): void {
     const { bytes, leaves } = this.#gathered;
     const ascends = leaves.length === 0 || leaves.at(-1)!.position < piece[0]!.position;
-    if (!ascends || bytes + payload.length > MEND_BYTES || leaves.length + piece.length > MEND_LEAVES_MAX) this.#send();
+    if (!ascends || bytes + payload.length > this.#lengths.mendBytes || leaves.length + piece.length > MEND_LEAVES_MAX) this.#send();
     const spans = spansPerLeaf(this.#context.shape);
     for (const [at, { position }] of piece.entries()) {
       this.#gathered.leaves.push({ position, mask: masks.subarray(at * spans, (at + 1) * spans) });

@@ -65,6 +65,8 @@ export interface SourceOptions extends SideOptions {
   read?: ReadSpan;
   /** Awaited with the bytes of page data that are about to be sent. */
   paceWire?: Pace;
+  /** Whether others wait for this thread now, so that messages should be short: each is built, sealed and encrypted in one piece. */
+  othersWait?: () => boolean;
   /** Everything selected before this offset, so many bytes, is proven equal and durable on the target. Awaited; keep it durably. */
   onCursor?: (offset: number, selectedBytes: number) => Promise<void> | void;
   /** Told of every part as it is decided, for pictures; costs nothing when it is absent. */

@@ -26,6 +26,7 @@ export interface LeafContext extends ComparePart {
   settlement: Settlement;
   mode: 'mend' | 'compare-only';
   paceWire: Pace;
+  othersWait: () => boolean;
   onSettled(): void;
 }
 

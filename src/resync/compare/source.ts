@@ -111,6 +111,7 @@ class Source {
       mode,
       hashBytes: pageHashBytes,
       paceWire: options.paceWire ?? (() => {}),
+      othersWait: options.othersWait ?? (() => false),
     });
     this.#groups = new SourceGroups({
       ...shared,
