@@ -10,6 +10,7 @@ import { hostFiles } from './disk/host-files.ts';
 import { createImage } from './disk/images/create-image.ts';
 import { openDisk } from './disk/open-disk.ts';
 import { libc } from './disk/libc.ts';
+import { ReadRing } from './disk/read-ring.ts';
 import { sharedFiles } from './disk/shared-files.ts';
 import type { DiskFormat } from './disk/virtual-disk.ts';
 import { WriteThread } from './disk/write-thread.ts';
@@ -35,6 +36,7 @@ function homeOf({ HOME = '/', XDG_RUNTIME_DIR }: NodeJS.ProcessEnv): Record<stri
 function hostParts(): HostParts {
   // One for the logs and one for the disks: the log of one write and the disk of another go on at the same time.
   const [logThread, diskThread] = [new WriteThread(hostClock), new WriteThread(hostClock)];
+  const readRing = ReadRing.open(hostClock);
   const format = (record: DiskRecord) => (record.format === 'nbd' ? {} : { format: record.format as DiskFormat });
   return {
     clock: hostClock, random: hostRandom, files: sharedFiles(hostFiles, logThread), compute: hostCompute(),
@@ -44,7 +46,8 @@ function hostParts(): HostParts {
       pino.destination({ fd: 2, sync: false }),
     ),
     openDisk: (record) => openDisk(record.path, {
-      ...format(record), readOnly: false, bootIdFile, clock: hostClock, writeThread: diskThread }),
+      ...format(record), readOnly: false, bootIdFile, clock: hostClock, writeThread: diskThread,
+      ...(readRing !== null && { readRing }) }),
     openDiskForReading: (record) => openDisk(record.path, { ...format(record), readOnly: true, lock: false, bootIdFile, clock: hostClock }),
     createDisk: ({ path, format: family, virtualSize, logicalSectorSize, geometry }) => createImage(path, {
       format: family as DiskFormat, size: virtualSize, geometry, ...(family === 'vhdx' && { logicalSectorSize }) }),

@@ -12,6 +12,7 @@ import { assertWholeSectors, diskInUse, diskNotSupported, diskReadOnly, ioError,
 import { lockImage } from './image-lock.ts';
 import { libc, type BlockDeviceSizes, type Libc } from './libc.ts';
 import { openDescriptor } from './open-descriptor.ts';
+import type { ReadRing } from './read-ring.ts';
 import { assertInside, type Extent, type Seal, type VirtualDisk } from './virtual-disk.ts';
 
 export interface BlockDiskOptions {
@@ -23,6 +24,8 @@ export interface BlockDiskOptions {
   /** The sysfs folder that describes block devices by number. */
   sysfsFolder?: string;
   libc?: Libc;
+  /** For reads that wait for the device. */
+  readRing?: ReadRing | undefined;
 }
 
 interface BlockDiskFacts extends BlockDeviceSizes {
@@ -133,7 +136,7 @@ export class BlockDisk implements VirtualDisk {
 export async function openBlockDisk(path: string, options: BlockDiskOptions): Promise<BlockDisk> {
   const native = options.libc ?? libc();
   const exclusive = options.lock && !options.readOnly ? constants.O_EXCL : 0;
-  const device = await openDescriptor(path, { readOnly: options.readOnly, flags: exclusive, libc: native });
+  const device = await openDescriptor(path, { readOnly: options.readOnly, flags: exclusive, libc: native, readRing: options.readRing });
   try {
     const stat = await device.stat();
     if (!stat.isBlockDevice()) throw diskNotSupported(path, 'is not a block device', 'Name a block device or an image file.');

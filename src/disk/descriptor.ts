@@ -9,6 +9,7 @@ import type { OpenFile } from '../model/ports.ts';
 import { ioError } from './disk-errors.ts';
 import { libc, type Libc } from './libc.ts';
 import type { Extent } from './virtual-disk.ts';
+import type { ReadRing } from './read-ring.ts';
 import type { WriteThread } from './write-thread.ts';
 
 /** Linux moves less than 2 GiB in one call; Node refuses more. */
@@ -26,6 +27,8 @@ export interface OpenOptions {
   libc?: Libc | undefined;
   /** For large writes of one buffer. */
   writeThread?: WriteThread | undefined;
+  /** For reads that wait for the device. */
+  readRing?: ReadRing | undefined;
 }
 
 export class Descriptor implements OpenFile {
@@ -38,12 +41,14 @@ export class Descriptor implements OpenFile {
   /** A file behind a network or a program may hang for ever while the rest of the machine is well. */
   #isLocal: boolean | undefined;
   readonly #writeThread: WriteThread | null;
+  readonly #readRing: ReadRing | null;
 
-  constructor(path: string, fd: number, native: Libc = libc(), writeThread: WriteThread | null = null) {
+  constructor(path: string, fd: number, options: Omit<OpenOptions, 'mode'> = {}) {
     this.path = path;
     this.#fd = fd;
-    this.#libc = native;
-    this.#writeThread = writeThread;
+    this.#libc = options.libc ?? libc();
+    this.#writeThread = options.writeThread ?? null;
+    this.#readRing = options.readRing ?? null;
   }
 
   /** `flags` and `mode` as for open(2) (libuv adds O_CLOEXEC); rejects with the system's error. */
@@ -51,7 +56,7 @@ export class Descriptor implements OpenFile {
     return new Promise((resolve, reject) => {
       fs.open(path, flags, options.mode ?? 0o600, (error, fd) => {
         if (error) reject(error);
-        else resolve(new Descriptor(path, fd, options.libc, options.writeThread));
+        else resolve(new Descriptor(path, fd, options));
       });
     });
   }
@@ -78,6 +83,8 @@ export class Descriptor implements OpenFile {
 
   /** Fills `into` or rejects: with EIO where the file ends before. */
   async readFully(into: Uint8Array, position: number): Promise<void> {
+    const byRing = this.#readRing?.read(this, into, position) ?? null;
+    if (byRing !== null && (await byRing)) return;
     const count = await this.read(into, position);
     if (count < into.length) throw ioError('EIO', `${this.path} ends at ${position + count}, ${into.length - count} bytes early`);
   }

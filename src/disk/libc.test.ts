@@ -69,7 +69,7 @@ test('a durable write writes and syncs, and says what it cannot', { skip }, asyn
   await assert.rejects(libc().writeDurably(reading, page, 0), { code: 'EBADF' });
   const descriptor = new Descriptor(path, file);
   assert.equal(await descriptor.writeDurably(page, 0), true);
-  const portable = new Descriptor(path, file, portableLibc);
+  const portable = new Descriptor(path, file, { libc: portableLibc });
   assert.equal(await portable.writeDurably(page, 0), false);
   closeSync(reading);
   await descriptor.close();

@@ -11,6 +11,7 @@ import { openNbdDisk } from './nbd/nbd-disk.ts';
 import { isNbdUri } from './nbd/uri.ts';
 import { openDescriptor } from './open-descriptor.ts';
 import { openRawDisk } from './raw-disk.ts';
+import type { ReadRing } from './read-ring.ts';
 import { openVhdFile, openVhdxFile } from './vhd/image-files.ts';
 import type { DiskFormat, DiskVariant, Geometry, VirtualDisk } from './virtual-disk.ts';
 import type { WriteThread } from './write-thread.ts';
@@ -27,6 +28,8 @@ export interface OpenDiskOptions {
   clock?: Clock;
   /** For large writes to raw files. Default: the pool of threads. */
   writeThread?: WriteThread;
+  /** For reads of raw files and block devices that wait for the device. Default: the pool of threads. */
+  readRing?: ReadRing;
 }
 
 export type FormatOpener = (path: string, options: OpenDiskOptions) => Promise<VirtualDisk>;
@@ -79,12 +82,12 @@ export async function probeDisk(location: string, options: Pick<OpenDiskOptions,
 }
 
 async function openRaw(path: string, options: OpenDiskOptions): Promise<VirtualDisk> {
-  const { readOnly, lock = true, bootIdFile, writeThread } = options;
+  const { readOnly, lock = true, bootIdFile, writeThread, readRing } = options;
   const found = await stat(path).catch((error: unknown) => {
     throw openFailure(path, error);
   });
-  if (!found.isBlockDevice()) return openRawDisk(path, { readOnly, lock, writeThread });
-  return openBlockDisk(path, { readOnly, lock, ...(bootIdFile === undefined ? {} : { bootIdFile }) });
+  if (!found.isBlockDevice()) return openRawDisk(path, { readOnly, lock, writeThread, readRing });
+  return openBlockDisk(path, { readOnly, lock, readRing, ...(bootIdFile === undefined ? {} : { bootIdFile }) });
 }
 
 /** What the file looks like. A format that only QEMU's tools open fails with FORMAT_NOT_SUPPORTED. */

@@ -5,6 +5,7 @@ import { assertWholeSectors, diskInUse, diskNotSupported, ioError, openFailure }
 import { lockImage } from './image-lock.ts';
 import { libc, type Libc } from './libc.ts';
 import { openDescriptor } from './open-descriptor.ts';
+import type { ReadRing } from './read-ring.ts';
 import { assertInside, type Extent, type Seal, type VirtualDisk } from './virtual-disk.ts';
 import type { WriteThread } from './write-thread.ts';
 
@@ -15,6 +16,8 @@ export interface RawDiskOptions {
   libc?: Libc;
   /** For large writes. */
   writeThread?: WriteThread | undefined;
+  /** For reads that wait for the device. */
+  readRing?: ReadRing | undefined;
 }
 
 export class RawDisk implements VirtualDisk {
