@@ -113,7 +113,7 @@ export class PrimaryResync implements ResyncDriver {
       const pacer = new Pacer(ports.clock, () => primary.relationship.settings.resyncShare, tracked, signal);
       const done = await runSource(new StreamChannel(stream, stream, ports.compute), {
         disk: tracked.disk, mode: 'mend', compute: ports.compute, session: { token, phase: 'initial' }, signal,
-        pace: (bytes) => pacer.read(bytes), paceWire: (bytes) => pacer.sent(bytes),
+        pace: (bytes) => pacer.read(bytes), paceWire: (bytes) => pacer.sent(bytes), othersWait: () => pacer.isGuestAtWork,
         onProgress: ({ comparedBytes, sentBytes, wireBytes }) => options.progress({ ...total,
           doneBytes: before.doneBytes + comparedBytes, sentBytes: before.sentBytes + sentBytes, wireBytes: before.wireBytes + wireBytes }),
       });
