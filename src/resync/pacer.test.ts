@@ -56,18 +56,18 @@ test('time in which nothing was read is not saved up', async () => {
   assert.equal(clock.time, 101_000);
 });
 
-test('while the guest has requests under way it yields 8 ms for each MiB, and stops yielding 50 ms after them', async () => {
+test('while the guest has requests under way it yields 4 ms for each MiB, and stops yielding 50 ms after them', async () => {
   const guest = { requests: 1, openOperations: 1 };
   const { clock, pacer } = await make({ diskBytesPerSec: null, linkBytesPerSec: null }, guest);
-  await pacer.read(5 * MIB);
+  await pacer.read(10 * MIB);
   guest.openOperations = 0;
   await pacer.read(MIB);
-  assert.deepEqual(clock.slept, [40, 8]);
+  assert.deepEqual(clock.slept, [40, 4]);
   assert.equal(pacer.isGuestAtWork, true);
-  clock.time = 98;
+  clock.time = 94;
   assert.equal(pacer.isGuestAtWork, false);
   await pacer.read(100 * MIB);
-  assert.deepEqual(clock.slept, [40, 8]);
+  assert.deepEqual(clock.slept, [40, 4]);
 });
 
 test('requests that come and are answered between two looks are work, too; those before the first one are not', async () => {
@@ -77,7 +77,7 @@ test('requests that come and are answered between two looks are work, too; those
   assert.equal(clock.time, 0);
   guest.requests++;
   await pacer.read(MIB);
-  assert.equal(clock.time, 8);
+  assert.equal(clock.time, 4);
 });
 
 test('a limit that is changed counts at once, also for a wait that has begun', async () => {

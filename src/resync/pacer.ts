@@ -7,7 +7,7 @@ import type { ResyncShare } from '../model/settings.ts';
 import type { SourceDisk } from '../replication/change-source.ts';
 
 /** While the guest is at work, reading pauses so long for each MiB; at rest it takes everything. */
-const YIELD_MS_PER_MIB = 8;
+const YIELD_MS_PER_MIB = 4;
 /**
  * It is at work for so long after a request: most take a fraction of a millisecond, so that even a guest of a thousand a second is rarely
  * found with one under way.
