@@ -20,6 +20,8 @@ const IORING_SETUP_COOP_TASKRUN = 1 << 8;
 const IORING_FEAT_SINGLE_MMAP = 1;
 const IORING_OFF_SQES = 0x1000_0000;
 const [PROT_READ_WRITE, MAP_SHARED_POPULATE] = [3, 0x8001];
+/** As an unsigned number; a Number that stands for it is rounded up. */
+const MAP_FAILED = 2n ** 64n - 1n;
 const [O_CLOEXEC, O_NONBLOCK] = [0o2000000, 0o4000];
 
 export const OPCODE = { read: 22, write: 23 } as const;
@@ -66,7 +68,12 @@ export class IoUring implements RequestRing {
   /** A ring for `entries` requests at once, a power of two; null where the host has none. */
   static open(entries: number): IoUring | null {
     const native = bind();
-    return native === null ? null : new IoUring(native, entries).#usable();
+    try {
+      return native === null ? null : new IoUring(native, entries).#usable();
+    } catch {
+      // A Node that lends no memory of others.
+      return null;
+    }
   }
 
   private constructor(native: Native, entries: number) {
@@ -86,7 +93,7 @@ export class IoUring implements RequestRing {
     this.#requests = new Int32Array(works ? native.shared(this.#fd, IORING_OFF_SQES, requestBytes) : new ArrayBuffer(0));
     const { submissions, completions } = this.#layout;
     // Entries are used in their own order.
-    if (works) for (let index = 0; index < submissions.entries; index++) this.#ring[submissions.array + index] = index;
+    if (this.#usable() !== null) for (let index = 0; index < submissions.entries; index++) this.#ring[submissions.array + index] = index;
     this.#tail = this.#taken = this.#ring[submissions.tail] ?? 0;
     this.#answered = this.#ring[completions.head] ?? 0;
   }
@@ -97,7 +104,7 @@ export class IoUring implements RequestRing {
   }
 
   #usable(): this | null {
-    return this.#ring.length > 0 ? this : null;
+    return this.#ring.length > 0 && this.#requests.length > 0 ? this : null;
   }
 
   push({ opcode, flags, fd, address, length, offset, tag }: RingRequest): void {
@@ -163,8 +170,11 @@ function load() {
       setup: library.func('long syscall(long, unsigned int, void *)') as (call: number, entries: number, params: Uint8Array) => number,
       enter: library.func('long syscall(long, unsigned int, unsigned int, unsigned int, unsigned int, uintptr_t, size_t)'),
       pipe2: library.func('int pipe2(void *, int)') as (ends: Int32Array, flags: number) => number,
-      shared: (fd: number, offset: number, length: number): ArrayBuffer =>
-        koffi.view(BigInt(mmap(0, length, PROT_READ_WRITE, MAP_SHARED_POPULATE, fd, offset) as number), length),
+      /** Empty when it cannot be mapped. */
+      shared: (fd: number, offset: number, length: number): ArrayBuffer => {
+        const address = BigInt(mmap(0, length, PROT_READ_WRITE, MAP_SHARED_POPULATE, fd, offset) as number | bigint);
+        return address >= MAP_FAILED ? new ArrayBuffer(0) : koffi.view(address, length);
+      },
     };
   } catch {
     // As in libc.ts: without the library there is none.
