@@ -79,7 +79,7 @@ try {
       ['alone', null], ['b3sum of the disk, nice 19', () => mustRun('nice', ['-n', '19', 'b3sum', '--num-threads', '1', pair.disks[0]!])],
       ['log switches, shipping, applying', syncNow], ['full compares and their merges, default share', resynchronize],
     ];
-    // The first write to a region waits for its bit: as these do, so would any write of the first measurement.
+    // The first write to a region waits for its bit: that is not to be in the first measurement alone.
     await guest(uri, pair.folder);
     const found = new Map<string, Tail[]>(cases.map(([name]) => [name, []]));
     for (let round = 0; round < Number(values.rounds); round++) {

@@ -4,10 +4,8 @@
  */
 import { UnderstudyError } from '../../model/errors.ts';
 import { malformed } from './byte-cursor.ts';
-import type { ComparePart } from './compare-part.ts';
 import { FRAME, decodeHashList, decodeId, encodeOpen, encodeZeroRuns, pageRuns, pagesIn } from './frames.ts';
-import type { Pace } from './leaf-hasher.ts';
-import { type AnsweredLeaf, MendSender } from './mend-sender.ts';
+import { type AnsweredLeaf, type MendContext, MendSender } from './mend-sender.ts';
 import { HASHED_ROUNDS, differingMask } from './page-hashes.ts';
 import type { Settlement } from './settlement.ts';
 import { LEAF_BATCH, PAGE_BYTES, leafWindow, pagesPerLeaf } from './tree-shape.ts';
@@ -22,11 +20,9 @@ interface Batch {
   ours: Promise<Uint8Array> | null;
 }
 
-export interface LeafContext extends ComparePart {
+export interface LeafContext extends MendContext {
   settlement: Settlement;
   mode: 'mend' | 'compare-only';
-  paceWire: Pace;
-  othersWait: () => boolean;
   onSettled(): void;
 }
 

@@ -61,9 +61,9 @@ export class WorkerHasher implements LeafHasher {
   }
 
   async leaves(first: number, count: number): Promise<TagList> {
-    // Each copy is twice as long as the one before.
     const tags = new Uint8Array(count * TAG_BYTES);
     tags.set(this.#zeroes.of(this.#shape.leafBytes));
+    // Each copy is twice as long as the one before.
     for (let filled = TAG_BYTES; filled < tags.length; filled *= 2) tags.copyWithin(filled, 0, filled);
     const last = leafLength(first + count - 1, this.#shape, this.#disk.virtualSize);
     tags.set(this.#zeroes.of(last), (count - 1) * TAG_BYTES);
