@@ -10,7 +10,7 @@ import { createChild } from '../../disk/images/change-image.ts';
 import { createImage } from '../../disk/images/create-image.ts';
 import { openDisk } from '../../disk/open-disk.ts';
 import { createRawDisk, openRawDisk } from '../../disk/raw-disk.ts';
-import { InThreadHasher, type LeafHasher, dataLeaves } from './leaf-hasher.ts';
+import { InThreadHasher, type LeafHasher, dataRuns } from './leaf-hasher.ts';
 import { TAG_BYTES, drawKey, portableTagger } from './leaf-tags.ts';
 import { DiskUnderTest, contents, noise, randomFrom } from './pair.suite.ts';
 import { HASHED_ROUNDS, type PageHashing } from './page-hashes.ts';
@@ -193,7 +193,27 @@ test('holes are never read', async () => {
   await hasher.leaves(0, 2 ** 30 / shape.leafBytes);
   assert.equal(disk.reads, 1);
   assert.equal(paced, shape.leafBytes);
-  assert.deepEqual(await dataLeaves(disk, 0, 16384, shape.leafBytes), [[8192, 1]]);
+  assert.deepEqual((await dataRuns(disk, 0, 16384, shape.leafBytes)).leaves, [[8192, 1]]);
+});
+
+test('of a leaf with holes only its data is read, also at an odd end of the disk', async () => {
+  const shape = DEFAULT_SHAPE;
+  const size = 2 ** 20 + 4096;
+  const raw = await createRawDisk(join(folder, 'holes.img'), size);
+  const bytes = Buffer.alloc(size);
+  // Next to each other, at both ends of a leaf, over the border of two, alone in the last leaf; and one leaf without a hole.
+  const written = [[0, 8192], [61440, 4096], [126976, 12288], [3 * 65536, 65536], [2 ** 20, 4096]] as const;
+  for (const [offset, length] of written) {
+    noise(randomFrom(offset + 1), length).copy(bytes, offset);
+    await raw.write(bytes.subarray(offset, offset + length), offset);
+  }
+  let paced = 0;
+  const hasher = new WorkerHasher(raw, { shape, key, pace: (count) => void (paced += count) });
+  await hasher.leaves(0, Math.ceil(size / shape.leafBytes));
+  assert.equal(paced, written.reduce((sum, [, length]) => sum + length, 0));
+  await check(hasher, bytes, shape);
+  await hasher.close();
+  await raw.close();
 });
 
 test('a raw file gets a thread, and every other disk stays in this one', async () => {

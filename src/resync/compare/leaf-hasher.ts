@@ -35,26 +35,37 @@ export const READ_BYTES = 1024 * 1024;
 export const leafLength = (leaf: number, shape: TreeShape, virtualSize: number): number =>
   Math.min(shape.leafBytes, virtualSize - leaf * shape.leafBytes);
 
-/** Runs of leaves that hold data, out of `[first, first + count)`; all others read as zeroes. */
-export async function dataLeaves(
+export interface DataRuns {
+  /** Runs of leaves that hold data. */
+  leaves: [first: number, count: number][];
+  /** Where in them it lies, bytes of the disk, in order and apart; what is between two of them reads as zeroes. */
+  data: { offset: number; length: number }[];
+}
+
+/** What of `[first, first + count)` holds data; everything else reads as zeroes. */
+export async function dataRuns(
   disk: Pick<VirtualDisk, 'extents' | 'virtualSize'>,
   first: number,
   count: number,
   leafBytes: number,
-): Promise<[first: number, count: number][]> {
+): Promise<DataRuns> {
   const offset = first * leafBytes;
   const end = Math.min(disk.virtualSize, (first + count) * leafBytes);
-  const runs: [number, number][] = [];
+  const leaves: DataRuns['leaves'] = [];
+  const data: DataRuns['data'] = [];
   const extents: AsyncIterable<Extent> = disk.extents(offset, end - offset);
   for await (const extent of extents) {
     if (extent.kind === 'zero' || extent.length === 0) continue;
+    const before = data.at(-1);
+    if (before !== undefined && before.offset + before.length === extent.offset) before.length += extent.length;
+    else data.push({ offset: extent.offset, length: extent.length });
     const from = Math.max(first, Math.floor(extent.offset / leafBytes));
     const to = Math.min(first + count, Math.ceil((extent.offset + extent.length) / leafBytes));
-    const last = runs.at(-1);
+    const last = leaves.at(-1);
     if (last !== undefined && from <= last[0] + last[1]) last[1] = Math.max(last[1], to - last[0]);
-    else runs.push([from, to - from]);
+    else leaves.push([from, to - from]);
   }
-  return runs;
+  return { leaves, data };
 }
 
 /** The constant tags of zeroes: of a full leaf, and of the last leaf of a disk. */
@@ -105,7 +116,7 @@ export class InThreadHasher implements LeafHasher {
 
   async leaves(first: number, count: number): Promise<TagList> {
     const tags = new Uint8Array(count * TAG_BYTES);
-    const runs = await dataLeaves(this.#disk, first, count, this.#shape.leafBytes);
+    const { leaves: runs } = await dataRuns(this.#disk, first, count, this.#shape.leafBytes);
     const data = new Set(runs.flatMap(([from, length]) => Array.from({ length }, (_, index) => from + index)));
     for (let index = 0; index < count; index++) {
       if (!data.has(first + index)) tags.set(this.#zeroes.of(this.#length(first + index)), index * TAG_BYTES);

@@ -14,6 +14,8 @@ import { DifferenceGatherer, type LeafDifferences, type PageHashing, pageHashes 
 import { PAGE_BYTES } from './tree-shape.ts';
 
 const NICE = 10;
+/** The longest that the scheduler takes. */
+const SLICE_NS = 100_000_000;
 
 export interface ThreadDisk {
   /** One for a raw disk; else those that jobs speak of. */
@@ -44,9 +46,10 @@ export type LeafResult = Uint8Array | LeafDifferences;
 export type ToThread = { disk: ThreadDisk } | LeafJob | 'close';
 export type LeafAnswer = { id: number; result: LeafResult } | { id: number; failed: string; errno: string };
 
-// Of this thread alone: where cores are few, those that serve guests come first, and it is let in when they have had their turn.
+// Of this thread alone: where cores are few, those that serve guests come first, and it is let in when they have had their turn. A long turn is
+// what makes way at once: the scheduler interrupts it for whoever asks for a shorter one, and lets one of usual length end first.
 setPriority(NICE);
-libc().setSlice(0);
+libc().setSlice(SLICE_NS);
 
 class OpenDisk {
   readonly #disk: ThreadDisk;

@@ -111,16 +111,6 @@ export class Selection {
     return pieces;
   }
 
-  /** Each leaf of the positions `[first, first + count)` and where it lies, in order. */
-  *leavesOf(first: number, count: number): Generator<ByteRange & { position: number }> {
-    for (const run of this.runsOf(first, count)) {
-      for (let index = 0; index < run.count; index++) {
-        const offset = (run.leaf + index) * this.#leafBytes;
-        yield { position: run.position + index, offset, length: Math.min(this.#leafBytes, this.#virtualSize - offset) };
-      }
-    }
-  }
-
   /** Bytes of the positions `[first, first + count)`. */
   bytesOf(first: number, count: number): number {
     if (count === 0) return 0;

@@ -72,18 +72,20 @@ export class Settlement {
     this.#completeIfDone(segment);
   }
 
-  /** Neighbours of one kind are told together. */
+  /** Neighbours of one kind are told together. A segment has thousands of leaves, and a guest waits meanwhile: numbers only, no objects. */
   #tell(first: number, count: number, differing: ReadonlySet<number>, isZero: (position: number) => boolean): void {
-    let run: { decision: Decision; offset: number; length: number } | null = null;
-    for (const { position, offset, length } of this.#selection.leavesOf(first, count)) {
-      const decision = differing.has(position) ? 'differing' : isZero(position) ? 'hole' : 'equal';
-      if (run !== null && run.decision === decision && run.offset + run.length === offset) run.length += length;
-      else {
-        if (run !== null) this.#onDecided!(run.decision, run);
-        run = { decision, offset, length };
+    for (const run of this.#selection.runsOf(first, count)) {
+      const decisionAt = (position: number): Decision => (differing.has(position) ? 'differing' : isZero(position) ? 'hole' : 'equal');
+      const end = run.position + run.count;
+      for (let from = run.position; from < end;) {
+        const decision = decisionAt(from);
+        let to = from + 1;
+        while (to < end && decisionAt(to) === decision) to++;
+        const { offset } = this.#selection.rangeAt(from);
+        this.#onDecided!(decision, { offset, length: this.#selection.bytesOf(from, to - from) });
+        from = to;
       }
     }
-    if (run !== null) this.#onDecided!(run.decision, run);
   }
 
   #completeIfDone(segment: number): void {

@@ -169,8 +169,13 @@ class Source {
     this.#conversation.notify();
   }
 
+  /** A burst of answers is taken one by one while others wait: they get their turn in between. */
   async #receive(): Promise<void> {
-    while (this.#verdict === null) this.#onFrame(await this.#conversation.receive());
+    const { othersWait } = this.#options;
+    while (this.#verdict === null) {
+      this.#onFrame(await this.#conversation.receive());
+      if (othersWait?.() === true) await new Promise((resolve) => setImmediate(resolve));
+    }
   }
 
   #onFrame({ type, body }: Frame): void {

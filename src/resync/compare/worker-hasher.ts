@@ -7,12 +7,13 @@ import { stat } from 'node:fs/promises';
 import type { LentRuns, VirtualDisk } from '../../disk/virtual-disk.ts';
 import type { TagList } from './digest-tree.ts';
 import {
+  type DataRuns,
   type HasherOptions,
   InThreadHasher,
   type LeafHasher,
   type Pace,
   ZeroTags,
-  dataLeaves,
+  dataRuns,
   leafLength,
 } from './leaf-hasher.ts';
 import { TAG_BYTES, leafTagger } from './leaf-tags.ts';
@@ -32,6 +33,14 @@ const PACED_JOB_BYTES = 1 << 20;
 const STRETCH_BYTES = 256 << 10;
 
 type Stretch = readonly [first: number, count: number];
+
+interface Question {
+  ask: Exclude<LeafJob['ask'], { kind: 'differing' }>;
+  /** Of the answer, for one leaf. */
+  answerBytes: number;
+  /** What of the disk is read; null: all of each stretch. */
+  data: DataRuns['data'] | null;
+}
 
 export class WorkerHasher implements LeafHasher {
   readonly #disk: VirtualDisk;
@@ -67,8 +76,8 @@ export class WorkerHasher implements LeafHasher {
     for (let filled = TAG_BYTES; filled < tags.length; filled *= 2) tags.copyWithin(filled, 0, filled);
     const last = leafLength(first + count - 1, this.#shape, this.#disk.virtualSize);
     tags.set(this.#zeroes.of(last), (count - 1) * TAG_BYTES);
-    const data = await dataLeaves(this.#disk, first, count, this.#shape.leafBytes);
-    await this.#eachJob(this.#stretches(data), { kind: 'leaves' }, TAG_BYTES, (stretches, got) => {
+    const { leaves, data } = await dataRuns(this.#disk, first, count, this.#shape.leafBytes);
+    await this.#eachJob(this.#stretches(leaves), { ask: { kind: 'leaves' }, answerBytes: TAG_BYTES, data }, (stretches, got) => {
       let at = 0;
       for (const [leaf, leaves] of stretches) {
         tags.set(got.subarray(at, (at += leaves * TAG_BYTES)), (leaf - first) * TAG_BYTES);
@@ -81,7 +90,8 @@ export class WorkerHasher implements LeafHasher {
     const perLeaf = pagesPerLeaf(this.#shape) * hashing.bytes;
     const hashes = new Uint8Array(leaves.length * perLeaf);
     let at = 0;
-    await this.#eachJob(this.#stretches(runsOf(leaves)), { kind: 'pages', hashing }, perLeaf, (_stretches, got) => {
+    const question: Question = { ask: { kind: 'pages', hashing }, answerBytes: perLeaf, data: null };
+    await this.#eachJob(this.#stretches(runsOf(leaves)), question, (_stretches, got) => {
       hashes.set(got, at);
       at += got.length;
     });
@@ -108,11 +118,10 @@ export class WorkerHasher implements LeafHasher {
     });
   }
 
-  /** Posts the stretches in messages, two ahead, and visits the answers in order. `answerBytes`: of one leaf. */
+  /** Posts the stretches in messages, two ahead, and visits the answers in order. */
   async #eachJob(
     stretches: readonly Stretch[],
-    ask: Exclude<LeafJob['ask'], { kind: 'differing' }>,
-    answerBytes: number,
+    { ask, answerBytes, data }: Question,
     visit: (stretches: readonly Stretch[], result: Uint8Array) => void,
   ): Promise<void> {
     const flying: { asked: readonly Stretch[]; result: Promise<LeafResult> }[] = [];
@@ -129,18 +138,36 @@ export class WorkerHasher implements LeafHasher {
       const some = stretches.slice(at, at + perJob);
       at += some.length;
       if (flying.length === JOBS_IN_FLIGHT) await settle();
-      const wait = this.#pace(leavesIn(some) * this.#shape.leafBytes);
+      const places = data === null ? null : this.#placesOfData(some, data);
+      const wait = this.#pace(places === null ? leavesIn(some) * this.#shape.leafBytes : bytesIn(places));
       if (wait !== undefined) await wait;
       perJob = wait === undefined ? most : stretchesIn(PACED_JOB_BYTES);
-      const result = this.#ask(some, ask);
+      const result = this.#ask(some, ask, places);
       result.catch(() => {}); // Seen by `settle`, or the call has failed already at an earlier job.
       flying.push({ asked: some, result });
     }
     while (flying.length > 0) await settle();
   }
 
-  async #ask(stretches: readonly Stretch[], ask: LeafJob['ask']): Promise<LeafResult> {
-    if (this.#disk.lend === undefined) return this.#post(stretches, ask, null);
+  /**
+   * Of a raw file that has holes inside of these stretches: where its data is. What is read of a hole would be zeroed first, and then lie in
+   * the page cache, for which a machine that serves guests has better use. Null: all of it is data.
+   */
+  #placesOfData(stretches: readonly Stretch[], data: DataRuns['data']): Float64Array | null {
+    if (this.#disk.lend !== undefined) return null;
+    const { leafBytes } = this.#shape;
+    const runs = stretches.map(([first, count]) => {
+      const offset = first * leafBytes;
+      return { runs: dataInside(data, offset, Math.min(offset + count * leafBytes, this.#disk.virtualSize)) };
+    });
+    const places = placesOf(runs, stretches, leafBytes);
+    const last = stretches.at(-1)!;
+    const missing = Math.max(0, (last[0] + last[1]) * leafBytes - this.#disk.virtualSize);
+    return bytesIn(places) === leavesIn(stretches) * leafBytes - missing ? null : places;
+  }
+
+  async #ask(stretches: readonly Stretch[], ask: LeafJob['ask'], places: Float64Array | null = null): Promise<LeafResult> {
+    if (this.#disk.lend === undefined) return this.#post(stretches, ask, places);
     const { leafBytes } = this.#shape;
     const lent: LentRuns[] = [];
     try {
@@ -173,8 +200,34 @@ function runsOf(leaves: readonly number[]): Stretch[] {
   return runs;
 }
 
+/** What of `[offset, end)` is data, as a raw file has it. */
+function dataInside(data: DataRuns['data'], offset: number, end: number): LentRuns['runs'] {
+  let [low, high] = [0, data.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (data[middle]!.offset + data[middle]!.length <= offset) low = middle + 1;
+    else high = middle;
+  }
+  const runs: LentRuns['runs'] = [];
+  for (let at = low; at < data.length && data[at]!.offset < end; at++) {
+    const from = Math.max(offset, data[at]!.offset);
+    runs.push({ offset: from, length: Math.min(end, data[at]!.offset + data[at]!.length) - from, file: 0, position: from });
+  }
+  return runs;
+}
+
+/** That they name. */
+function bytesIn(places: Float64Array): number {
+  let bytes = 0;
+  for (let at = 0; at < places.length;) {
+    const count = places[at++]!;
+    for (let run = 0; run < count; run++, at += 4) bytes += places[at + 3]!;
+  }
+  return bytes;
+}
+
 /** As `LeafJob` has them. */
-function placesOf(lent: readonly LentRuns[], stretches: readonly Stretch[], leafBytes: number): Float64Array {
+function placesOf(lent: readonly Pick<LentRuns, 'runs'>[], stretches: readonly Stretch[], leafBytes: number): Float64Array {
   const places = new Float64Array(lent.reduce((sum, { runs }) => sum + 1 + 4 * runs.length, 0));
   let at = 0;
   for (const [index, { runs }] of lent.entries()) {
