@@ -21,7 +21,7 @@ function handleEcho(rig: Rig): { calls: number } {
   rig.dispatcher.handle(echo, async (caller, { n }, payload) => {
     assert.equal(caller.name, 'primary');
     seen.calls++;
-    return { result: { n: n + 1 }, payload };
+    return { result: { n: n + 1 }, payload: Buffer.from(payload) };
   });
   return seen;
 }
@@ -33,7 +33,7 @@ test('paired hosts talk over TLS 1.3 with AES-128-GCM, on one connection for cal
   const connections = new Set<string>();
   rig.dispatcher.handle(echo, async (caller, { n }, payload) => {
     connections.add(caller.address);
-    return { result: { n: n + 1 }, payload };
+    return { result: { n: n + 1 }, payload: Buffer.from(payload) };
   });
   const link = rig.link();
   const payload = Buffer.alloc(16 * 1024 * 1024, 7);

@@ -146,7 +146,8 @@ test('bodies of one peer wait for memory instead of taking more', async () => {
     most = Math.max(most, ++running);
     await new Promise((resolve) => setImmediate(resolve));
     running--;
-    return { result: params, payload };
+    // A copy: a reply must not share the memory of the request, which the next body may be read into.
+    return { result: params, payload: Buffer.from(payload) };
   });
   const link = rig.link();
   const replies = await Promise.all(Array.from({ length: 8 }, (_, n) => link.call(send, { n }, Buffer.alloc(MIB, n))));
