@@ -74,8 +74,8 @@ export class Settlement {
 
   /** Neighbours of one kind are told together. A segment has thousands of leaves, and a guest waits meanwhile: numbers only, no objects. */
   #tell(first: number, count: number, differing: ReadonlySet<number>, isZero: (position: number) => boolean): void {
+    const decisionAt = (position: number): Decision => (differing.has(position) ? 'differing' : isZero(position) ? 'hole' : 'equal');
     for (const run of this.#selection.runsOf(first, count)) {
-      const decisionAt = (position: number): Decision => (differing.has(position) ? 'differing' : isZero(position) ? 'hole' : 'equal');
       const end = run.position + run.count;
       for (let from = run.position; from < end;) {
         const decision = decisionAt(from);

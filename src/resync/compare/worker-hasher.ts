@@ -38,7 +38,7 @@ interface Question {
   ask: Exclude<LeafJob['ask'], { kind: 'differing' }>;
   /** Of the answer, for one leaf. */
   answerBytes: number;
-  /** What of the disk is read; null: all of each stretch. */
+  /** What of a raw file is read; null: all of each stretch, or what the disk lends of it. */
   data: DataRuns['data'] | null;
 }
 
@@ -76,8 +76,9 @@ export class WorkerHasher implements LeafHasher {
     for (let filled = TAG_BYTES; filled < tags.length; filled *= 2) tags.copyWithin(filled, 0, filled);
     const last = leafLength(first + count - 1, this.#shape, this.#disk.virtualSize);
     tags.set(this.#zeroes.of(last), (count - 1) * TAG_BYTES);
-    const { leaves, data } = await dataRuns(this.#disk, first, count, this.#shape.leafBytes);
-    await this.#eachJob(this.#stretches(leaves), { ask: { kind: 'leaves' }, answerBytes: TAG_BYTES, data }, (stretches, got) => {
+    const found = await dataRuns(this.#disk, first, count, this.#shape.leafBytes);
+    const data = this.#disk.lend === undefined ? found.data : null;
+    await this.#eachJob(this.#stretches(found.leaves), { ask: { kind: 'leaves' }, answerBytes: TAG_BYTES, data }, (stretches, got) => {
       let at = 0;
       for (const [leaf, leaves] of stretches) {
         tags.set(got.subarray(at, (at += leaves * TAG_BYTES)), (leaf - first) * TAG_BYTES);
@@ -150,32 +151,29 @@ export class WorkerHasher implements LeafHasher {
   }
 
   /**
-   * Of a raw file that has holes inside of these stretches: where its data is. What is read of a hole would be zeroed first, and then lie in
-   * the page cache, for which a machine that serves guests has better use. Null: all of it is data.
+   * Of a raw file: where the data of these stretches is. What is read of a hole would be zeroed first, and then lie in the page cache, for
+   * which a machine that serves guests has better use.
    */
-  #placesOfData(stretches: readonly Stretch[], data: DataRuns['data']): Float64Array | null {
-    if (this.#disk.lend !== undefined) return null;
+  #placesOfData(stretches: readonly Stretch[], data: DataRuns['data']): Float64Array {
+    const runs = stretches.map((stretch) => ({ runs: dataInside(data, this.#rangeOf(stretch)) }));
+    return placesOf(runs, stretches, this.#shape.leafBytes);
+  }
+
+  #rangeOf([first, count]: Stretch): { offset: number; length: number } {
     const { leafBytes } = this.#shape;
-    const runs = stretches.map(([first, count]) => {
-      const offset = first * leafBytes;
-      return { runs: dataInside(data, offset, Math.min(offset + count * leafBytes, this.#disk.virtualSize)) };
-    });
-    const places = placesOf(runs, stretches, leafBytes);
-    const last = stretches.at(-1)!;
-    const missing = Math.max(0, (last[0] + last[1]) * leafBytes - this.#disk.virtualSize);
-    return bytesIn(places) === leavesIn(stretches) * leafBytes - missing ? null : places;
+    const offset = first * leafBytes;
+    return { offset, length: Math.min(count * leafBytes, this.#disk.virtualSize - offset) };
   }
 
   async #ask(stretches: readonly Stretch[], ask: LeafJob['ask'], places: Float64Array | null = null): Promise<LeafResult> {
     if (this.#disk.lend === undefined) return this.#post(stretches, ask, places);
-    const { leafBytes } = this.#shape;
     const lent: LentRuns[] = [];
     try {
-      for (const [first, count] of stretches) {
-        const offset = first * leafBytes;
-        lent.push(await this.#disk.lend(offset, Math.min(count * leafBytes, this.#disk.virtualSize - offset)));
+      for (const stretch of stretches) {
+        const { offset, length } = this.#rangeOf(stretch);
+        lent.push(await this.#disk.lend(offset, length));
       }
-      return await this.#post(stretches, ask, placesOf(lent, stretches, leafBytes));
+      return await this.#post(stretches, ask, placesOf(lent, stretches, this.#shape.leafBytes));
     } finally {
       for (const { release } of lent) release();
     }
@@ -200,8 +198,9 @@ function runsOf(leaves: readonly number[]): Stretch[] {
   return runs;
 }
 
-/** What of `[offset, end)` is data, as a raw file has it. */
-function dataInside(data: DataRuns['data'], offset: number, end: number): LentRuns['runs'] {
+/** What of the range is data, as a raw file has it. */
+function dataInside(data: DataRuns['data'], { offset, length }: { offset: number; length: number }): LentRuns['runs'] {
+  const end = offset + length;
   let [low, high] = [0, data.length];
   while (low < high) {
     const middle = (low + high) >> 1;
