@@ -13,7 +13,8 @@ import {
   encodeOptionError, isMalformed,
 } from '../disk/nbd/protocol.ts';
 import { UnderstudyError, messageOf } from '../model/errors.ts';
-import type { Logger } from '../model/ports.ts';
+import type { Clock, Logger } from '../model/ports.ts';
+import { BusyPoll } from './busy-poll.ts';
 import type { ClientInfo, NbdExport } from './export.ts';
 import { Haggling, type Attach, type ExportCatalogue } from './haggling.ts';
 import { Inbox, SPILL } from './inbox.ts';
@@ -27,6 +28,7 @@ export interface ConnectionPorts {
   catalogue: ExportCatalogue;
   pool: SlabPool;
   limits: NbdLimits;
+  clock: Pick<Clock, 'monotonic'>;
   log: Logger;
 }
 
@@ -40,6 +42,7 @@ export class Connection {
   readonly #inbox: Inbox;
   readonly #outbox: Outbox;
   readonly #haggling: Haggling;
+  readonly #poll: BusyPoll;
   #phase: Phase = 'flags';
   /** Set with `accepted` by the export, until `clientGone`. */
   #target: NbdExport | null = null;
@@ -68,6 +71,7 @@ export class Connection {
     this.#ports = ports;
     this.#startedAt = this.#movedAt = now;
     this.#inbox = new Inbox(pool);
+    this.#poll = new BusyPoll(ports.clock, limits.pollMs);
     this.#haggling = secured ?? new Haggling(catalogue, limits);
     const { remoteAddress, remotePort } = accepted;
     this.client = { id, address: remoteAddress === undefined ? 'unix' : `${remoteAddress}:${remotePort}` };
@@ -145,6 +149,7 @@ export class Connection {
     if (this.#transmission !== null) this.#pump();
     this.#outbox.flush();
     this.#closeWhenAnswered();
+    if (this.#transmission?.isMidRequest === false && this.executing === 0) this.#poll.answered();
     return this.#isReading;
   }
 

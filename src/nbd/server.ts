@@ -152,8 +152,8 @@ export class NbdServer {
   }
 
   #connect(socket: Socket, acceptedAt: number, secured: Haggling | null): void {
-    const { log, exports, list } = this.#options;
-    const ports = { catalogue: { find: exports, list }, pool: this.#pool, limits: this.#limits, log };
+    const { log, clock, exports, list } = this.#options;
+    const ports = { catalogue: { find: exports, list }, pool: this.#pool, limits: this.#limits, clock, log };
     const connection = new Connection(socket, this.#nextClient, acceptedAt, ports, secured);
     this.#nextClient += 1;
     this.#connections.add(connection);
