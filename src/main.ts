@@ -9,7 +9,6 @@ import { hostClock, hostRandom } from './disk/host-clock.ts';
 import { hostFiles } from './disk/host-files.ts';
 import { createImage } from './disk/images/create-image.ts';
 import { openDisk } from './disk/open-disk.ts';
-import { libc } from './disk/libc.ts';
 import { ReadRing } from './disk/read-ring.ts';
 import { sharedFiles } from './disk/shared-files.ts';
 import type { DiskFormat } from './disk/virtual-disk.ts';
@@ -60,12 +59,6 @@ function hostParts(): HostParts {
   };
 }
 
-/**
- * A guest's write goes through two or three threads, each of which does microseconds of work. On a busy host each of them may wait until whoever runs
- * has had his turn, 3 to 4 ms by default; one that asks for a short turn of its own does not.
- */
-const SLICE_NS = 300_000;
-
 const stop = new AbortController();
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(name, () => stop.abort(new Error(name)));
 
@@ -75,8 +68,8 @@ process.exitCode = await runCli(process.argv.slice(2), {
   cwd: process.cwd(), zone, clock: hostClock, files: hostFiles, version, signal: stop.signal,
   // Only a server needs the other half of the program.
   makeServer: async (options) => {
-    const { serve } = await import('./server/serve.ts');
-    libc().setSlice(SLICE_NS);
+    const [{ serve }, { takeTurns }] = await Promise.all([import('./server/serve.ts'), import('./server/turns.ts')]);
+    takeTurns();
     const running = await serve(hostParts(), { ...options, pageFolder }, version);
     // Now, and not at the end: a server may end by kill -9.
     flushCompileCache();

@@ -52,11 +52,11 @@ export interface Libc {
    */
   writeDurably(fd: number, from: Uint8Array, offset: number): Promise<number | null>;
   /**
-   * How long the calling thread, and those that it makes, want to run before others have their turn, ns; 0: as by default. A thread that
-   * asks for less than the one that runs is let in at once when it wakes, at no greater share of the processor: Linux 6.12 and newer.
-   * False where nothing was changed.
+   * How long a thread of this process (by its number; 0: the calling one), and those that it makes, want to run before others have their turn,
+   * ns; 0: as by default. A thread that asks for less than the one that runs is let in at once when it wakes, at no greater share of the
+   * processor: Linux 6.12 and newer. False where nothing was changed.
    */
-  setSlice(ns: number): boolean;
+  setSlice(ns: number, thread?: number): boolean;
   /** Lets the kernel hold so many bytes that were sent to a socket and not yet received; less where the host allows less. */
   setSendBuffer(fd: number, bytes: number): boolean;
   /** A mark of the file system that survives a reboot where the file system has one. */
@@ -281,13 +281,13 @@ function scheduling(native: Native): Pick<Libc, 'setSlice'> {
   const [SIZE, AT_POLICY, AT_SLICE] = [48, 4, 24];
   const [SCHED_OTHER, SCHED_BATCH] = [0, 3];
   return {
-    setSlice(ns) {
+    setSlice(ns, thread = 0) {
       const attributes = Buffer.alloc(SIZE);
-      if (Number(native.syscall(GET, 0, attributes, SIZE, 0)) !== 0) return false;
+      if (Number(native.syscall(GET, thread, attributes, SIZE, 0)) !== 0) return false;
       // Whoever started the program with another policy, or as what runs when the others are idle, knows why.
       if (![SCHED_OTHER, SCHED_BATCH].includes(attributes.readUInt32LE(AT_POLICY))) return false;
       attributes.writeBigUInt64LE(BigInt(ns), AT_SLICE);
-      return Number(native.syscall(SET, 0, attributes, 0, 0)) === 0;
+      return Number(native.syscall(SET, thread, attributes, 0, 0)) === 0;
     },
   };
 }
