@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { atEnd } from '../../test/rig/at-end.ts';
 import { libc, portableLibc, type Libc } from '../disk/libc.ts';
 import { takeTurns } from './turns.ts';
 
@@ -13,7 +14,7 @@ function recording(): { native: Libc; asked: Map<number, number> } {
 
 test('the threads of V8 take long turns, the server short ones, and nobody else is asked', (t) => {
   const tasks = mkdtempSync(join(tmpdir(), 'understudy-turns-'));
-  t.after(() => rmSync(tasks, { recursive: true }));
+  atEnd(t, () => rmSync(tasks, { recursive: true }));
   for (const [thread, name] of [['10', 'MainThread'], ['11', 'V8Worker'], ['12', 'libuv-worker'], ['13', 'V8Worker']] as const) {
     mkdirSync(join(tasks, thread));
     writeFileSync(join(tasks, thread, 'comm'), `${name}\n`);
@@ -24,7 +25,7 @@ test('the threads of V8 take long turns, the server short ones, and nobody else 
   assert.deepEqual([...asked], [[11, 100_000_000], [13, 100_000_000], [0, 300_000]]);
 });
 
-test('this Node still gives them the name that they are known by', { skip: libc().native ? false : 'no /proc here' }, () => {
+test('this Node still gives them the name that they are known by', { skip: libc().native ? false : 'not a Linux whose calls are known' }, () => {
   const { native, asked } = recording();
   takeTurns(native);
   const threads = [...asked.keys()].filter((thread) => thread !== 0);
