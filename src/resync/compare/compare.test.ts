@@ -9,7 +9,7 @@ import { FRAME } from './frames.ts';
 import { compareLocal, syncLocal } from './local.ts';
 import type { Decision } from './options.ts';
 import type { ByteRange } from './selection.ts';
-import { GROUP_SEGMENTS_MAX, SEGMENT_WINDOW, segmentLeaves } from './tree-shape.ts';
+import { SEGMENT_WINDOW, segmentLeaves } from './tree-shape.ts';
 import {
   DiskUnderTest,
   PAGE,
@@ -208,42 +208,6 @@ test('no ranges at all is equal at once', async () => {
     { ...result, wireBytes: 0 },
     { comparedBytes: 0, differingBytes: 0, sentBytes: 0, wireBytes: 0, equal: true, firstDifference: null },
   );
-});
-
-test('the target follows a source that takes its time: it reads no further ahead than what may be asked about next', async () => {
-  const segment = segmentLeaves(SMALL) * SMALL.leafBytes;
-  const size = 40 * segment;
-  const [source, target] = [new MemoryDisk(size), new MemoryDisk(size)];
-  for (let at = 0; at < size; at += segment) {
-    await source.write(Buffer.alloc(PAGE, 1), at);
-    await target.write(Buffer.alloc(PAGE, 1), at);
-  }
-  const begun = Promise.withResolvers<void>();
-  let [ours, theirs, furthest, ahead] = [0, 0, 0, -1];
-  const { source: result } = await runPair({
-    source,
-    target,
-    sourceOptions: {
-      // The first time it waits until the target can come no further without it, and then through many turns of the event loop.
-      pace: async () => {
-        if (ours > 0) return;
-        await begun.promise;
-        for (let turn = 0; turn < 200; turn++) await new Promise((resolve) => setImmediate(resolve));
-        ahead = theirs;
-      },
-      onProgress: ({ scannedBytes }) => (ours = scannedBytes),
-    },
-    targetOptions: {
-      onProgress: ({ scannedBytes }) => {
-        theirs = scannedBytes;
-        furthest = Math.max(furthest, theirs - ours);
-        if (theirs === 2 * segment) begun.resolve();
-      },
-    },
-  });
-  assert.equal(ahead, 2 * segment);
-  assert.ok(furthest <= 2 * GROUP_SEGMENTS_MAX * segment, `${furthest / segment} segments ahead`);
-  assert.ok(result.equal);
 });
 
 test('a link cut at any message costs at most what was under way, and the cursor carries on', async () => {

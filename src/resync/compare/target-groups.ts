@@ -46,8 +46,6 @@ export class TargetGroups {
   readonly #segments: number;
   #received = 0;
   #receivedSegments = 0;
-  /** That the next group may have: its size doubles at most, see `SourceGroups`. */
-  #nextSegments = 2;
   #settledSegments = 0;
   #finished = false;
 
@@ -61,16 +59,11 @@ export class TargetGroups {
     this.#context.conversation.notify();
   }
 
-  /**
-   * Scans ahead of the source's questions by as much as the next one may ask about, and at most a window beyond what is settled. No further: a source
-   * that takes its time, for its guests or by its user's limit, is followed at its pace, as this host may have guests of its own.
-   */
+  /** Scans ahead of the source's questions, at most a window beyond what is settled. */
   async scan(): Promise<void> {
     const { conversation, selection, shape, hasher, compute } = this.#context;
-    const mayScan = (segment: number) =>
-      segment < this.#receivedSegments + this.#nextSegments && segment < this.#settledSegments + SEGMENT_WINDOW;
     for (let segment = 0; segment < this.#segments; segment++) {
-      await conversation.until(() => mayScan(segment));
+      await conversation.until(() => segment < this.#settledSegments + SEGMENT_WINDOW);
       this.#scanned.set(segment, await scanSegment(segment, { selection, shape, hasher, digest: compute.digest }));
       const { first, count } = segmentPositions(segment, selection, shape);
       this.#context.onScanned(selection.bytesOf(first, count));
@@ -85,7 +78,6 @@ export class TargetGroups {
       throw malformed('groups beyond the window');
     this.#arrived.push({ id: this.#received++, firstSegment: this.#receivedSegments, segments, root });
     this.#receivedSegments += segments;
-    this.#nextSegments = 2 * segments;
     this.#context.conversation.notify();
   }
 
