@@ -71,6 +71,9 @@ export interface Libc {
   blockDiscard(fd: number, offset: number, length: number): Promise<boolean>;
 }
 
+/** For `setSlice`: the longest that the scheduler takes. Who asks for it is interrupted at once for everybody who wakes. */
+export const LONGEST_SLICE_NS = 100_000_000;
+
 export const portableLibc: Libc = {
   native: false,
   seekData: (_fd, from) => from,

@@ -8,14 +8,12 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { parentPort } from 'node:worker_threads';
-import { libc } from '../../disk/libc.ts';
+import { LONGEST_SLICE_NS, libc } from '../../disk/libc.ts';
 import { TAG_BYTES, type TagInto, leafTagger } from './leaf-tags.ts';
 import { DifferenceGatherer, type LeafDifferences, type PageHashing, pageHashes } from './page-hashes.ts';
 import { PAGE_BYTES } from './tree-shape.ts';
 
 const NICE = 10;
-/** The longest that the scheduler takes. */
-const SLICE_NS = 100_000_000;
 
 export interface ThreadDisk {
   /** One for a raw disk; else those that jobs speak of. */
@@ -49,7 +47,7 @@ export type LeafAnswer = { id: number; result: LeafResult } | { id: number; fail
 // Of this thread alone: where cores are few, those that serve guests come first, and it is let in when they have had their turn. A long turn is
 // what makes way at once: the scheduler interrupts it for whoever asks for a shorter one, and lets one of usual length end first.
 setPriority(NICE);
-libc().setSlice(SLICE_NS);
+libc().setSlice(LONGEST_SLICE_NS);
 
 class OpenDisk {
   readonly #disk: ThreadDisk;
