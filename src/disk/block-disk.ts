@@ -93,6 +93,10 @@ export class BlockDisk implements VirtualDisk {
     await this.#device.datasync();
   }
 
+  startWriteBack(offset: number, length: number): Promise<boolean> {
+    return this.#device.startWriteBack(offset, length);
+  }
+
   async *extents(offset: number, length: number): AsyncGenerator<Extent> {
     assertInside(this, offset, length);
     if (length > 0) yield { offset, length, kind: 'data' };

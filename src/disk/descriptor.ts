@@ -159,6 +159,11 @@ export class Descriptor implements OpenFile {
     return (await this.use((fd) => this.#libc.writeDurably(fd, from, position))) === from.length;
   }
 
+  /** As `Libc.startWriteBack`. */
+  startWriteBack(offset: number, length: number): Promise<boolean> {
+    return this.use((fd) => this.#libc.startWriteBack(fd, offset, length));
+  }
+
   datasync(): Promise<void> {
     return this.#call((done) => fs.fdatasync(this.fd, done));
   }

@@ -76,6 +76,21 @@ test('a durable write writes and syncs, and says what it cannot', { skip }, asyn
   await folder.remove();
 });
 
+test('the kernel begins to write what is dirty when it is asked to, and says what it cannot', { skip }, async () => {
+  const folder = await temporaryFolder();
+  const path = join(folder.path, 'x');
+  const descriptor = new Descriptor(path, openSync(path, 'w+'));
+  await descriptor.writeOne(Buffer.alloc(1 << 20, 'x'), 0);
+  assert.equal(await descriptor.startWriteBack(0, 1 << 20), true);
+  assert.deepEqual(readFileSync(path), Buffer.alloc(1 << 20, 'x'));
+  const portable = new Descriptor(path, openSync(path, 'r'), { libc: portableLibc });
+  assert.equal(await portable.startWriteBack(0, 1 << 20), false);
+  await assert.rejects(libc().startWriteBack(-1, 0, 4096), { code: 'EBADF' });
+  await portable.close();
+  await descriptor.close();
+  await folder.remove();
+});
+
 /** Of this thread, ns, as /proc shows it; null where the kernel does not. */
 function sliceOf(): number | null {
   const shown = existsSync('/proc/self/sched') ? /se\.slice\s*:\s*(\d+)/.exec(readFileSync('/proc/self/sched', 'utf8')) : null;

@@ -52,6 +52,11 @@ export interface Libc {
    */
   writeDurably(fd: number, from: Uint8Array, offset: number): Promise<number | null>;
   /**
+   * Has the kernel begin to write what of a file's range is dirty in the page cache, on the thread pool. Nothing is durable by that, and an error of the
+   * device is left for who syncs the file: sync_file_range(2) looks for one only where it waits. False where this file has no such call.
+   */
+  startWriteBack(fd: number, offset: number, length: number): Promise<boolean>;
+  /**
    * How long a thread of this process (by its number; 0: the calling one), and those that it makes, want to run before others have their turn,
    * ns; 0: as by default. A thread that asks for less than the one that runs is let in at once when it wakes, at no greater share of the
    * processor: Linux 6.12 and newer. False where nothing was changed.
@@ -86,6 +91,7 @@ export const portableLibc: Libc = {
   addressOf: () => null,
   writeVectors: () => -constants.errno.ENOSYS,
   writeDurably: () => Promise.resolve(null),
+  startWriteBack: () => Promise.resolve(false),
   setSlice: () => false,
   setSendBuffer: () => false,
   fileSystemId: () => null,
@@ -117,6 +123,7 @@ const FALLOC = { KEEP_SIZE: 0x01, PUNCH_HOLE: 0x02, ZERO_RANGE: 0x10 } as const;
 const [F_OFD_GETLK, F_OFD_SETLK] = [36, 37];
 const LOCK_TYPE: Record<LockKind, number> = { read: 0, write: 1, unlock: 2 };
 const [RWF_DSYNC, RWF_NOWAIT] = [0x02, 0x08];
+const SYNC_FILE_RANGE_WRITE = 2;
 /** statfs(2): ext, XFS, Btrfs, F2FS, ZFS, tmpfs. Not the ones behind a network or a program, which may hang alone. */
 const LOCAL_FILE_SYSTEMS = new Set([0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x2fc1_2fc1, 0x0102_1994]);
 const IOCTL = {
@@ -139,6 +146,7 @@ function bind(koffi: Koffi) {
     pwritev: library.func('int64_t pwritev(int, uintptr_t, int, int64_t)'),
     preadv2: library.func('int64_t preadv2(int, uintptr_t, int, int64_t, int)'),
     pwritev2: library.func('int64_t pwritev2(int, void *, int, int64_t, int)'),
+    sync_file_range: library.func('int sync_file_range(int, int64_t, int64_t, unsigned int)'),
     syscall: library.func('long syscall(long, long, void *, long, long)'),
     setsockopt: library.func('int setsockopt(int, int, int, void *, unsigned int)'),
     fstatfs: library.func('int fstatfs(int, void *)'),
@@ -257,12 +265,14 @@ function reads(native: Native): Pick<Libc, 'readNow' | 'fileSystemId' | 'isLocal
   };
 }
 
-function writes(native: Native): Pick<Libc, 'addressOf' | 'writeVectors' | 'writeDurably'> {
+function writes(native: Native): Pick<Libc, 'addressOf' | 'writeVectors' | 'writeDurably' | 'startWriteBack'> {
   return {
     writeDurably(fd, from, offset) {
       const vector = BigUint64Array.of(native.address(from), BigInt(from.length)); // struct iovec: address, length
       return later(native, native.pwritev2, () => `write and sync of ${from.length} bytes at ${offset}`, fd, vector, 1, offset, RWF_DSYNC);
     },
+    startWriteBack: (fd, offset, length) =>
+      doneLater(native, native.sync_file_range, 'start write-back', fd, offset, length, SYNC_FILE_RANGE_WRITE),
     addressOf: native.addressOf,
     writeVectors(fd, vectors, count, position) {
       const written = Number(native.pwritev(fd, vectors, count, position));

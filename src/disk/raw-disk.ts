@@ -72,6 +72,10 @@ export class RawDisk implements VirtualDisk {
     await this.#file.datasync();
   }
 
+  startWriteBack(offset: number, length: number): Promise<boolean> {
+    return this.#file.startWriteBack(offset, length);
+  }
+
   extents(offset: number, length: number): AsyncIterable<Extent> {
     assertInside(this, offset, length);
     return this.#file.extents(offset, offset + length);

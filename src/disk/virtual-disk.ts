@@ -76,6 +76,8 @@ export interface VirtualDisk {
   discard(offset: number, length: number): Promise<void>;
   /** Makes every write that resolved before this call durable. A rejected flush is never retried as if it had worked (R3). */
   flush(): Promise<void>;
+  /** Has the kernel begin to write what of the range is dirty, so that a flush finds less to do. False, or absent: that cannot be asked for. */
+  startWriteBack?(offset: number, length: number): Promise<boolean>;
   /** Extents that cover the range from start to end without gaps or overlaps, in order. `data` where it cannot be known. */
   extents(offset: number, length: number): AsyncIterable<Extent>;
   /** `goesOn`: it is written on soon, so that nothing has to be tidied up. Without it, closing the disk does not change the seal. */

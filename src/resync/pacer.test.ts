@@ -70,6 +70,21 @@ test('while the guest has requests under way it yields 4 ms for each MiB, and st
   assert.deepEqual(clock.slept, [40, 4]);
 });
 
+test('what may be read in a second is told: the user\'s limit, and what a guest at work leaves', async () => {
+  const guest = { requests: 1, openOperations: 0 };
+  const share: { diskBytesPerSec: number | null; linkBytesPerSec: number | null } = { diskBytesPerSec: null, linkBytesPerSec: null };
+  const { clock, pacer } = await make(share, guest);
+  assert.equal(pacer.readRate, null);
+  guest.requests++;
+  assert.equal(pacer.readRate, 250 * MIB);
+  share.diskBytesPerSec = MIB;
+  assert.equal(pacer.readRate, MIB);
+  clock.time = 50;
+  assert.equal(pacer.readRate, MIB);
+  share.diskBytesPerSec = 1000 * MIB;
+  assert.equal(pacer.readRate, 1000 * MIB);
+});
+
 test('requests that come and are answered between two looks are work, too; those before the first one are not', async () => {
   const guest = { requests: 7, openOperations: 0 };
   const { clock, pacer } = await make({ diskBytesPerSec: null, linkBytesPerSec: null }, guest);

@@ -83,7 +83,7 @@ export class PrimaryResync implements ResyncDriver {
 
   /** What would be done now. Asks the replica how its disks look. */
   async plan(primary: AnySendingVm, signal: AbortSignal): Promise<Plan> {
-    const { ports, vm, relationship } = primary;
+    const { vm, relationship } = primary;
     const disks = replicatedDisks(vm);
     const { result } = await primary.link().call(characteristicsMessage, { vmId: vm.vmId }, undefined, { signal });
     checkCharacteristics(vm.name, disks, result.disks);
@@ -93,7 +93,6 @@ export class PrimaryResync implements ResyncDriver {
       return planOf(relationship.required ?? { trigger: 8 }, disks, tracked.suspects(), missing);
     } finally {
       await primary.letGo('resync-plan');
-      void ports;
     }
   }
 
@@ -113,7 +112,7 @@ export class PrimaryResync implements ResyncDriver {
       const pacer = new Pacer(ports.clock, () => primary.relationship.settings.resyncShare, tracked, signal);
       const done = await runSource(new StreamChannel(stream, stream, ports.compute), {
         disk: tracked.disk, mode: 'mend', compute: ports.compute, session: { token, phase: 'initial' }, signal,
-        pace: (bytes) => pacer.read(bytes), paceWire: (bytes) => pacer.sent(bytes), othersWait: () => pacer.isGuestAtWork,
+        pace: (bytes) => pacer.read(bytes), readRate: () => pacer.readRate, paceWire: (bytes) => pacer.sent(bytes), othersWait: () => pacer.isGuestAtWork,
         onProgress: ({ comparedBytes, sentBytes, wireBytes }) => options.progress({ ...total,
           doneBytes: before.doneBytes + comparedBytes, sentBytes: before.sentBytes + sentBytes, wireBytes: before.wireBytes + wireBytes }),
       });
@@ -308,7 +307,7 @@ export class PrimaryResync implements ResyncDriver {
       disk: tracked.disk, mode: 'mend', compute: ports.compute, session: { token, phase: 'comparing' }, signal, cursor: before.cursor,
       ...(suspects === null ? {} : { ranges: suspects.get(diskId)! }),
       ...(this.#checkpointBytes && { checkpointBytes: this.#checkpointBytes }),
-      pace: (bytes) => pacer.read(bytes), paceWire: (bytes) => pacer.sent(bytes), othersWait: () => pacer.isGuestAtWork,
+      pace: (bytes) => pacer.read(bytes), readRate: () => pacer.readRate, paceWire: (bytes) => pacer.sent(bytes), othersWait: () => pacer.isGuestAtWork,
       onCursor: (cursor, bytes) => keep({ ...counted({ ...latest, comparedBytes: bytes }), cursor, map: String(map) }),
       onDecided: (decision, range) => map.decided(decision, range),
       onProgress: (progress) => {

@@ -297,7 +297,7 @@ export class ReplicaResync {
     try {
       const signal = AbortSignal.any([held.signal, this.#stop.signal]);
       await runTarget(channel, { base: disk, target: disk, allow: 'compare-only', compute: this.#ports.compute,
-        session: { token, phase: 'verify' }, signal });
+        session: { token, phase: 'verify' }, signal, clock: this.#ports.clock });
     } finally {
       await disk.close();
     }

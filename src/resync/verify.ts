@@ -198,7 +198,7 @@ async function compare(
   const pacer = new Pacer(ports.clock, () => ({ diskBytesPerSec, linkBytesPerSec: null }), tracked, signal);
   return runSource(new StreamChannel(stream, stream, ports.compute), {
     disk: tracked.disk, mode: 'compare-only', compute: ports.compute, session: { token, phase: 'verify' }, signal, ranges,
-    pace: (bytes) => pacer.read(bytes), onProgress: ({ comparedBytes }) => progress(comparedBytes),
+    pace: (bytes) => pacer.read(bytes), readRate: () => pacer.readRate, onProgress: ({ comparedBytes }) => progress(comparedBytes),
   });
 }
 

@@ -242,7 +242,7 @@ export class TrackedVm implements TrackingHost {
     this.activity();
     await this.settled();
     // What was written before has no bit: a power loss after it was copied must not take it from this disk alone (R8).
-    for (const disk of this.#disks.values()) await disk.flush();
+    for (const disk of this.#disks.values()) await disk.flushInPieces();
     return epoch;
   }
 
@@ -272,7 +272,7 @@ export class TrackedVm implements TrackingHost {
   /** The epoch is applied and durable on the replica: its bits may go once the disks are flushed (R8). */
   async release(epoch: number): Promise<void> {
     if (!this.logging) return;
-    for (const disk of this.#disks.values()) await disk.flush();
+    for (const disk of this.#disks.values()) await disk.flushInPieces();
     if (!this.logging) return;
     for (const disk of this.#disks.values()) disk.map?.release(epoch);
   }
@@ -290,7 +290,7 @@ export class TrackedVm implements TrackingHost {
 
   /** The differences that were pinned when this epoch's chain began are repaired, and the repair is on record (R9). */
   async repaired(): Promise<void> {
-    for (const disk of this.#disks.values()) await disk.flush();
+    for (const disk of this.#disks.values()) await disk.flushInPieces();
     for (const disk of this.#disks.values()) disk.map?.unpin();
     // A map that failed meanwhile marks nothing any more (R10): it must not count as one that knows everything.
     const whole = [...this.#disks.values()].every(({ map }) => map === null || map.distrusted === null);

@@ -128,7 +128,7 @@ const CHANGE_MAP: Breakage[] = [
   { rule: 'R7', what: 'hot regions lose their bit with every epoch', file: MAP, test: R7,
     from: '    this.#hot.add(region);\n', to: '' },
   { rule: 'R8', what: 'bits drop before the disk is flushed', file: VM, test: R8, quick: true,
-    from: '    for (const disk of this.#disks.values()) await disk.flush();\n    if (!this.logging) return;\n', to: '' },
+    from: '    for (const disk of this.#disks.values()) await disk.flushInPieces();\n    if (!this.logging) return;\n', to: '' },
   { rule: 'R8', what: 'an epoch that was received is taken for applied', file: DELIVERY, test: R8,
     from: "status === 'received' && epoch <= news.appliedEpoch);", to: "status === 'received');" },
   { rule: 'R8', what: 'bits of later writes drop too', file: MAP, test: R8,

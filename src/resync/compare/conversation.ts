@@ -10,11 +10,17 @@ import { type Frame, type FrameChannel, linkLost } from './frame-channel.ts';
 export class Conversation {
   readonly channel: FrameChannel;
   #failure: Error | null = null;
+  readonly #failed = new AbortController();
   #closed: Promise<void> = Promise.resolve();
   #waiters: (() => void)[] = [];
 
   constructor(channel: FrameChannel) {
     this.channel = channel;
+  }
+
+  /** Aborted by the first failure: for what waits outside of the conversation. */
+  get failed(): AbortSignal {
+    return this.#failed.signal;
   }
 
   /** Wakes everything that waits in `until`, after any change of state. */
@@ -35,6 +41,7 @@ export class Conversation {
   fail(error: Error): void {
     if (this.#failure !== null) return;
     this.#failure = error;
+    this.#failed.abort(error);
     this.notify();
     const silent =
       error instanceof RemoteRefusal || (error instanceof UnderstudyError && error.code === 'COMPARE_LINK_LOST');

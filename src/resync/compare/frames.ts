@@ -8,7 +8,7 @@ import { EXIT_CODE, UnderstudyError, type ErrorKind } from '../../model/errors.t
 import { ByteReader, ByteWriter, malformed } from './byte-cursor.ts';
 import { DIGEST_BYTES, MEND_BYTES, PAGE_BYTES, type TreeShape, pagesPerLeaf, spansPerLeaf } from './tree-shape.ts';
 
-export const COMPARE_VERSION = 3;
+export const COMPARE_VERSION = 4;
 
 export const FRAME = {
   serve: 1,
@@ -34,10 +34,13 @@ export const FRAME = {
   page: 21,
   done: 22,
   refused: 23,
+  pace: 24,
 } as const;
 
 const ID_MAX = 2 ** 40;
 const byteCount = z.int().min(0);
+/** No limit that anybody can set is less, bytes a second. */
+const PACE_MIN = 4096;
 
 /** `ranges` is null for the whole disk, else the number of runs that follow in `ranges` frames. */
 export const helloSchema = z.strictObject({
@@ -56,6 +59,8 @@ export const helloSchema = z.strictObject({
   /** Of the tags of this compare, as hexadecimal digits: leaf-tags.ts. */
   key: z.string().regex(/^[0-9a-f]{64}$/),
   ranges: byteCount.nullable(),
+  /** Bytes a second that the source reads at most, until a `pace` says otherwise; null: no limit. */
+  pace: z.int().min(PACE_MIN).nullable(),
 });
 export type Hello = z.infer<typeof helloSchema>;
 
@@ -222,6 +227,17 @@ export function decodeGroup(body: Buffer, segmentsMax: number): { segments: numb
   const root = reader.bytes('a root', DIGEST_BYTES);
   reader.end();
   return { segments, root };
+}
+
+/** Bytes a second, as a hello and a `pace` have it. */
+export const paceOf = (rate: number | null): number | null => (rate === null ? null : Math.max(PACE_MIN, Math.round(rate)));
+
+export const encodePace = (pace: number | null): Uint8Array[] => encodeId(pace ?? 0);
+
+export function decodePace(body: Buffer): number | null {
+  const { id: rate } = decodeId(body);
+  if (rate !== 0 && rate < PACE_MIN) throw malformed(`a pace of ${rate} bytes a second`);
+  return rate === 0 ? null : rate;
 }
 
 export const encodeId = (id: number, count = 0): Uint8Array[] => new ByteWriter().varint(id).varint(count).take();

@@ -63,6 +63,11 @@ export interface SourceOptions extends SideOptions {
    * a thread.
    */
   read?: ReadSpan;
+  /**
+   * Bytes a second that `pace` lets pass now; null: no limit. The target is told when it has changed, and reads no faster: a limit holds for
+   * both disks, and the other host may have guests of its own.
+   */
+  readRate?: () => number | null;
   /** Awaited with the bytes of page data that are about to be sent. */
   paceWire?: Pace;
   /** Whether others wait for this thread now, so that messages should be short: each is built, sealed and encrypted in one piece. */
@@ -87,6 +92,6 @@ export interface TargetOptions extends SideOptions {
   allow: CompareMode;
   /** Called before each write; throws when the resync has moved on (rule R18). */
   admit?: () => void;
-  /** With it most writes into the page cache are made on this thread, see prompt-writes.ts. */
-  clock?: Pick<Clock, 'monotonic'>;
+  /** With it the source's pace is kept, and most writes into the page cache are made on this thread, see prompt-writes.ts. */
+  clock?: Pick<Clock, 'monotonic' | 'sleep'>;
 }

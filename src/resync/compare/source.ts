@@ -16,10 +16,12 @@ import {
   differencesSchema,
   encodeId,
   encodeJson,
+  encodePace,
   encodeRuns,
+  paceOf,
   welcomeSchema,
 } from './frames.ts';
-import type { LeafHasher } from './leaf-hasher.ts';
+import type { LeafHasher, Pace } from './leaf-hasher.ts';
 import { drawKey, leafTagger } from './leaf-tags.ts';
 import type { SourceOptions } from './options.ts';
 import { Selection } from './selection.ts';
@@ -41,12 +43,25 @@ const RUNS_PER_FRAME = 16 * 1024;
 export async function runSource(channel: FrameChannel, options: SourceOptions): Promise<CompareResult> {
   const shape = options.shape ?? DEFAULT_SHAPE;
   const key = drawKey();
-  const hasher = await hasherFor(options.disk, { ...options, shape, key });
+  const conversation = new Conversation(channel);
+  const pace = paceOf(options.readRate?.() ?? null);
+  const hasher = await hasherFor(options.disk, { ...options, shape, key, pace: toldPace(conversation, pace, options) });
   try {
-    return await new Source(channel, options, { key, hasher }).run();
+    return await new Source(conversation, options, { key, hasher, pace }).run();
   } finally {
     await hasher.close();
   }
+}
+
+/** The source's own pace, which tells the target each time that it is not what was told before. */
+function toldPace(conversation: Conversation, before: number | null, { pace, readRate }: Pick<SourceOptions, 'pace' | 'readRate'>): Pace {
+  let told = before;
+  return (bytes) => {
+    const now = paceOf(readRate?.() ?? null);
+    if (now !== told) conversation.post(FRAME.pace, encodePace(now));
+    told = now;
+    return pace?.(bytes);
+  };
 }
 
 class Source {
@@ -66,7 +81,7 @@ class Source {
   #page: Buffer | null = null;
   #verdict: { differingPages: number; firstDifference: number | null } | null = null;
 
-  constructor(channel: FrameChannel, options: SourceOptions, { key, hasher }: { key: Buffer; hasher: LeafHasher }) {
+  constructor(conversation: Conversation, options: SourceOptions, { key, hasher, pace }: { key: Buffer; hasher: LeafHasher; pace: number | null }) {
     const shape = options.shape ?? DEFAULT_SHAPE;
     const { disk, mode, compute, ranges, cursor = 0 } = options;
     const whole = [{ offset: 0, length: disk.virtualSize }];
@@ -75,7 +90,7 @@ class Source {
       return { offset: from, length: Math.max(0, offset + length - from) };
     });
     this.#options = options;
-    this.#conversation = new Conversation(channel);
+    this.#conversation = conversation;
     this.#selection = Selection.ofRanges(selected, disk.virtualSize, shape.leafBytes);
     this.#settlement = new Settlement(this.#selection, shape, options.onDecided);
     this.#kept = { cursor, comparedBytes: 0, sentBytes: 0 };
@@ -95,6 +110,7 @@ class Source {
       pageHashBytes,
       key: key.toString('hex'),
       ranges: this.#selection.isWhole ? null : this.#selection.runs.length,
+      pace,
     };
     const shared = {
       conversation: this.#conversation,

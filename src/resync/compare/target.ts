@@ -12,6 +12,7 @@ import {
   FRAME,
   type Hello,
   decodeJson,
+  decodePace,
   decodeRuns,
   encodeJson,
   helloSchema,
@@ -25,6 +26,7 @@ import { Selection } from './selection.ts';
 import { Settlement } from './settlement.ts';
 import { TargetGroups } from './target-groups.ts';
 import { TargetLeaves } from './target-leaves.ts';
+import { PacedLine } from './paced-line.ts';
 import { PAGE_BYTES, type TreeShape, segmentLeaves, shapeRefusal } from './tree-shape.ts';
 import { HasherAtNeed, hasherFor } from './worker-hasher.ts';
 
@@ -39,12 +41,13 @@ export async function runTarget(channel: FrameChannel, options: TargetOptions): 
       const shape = { leafBytes, segmentNodes };
       const { base, target } = options;
       const key = Buffer.from(hello.key, 'hex');
-      const shared = { shape, key, ...(options.pace && { pace: options.pace }) };
+      const followed = new FollowedPace(conversation, hello.pace, options.clock);
+      const shared = { shape, key, pace: options.pace ?? ((bytes: number) => followed.pass(bytes)) };
       const scanner = await hasherFor(base, shared);
       opened.push(scanner);
       const pages = base === target ? scanner : new HasherAtNeed(() => hasherFor(target, shared));
       if (pages !== scanner) opened.push(pages);
-      return new Target({ conversation, options, hello, key, selection, shape, scanner, pages }).run();
+      return new Target({ conversation, options, hello, key, selection, shape, scanner, pages, followed }).run();
     });
   } finally {
     for (const hasher of opened) await hasher.close();
@@ -126,6 +129,26 @@ interface TargetParts {
   shape: TreeShape;
   scanner: LeafHasher;
   pages: LeafHasher;
+  followed: FollowedPace;
+}
+
+/** As fast as the source has said it reads; without a clock as fast as this side can. */
+class FollowedPace {
+  #rate: number | null;
+  readonly #line: PacedLine | null;
+
+  constructor(conversation: Conversation, rate: number | null, clock: TargetOptions['clock']) {
+    this.#rate = rate;
+    this.#line = clock === undefined ? null : new PacedLine(clock, () => this.#rate, conversation.failed);
+  }
+
+  follow(rate: number | null): void {
+    this.#rate = rate;
+  }
+
+  pass(bytes: number): Promise<void> | void {
+    return this.#line?.pass(bytes);
+  }
 }
 
 class Target {
@@ -135,10 +158,12 @@ class Target {
   readonly #settlement: Settlement;
   readonly #groups: TargetGroups;
   readonly #leaves: TargetLeaves;
+  readonly #followed: FollowedPace;
   #scannedBytes = 0;
   #result: CompareResult | null = null;
 
-  constructor({ conversation, options, hello, key, selection, shape, scanner, pages }: TargetParts) {
+  constructor({ conversation, options, hello, key, selection, shape, scanner, pages, followed }: TargetParts) {
+    this.#followed = followed;
     this.#conversation = conversation;
     this.#options = options;
     this.#selection = selection;
@@ -219,6 +244,8 @@ class Target {
         return this.#groups.onDiffering(body);
       case FRAME.open:
         return this.#leaves.onOpen(body);
+      case FRAME.pace:
+        return this.#followed.follow(decodePace(body));
       case FRAME.mend:
       case FRAME.zero:
       case FRAME.checkpoint:

@@ -50,6 +50,8 @@ export class WorkerHasher implements LeafHasher {
   readonly #stretchLeaves: number;
   readonly #thread: HashingThread;
   readonly #jobBytes: number;
+  /** The last job had to wait for the pace. */
+  #isPaced = false;
   #isClosed = false;
 
   /** The disk must lend its places, or be a raw file or block device at `disk.location`: see `hasherFor`. */
@@ -132,17 +134,15 @@ export class WorkerHasher implements LeafHasher {
       if (got.length !== leavesIn(asked) * answerBytes) throw new RangeError(`${got.length} bytes for ${leavesIn(asked)} leaves`);
       visit(asked, got);
     };
-    const stretchesIn = (bytes: number) => bytes / (this.#stretchLeaves * this.#shape.leafBytes);
-    const most = stretchesIn(this.#jobBytes);
-    let perJob = most;
+    const stretchBytes = this.#stretchLeaves * this.#shape.leafBytes;
     for (let at = 0; at < stretches.length;) {
-      const some = stretches.slice(at, at + perJob);
+      const some = stretches.slice(at, at + (this.#isPaced ? PACED_JOB_BYTES : this.#jobBytes) / stretchBytes);
       at += some.length;
       if (flying.length === JOBS_IN_FLIGHT) await settle();
       const places = data === null ? null : this.#placesOfData(some, data);
       const wait = this.#pace(places === null ? leavesIn(some) * this.#shape.leafBytes : bytesIn(places));
       if (wait !== undefined) await wait;
-      perJob = wait === undefined ? most : stretchesIn(PACED_JOB_BYTES);
+      this.#isPaced = wait !== undefined;
       const result = this.#ask(some, ask, places);
       result.catch(() => {}); // Seen by `settle`, or the call has failed already at an earlier job.
       flying.push({ asked: some, result });
