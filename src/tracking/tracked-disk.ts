@@ -79,6 +79,8 @@ interface Admission {
 
 /** How much of a failed operation is read back at once: a zeroing may be 4 GiB long. */
 const READ_BACK_BYTES = 256 << 10;
+/** So little is with the device before a guest could notice. */
+const WORTH_PIECES_BYTES = 8 << 20;
 const LATE = Symbol('late');
 
 export class TrackedDisk {
@@ -101,6 +103,8 @@ export class TrackedDisk {
   #open = new Set<Operation>();
   /** Of the guest so far, reads and writes. */
   requests = 0;
+  /** Written since the last flush began, at least. */
+  #unflushedBytes = 0;
 
   constructor(disk: VirtualDisk, map: ChangeMap | null, host: TrackingHost) {
     this.disk = disk;
@@ -183,6 +187,7 @@ export class TrackedDisk {
    * what the disk holds is no longer what the log says (R3).
    */
   async flush(): Promise<void> {
+    this.#unflushedBytes = 0;
     try {
       await this.disk.flush();
     } catch (cause) {
@@ -193,7 +198,7 @@ export class TrackedDisk {
 
   /** `flush` for our own purposes, which a guest at work is to feel as little as possible of. */
   async flushInPieces(): Promise<void> {
-    await writeBackInPieces(this.disk, this.#host.clock);
+    if (this.#unflushedBytes >= WORTH_PIECES_BYTES) await writeBackInPieces(this.disk, this.#host.clock);
     await this.flush();
   }
 
@@ -217,6 +222,7 @@ export class TrackedDisk {
   #enter(kind: Operation['kind'], offset: number, length: number, data: Uint8Array | null, ended: Operation['ended']): void {
     assertInside(this.disk, offset, length);
     this.requests++;
+    this.#unflushedBytes += data?.length ?? 0;
     const operation: Operation = { kind, offset, length, data, log: null, record: 0, blockers: 0, dependents: [], onEnd: null, ended };
     this.#open.add(operation);
     this.#host.activity(this);

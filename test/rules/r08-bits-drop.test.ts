@@ -25,6 +25,30 @@ test('R8: the disks are flushed before a bit drops; after a failed flush none do
   assert.deepEqual(rig.suspectRegions('d0'), [7, 9]);
 });
 
+test('R8: only where much was written it goes to the device in pieces first, and the flush comes behind them', async () => {
+  const rig = new TrackingRig(1, ['d0']);
+  rig.asDisk = (disk) => {
+    disk.startWriteBack = (offset, length) => {
+      rig.watch.trace.push(`write back ${offset}+${length}`);
+      return Promise.resolve(true);
+    };
+    return disk;
+  };
+  await rig.open();
+  await rig.during(rig.vm.begin({ keepMap: false }));
+  for (const [epoch, times] of [[1, 7], [2, 8]] as const) {
+    for (let time = 0; time < times; time++) await rig.during(rig.vm.disk('d0').write(Buffer.alloc(1 << 20, 1), 0));
+    await rig.switchLog();
+    rig.watch.trace.length = 0;
+    await rig.during(rig.vm.release(epoch));
+    const steps = rig.watch.trace.filter((step) => step.startsWith('write back') || step.includes('d0.raw'));
+    const pieces = steps.filter((step) => step.startsWith('write back'));
+    assert.equal(pieces.length, times < 8 ? 0 : 1);
+    assert.deepEqual(steps.slice(0, pieces.length), pieces);
+    assert.match(steps[pieces.length]!, /datasync/);
+  }
+});
+
 test('R8: bits of a failed flush stay', async () => {
   const rig = await TrackingRig.begun();
   for (const region of [1, 4, 7, 9]) await rig.during(rig.write('d0', region * REGION_BYTES, 1));
