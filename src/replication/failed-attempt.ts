@@ -40,7 +40,7 @@ export function logUnrecorded({ vmId, ports }: AnySendingVm, cause: unknown): vo
 }
 
 /** The replica may have taken over, or be the primary by now; then that is on record, and the failure is none of its own. */
-async function hasLostItsReplica(sender: AnySendingVm, { code }: UnderstudyError, signal: AbortSignal): Promise<boolean> {
+export async function hasLostItsReplica(sender: AnySendingVm, { code }: UnderstudyError, signal: AbortSignal): Promise<boolean> {
   if (code === 'REPLICA_FAILED_OVER') noteTookOver(sender.ports, sender.vmId, 'the replica took over');
   else if (code === 'PEER_VM_UNKNOWN') {
     const now = { epoch: sender.outbox.newestClosed(), unchangedUntil: null, pending: true };

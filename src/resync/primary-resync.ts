@@ -15,6 +15,7 @@ import { BLOCK_BYTES } from '../model/limits.ts';
 import { replicatedDisks, type InitialReplication, type RelationshipRecord, type ResyncDisk, type ResyncRecord } from '../model/records.ts';
 import { keepsOlderPoints, mayOverwriteNewer } from '../model/resync-trigger.ts';
 import { nextAutomaticStart } from '../model/schedule.ts';
+import { hasLostItsReplica } from '../replication/failed-attempt.ts';
 import type { CopyOptions, CopyProgress } from '../replication/initial-sender.ts';
 import { initialBeginMessage } from '../replication/messages.ts';
 import type { AnySendingVm, ResyncDriver } from '../replication/sending-vm.ts';
@@ -176,6 +177,9 @@ export class PrimaryResync implements ResyncDriver {
     } catch (error) {
       if (signal.aborted || primary.relationship.state !== 'Resynchronizing') throw error;
       const known = error instanceof UnderstudyError ? error : new UnderstudyError('io', 'RESYNC_FAILED', messageOf(error), 'See the log.', { cause: error });
+      // It starts by itself when the failover has been cancelled, as it would have (R21): it is not held.
+      if (await hasLostItsReplica(primary, known, signal)) return void primary.tracked?.goMapOnly();
+      if (primary.relationship.state !== 'Resynchronizing') throw error;
       const failures = (primary.relationship.error?.failures ?? 0) + 1;
       if (known.code === 'REPLICA_CHANGED') return primary.require({ trigger: 7, reason: known.message });
       const now = ports.clock.now();

@@ -91,6 +91,28 @@ test('R21: an old primary whose machine went down after it gave way sends nothin
   assert.ok(await world.scheduler.until(() => world.record(world.primary).state === 'Replicating', 600_000), world.story());
 });
 
+test('R21: a resynchronization that finds the replica taken over is not held for it: once the failover is cancelled it starts by itself', async () => {
+  const world = await replicating(9);
+  world.autoResync = true;
+  const { settings } = world.record(world.primary);
+  world.primary.relationships.update(VM_ID, { settings: { ...settings, autoResync: { enabled: true, intervalStart: '00:00:00', intervalEnd: '23:59:59' } } });
+  world.disconnect();
+  world.network.cut = true;
+  world.primary.crash('machine');
+  await world.up(world.primary);
+  assert.ok(await world.scheduler.until(() => world.record(world.primary).state === 'Resynchronizing', 600_000), world.story());
+  await world.scheduler.pass(2000);
+  assert.equal(await unplanned(world, world.replica), null);
+  world.network.cut = false;
+  assert.ok(await world.scheduler.until(() => (world.record(world.primary).tookOver ?? null) !== null, 600_000), world.story());
+  await world.scheduler.pass(1000);
+  const old = world.record(world.primary);
+  assert.deepEqual([old.error?.code, old.required?.held ?? false, old.resync], ['PEER_FAILED_OVER', false, null], world.story());
+  assert.ok(!world.primary.catalog.events({}).some(({ id }) => id === 'ResynchronizationFailed'), world.story());
+  assert.equal(await cancel(world, world.replica), null);
+  assert.ok(await world.scheduler.until(() => world.record(world.primary).state === 'Replicating', 600_000), world.story());
+});
+
 test('R21: what the old primary wrote after the failover is dropped only by a command that names it', async () => {
   const world = await replicating(4);
   world.network.cut = true;
