@@ -12,7 +12,7 @@
 import { UnderstudyError } from '../model/errors.ts';
 import { ACTIVITY_EVENTS, makeEvent } from '../model/events.ts';
 import { findPoint, pointId } from '../model/recovery-points.ts';
-import type { FailoverRecord } from '../model/records.ts';
+import type { FailoverRecord, PointRecord } from '../model/records.ts';
 import type { Operation } from '../model/relationship.ts';
 import { usable } from '../replication/recovery-points.ts';
 import { entriesOf, latestOf, LOG_ENTRIES_MAX } from '../replication/replica-view.ts';
@@ -206,11 +206,8 @@ export class ReplicaFailover {
   /** Stops applying, and finds what is asked for; apply stays stopped until `release`. */
   async #choose(vm: ReplicaVm, asked: string, graceMs: number): Promise<{ record: FailoverRecord; release: () => void }> {
     const record = { startedAt: this.#parts.ports.clock.now(), settling: null };
-    const point = asked === 'latest' ? null : usable(findPoint(vm.points.list(), asked), asked, vm.vm.name);
-    if (point !== null) {
-      // The merge goes on below, and its undo may not be complete yet.
-      if (vm.relationship.resync !== null) throw mergeRuns(vm.vm.name, 'a failover to an older point');
-      const release = await vm.halt('failover', graceMs);
+    if (asked !== 'latest') {
+      const { release, point } = await this.#haltAt(vm, asked, graceMs);
       return { record: { ...record, pointEpoch: point.epoch, throughEpoch: point.epoch, time: point.time }, release };
     }
     // A very long inbox is shortened first, so that its index has a bound.
@@ -219,6 +216,21 @@ export class ReplicaFailover {
     try {
       const { throughEpoch, time } = await this.#latest(vm);
       return { record: { ...record, pointEpoch: null, throughEpoch, time }, release };
+    } catch (error) {
+      release();
+      throw error;
+    }
+  }
+
+  /** The point by its name, when apply stands still: the set that was being applied may have made a new one, for which the oldest has gone. */
+  async #haltAt(vm: ReplicaVm, asked: string, graceMs: number): Promise<{ point: PointRecord; release: () => void }> {
+    const find = () => usable(findPoint(vm.points.list(), asked), asked, vm.vm.name);
+    find();
+    // The merge goes on below, and its undo may not be complete yet.
+    if (vm.relationship.resync !== null) throw mergeRuns(vm.vm.name, 'a failover to an older point');
+    const release = await vm.halt('failover', graceMs);
+    try {
+      return { point: find(), release };
     } catch (error) {
       release();
       throw error;

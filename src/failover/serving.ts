@@ -8,7 +8,7 @@ import type { VirtualDisk } from '../disk/virtual-disk.ts';
 import { replicatedDisks, type DiskRecord, type FailoverRecord } from '../model/records.ts';
 import { diskExport, type NbdExport } from '../nbd/export.ts';
 import type { ReplicaHost } from '../replication/replica-host.ts';
-import { latestOf, openLatest, openPoint } from '../replication/replica-view.ts';
+import { latestOf, openLatest, openPoint, pointsFrom } from '../replication/replica-view.ts';
 import type { ReplicaVm } from '../replication/replica-vm.ts';
 import type { ReplicationPorts } from '../replication/replication-ports.ts';
 import { OnDemandDisk } from './on-demand-disk.ts';
@@ -173,7 +173,7 @@ export class Serving {
   async #openView(vm: ReplicaVm, disk: DiskRecord, { pointEpoch }: FailoverRecord, sets: Parameters<typeof openLatest>[3]) {
     const { ports } = this.#parts;
     if (pointEpoch === null) return openLatest(ports, await this.#parts.openForReading(vm, disk), disk, sets);
-    const points = vm.points.list().filter(({ epoch }) => epoch >= pointEpoch);
+    const points = pointsFrom(vm.points.list(), pointEpoch);
     return openPoint(ports, await ports.openDiskForReading(disk), disk, points, (epoch, reason) => vm.points.damaged(epoch, reason));
   }
 }

@@ -14,7 +14,7 @@ import { messageOf, UnderstudyError } from '../model/errors.ts';
 import { replicatedDisks, type DiskRecord, type FailoverRecord } from '../model/records.ts';
 import type { PrimaryVm, TurnDriver } from '../replication/primary-vm.ts';
 import { RecoveryPoints } from '../replication/recovery-points.ts';
-import { openLatest, openPoint } from '../replication/replica-view.ts';
+import { openLatest, openPoint, pointsFrom } from '../replication/replica-view.ts';
 import type { ReplicationPorts } from '../replication/replication-ports.ts';
 import type { TrackedVm } from '../tracking/tracked-vm.ts';
 import { turnMessage } from './direction-messages.ts';
@@ -73,9 +73,9 @@ export const turnSettling: TurnDriver = {
 async function mergeDisk(
   ports: ReplicationPorts, vmId: string, disk: DiskRecord, { pointEpoch, throughEpoch }: FailoverRecord, into: MergeTarget, signal: AbortSignal,
 ): Promise<void> {
-  const base = await ports.openDiskForReading(disk);
   const sets = ports.catalog.inbox.list(vmId).filter(({ epoch, status }) => status === 'received' && epoch <= throughEpoch);
-  const points = ports.catalog.points.list(vmId).filter(({ epoch }) => pointEpoch !== null && epoch >= pointEpoch);
+  const points = pointEpoch === null ? [] : pointsFrom(ports.catalog.points.list(vmId), pointEpoch);
+  const base = await ports.openDiskForReading(disk);
   const view = pointEpoch === null ? await openLatest(ports, base, disk, sets) : await openPoint(ports, base, disk, points, () => undefined);
   try {
     await settleLayers(view, into, signal);

@@ -95,6 +95,16 @@ export async function openPoint(
   });
 }
 
+/**
+ * The point of this epoch and those behind it: their undo shows its instant. Without the point itself it would be that of the next one.
+ * @throws POINT_NOT_FOUND when it has gone
+ */
+export function pointsFrom(points: readonly PointRecord[], pointEpoch: number): PointRecord[] {
+  const from = points.filter(({ epoch }) => epoch >= pointEpoch);
+  if (from[0]?.epoch === pointEpoch) return from;
+  throw new UnderstudyError('usage', 'POINT_NOT_FOUND', `the recovery point of epoch ${pointEpoch} has gone`, 'Cancel the failover, and choose another point or the latest.');
+}
+
 function sizeAt(point: PointRecord, { diskId, path }: DiskRecord, { virtualSize }: VirtualDisk): number {
   const kept = point.disks.find((one) => one.diskId === diskId)!;
   if (virtualSize >= kept.virtualSize) return kept.virtualSize;
