@@ -102,7 +102,8 @@ export async function openPoint(
 export function pointsFrom(points: readonly PointRecord[], pointEpoch: number): PointRecord[] {
   const from = points.filter(({ epoch }) => epoch >= pointEpoch);
   if (from[0]?.epoch === pointEpoch) return from;
-  throw new UnderstudyError('usage', 'POINT_NOT_FOUND', `the recovery point of epoch ${pointEpoch} has gone`, 'Cancel the failover, and choose another point or the latest.');
+  throw new UnderstudyError('usage', 'POINT_NOT_FOUND', `the recovery point of epoch ${pointEpoch} has gone`,
+    'Cancel the failover, and choose another point or the latest.');
 }
 
 function sizeAt(point: PointRecord, { diskId, path }: DiskRecord, { virtualSize }: VirtualDisk): number {

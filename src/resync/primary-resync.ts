@@ -178,7 +178,10 @@ export class PrimaryResync implements ResyncDriver {
       if (signal.aborted || primary.relationship.state !== 'Resynchronizing') throw error;
       const known = error instanceof UnderstudyError ? error : new UnderstudyError('io', 'RESYNC_FAILED', messageOf(error), 'See the log.', { cause: error });
       // It starts by itself when the failover has been cancelled, as it would have (R21): it is not held.
-      if (await hasLostItsReplica(primary, known, signal)) return void primary.tracked?.goMapOnly();
+      if (await hasLostItsReplica(primary, known, signal)) {
+        primary.tracked?.goMapOnly();
+        return await this.#dropAbandoned(primary, signal);
+      }
       if (primary.relationship.state !== 'Resynchronizing') throw error;
       const failures = (primary.relationship.error?.failures ?? 0) + 1;
       if (known.code === 'REPLICA_CHANGED') return primary.require({ trigger: 7, reason: known.message });
