@@ -17,6 +17,13 @@ async function replicating(seed: number): Promise<DirectionWorld> {
   return world;
 }
 
+/** At any time of the day. */
+function resynchronizesByItself(world: DirectionWorld): void {
+  world.autoResync = true;
+  const { settings } = world.record(world.primary);
+  world.primary.relationships.update(VM_ID, { settings: { ...settings, autoResync: { enabled: true, intervalStart: '00:00:00', intervalEnd: '23:59:59' } } });
+}
+
 const unplanned = (world: DirectionWorld, host: SimHost) =>
   world.command(host, () => host.replicaDirection.unplanned(VM_ID, NEVER, () => host.failover!.unplanned(VM_ID)));
 const reverse = (world: DirectionWorld, host: SimHost, discard = false) =>
@@ -74,9 +81,7 @@ test('R21, R22: after a forced failover both sides say so when they meet, and no
 
 test('R21: an old primary whose machine went down after it gave way sends nothing; once the failover is cancelled it is repaired by itself', async () => {
   const world = await replicating(7);
-  world.autoResync = true;
-  const { settings } = world.record(world.primary);
-  world.primary.relationships.update(VM_ID, { settings: { ...settings, autoResync: { enabled: true, intervalStart: '00:00:00', intervalEnd: '23:59:59' } } });
+  resynchronizesByItself(world);
   world.disconnect();
   await world.scheduler.pass(2000);
   assert.equal(await unplanned(world, world.replica), null);
@@ -93,9 +98,7 @@ test('R21: an old primary whose machine went down after it gave way sends nothin
 
 test('R21: a resynchronization that finds the replica taken over is not held for it: once the failover is cancelled it starts by itself', async () => {
   const world = await replicating(9);
-  world.autoResync = true;
-  const { settings } = world.record(world.primary);
-  world.primary.relationships.update(VM_ID, { settings: { ...settings, autoResync: { enabled: true, intervalStart: '00:00:00', intervalEnd: '23:59:59' } } });
+  resynchronizesByItself(world);
   world.disconnect();
   world.network.cut = true;
   world.primary.crash('machine');
