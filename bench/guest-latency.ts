@@ -4,7 +4,7 @@
  * each to the end of its merge. At least one of them must have run from start to end under fio, and the disks must be equal afterwards.
  * As a control the same disk is read and digested by other programs at the lowest priority: `b3sum`, one thread, `nice -n 19`.
  *
- *   node bench/guest-latency.ts [--gib 8] [--seconds 40] [--rounds 1]       needs fio
+ *   node bench/guest-latency.ts [--gib 8] [--seconds 70] [--rounds 1]       needs fio
  */
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -19,7 +19,7 @@ import { median, record } from './record.ts';
 import { repaired, untilReplicating } from './repairs.ts';
 
 const { values } = parseArgs({
-  options: { gib: { type: 'string', default: '8' }, seconds: { type: 'string', default: '40' }, rounds: { type: 'string', default: '1' } },
+  options: { gib: { type: 'string', default: '8' }, seconds: { type: 'string', default: '70' }, rounds: { type: 'string', default: '1' } },
 });
 const SIZE = Math.round(Number(values.gib) * 2 ** 30);
 /** Where the guest works: no more than the regions that stay hot. */

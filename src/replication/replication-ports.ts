@@ -9,6 +9,8 @@ import type { Relationships } from './relationships.ts';
 export interface ReplicationPorts extends TrackingPorts {
   relationships: Relationships;
   hostName: string;
+  /** That this server may use. */
+  processors: number;
   /** Where this host's own peer server listens; told to replicas for the way back. */
   peerPort(): number;
   hostSettings(): HostSettings;

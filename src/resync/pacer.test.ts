@@ -22,7 +22,7 @@ function jumpingClock() {
 
 async function make(share: { diskBytesPerSec: number | null; linkBytesPerSec: number | null }, guest: GuestWork = AT_REST) {
   const { clock, port } = jumpingClock();
-  return { clock, pacer: new Pacer(port, () => share, guest, new AbortController().signal) };
+  return { clock, pacer: new Pacer({ clock: port, processors: 4 }, () => share, guest, new AbortController().signal) };
 }
 
 test('without a share and with a guest at rest nothing waits', async () => {
@@ -70,6 +70,15 @@ test('while the guest has requests under way it yields 4 ms for each MiB, and st
   assert.deepEqual(clock.slept, [40, 4]);
 });
 
+test('on two processors it yields twice as long', async () => {
+  const { clock, port } = jumpingClock();
+  const guest = { requests: 1, openOperations: 1 };
+  const pacer = new Pacer({ clock: port, processors: 2 }, () => ({ diskBytesPerSec: null, linkBytesPerSec: null }), guest, new AbortController().signal);
+  await pacer.read(10 * MIB);
+  assert.deepEqual(clock.slept, [80]);
+  assert.equal(pacer.readRate, 125 * MIB);
+});
+
 test('what may be read in a second is told: the user\'s limit, and what a guest at work leaves', async () => {
   const guest = { requests: 1, openOperations: 0 };
   const share: { diskBytesPerSec: number | null; linkBytesPerSec: number | null } = { diskBytesPerSec: null, linkBytesPerSec: null };
@@ -98,7 +107,7 @@ test('requests that come and are answered between two looks are work, too; those
 test('a limit that is changed counts at once, also for a wait that has begun', async () => {
   const { clock, port } = jumpingClock();
   const share: { diskBytesPerSec: number | null; linkBytesPerSec: number | null } = { diskBytesPerSec: MIB / 1000, linkBytesPerSec: null };
-  const pacer = new Pacer(port, () => share, AT_REST, new AbortController().signal);
+  const pacer = new Pacer({ clock: port, processors: 4 }, () => share, AT_REST, new AbortController().signal);
   const waits = pacer.read(MIB);
   share.diskBytesPerSec = null;
   await waits;
@@ -111,7 +120,7 @@ test('a limit that is changed counts at once, also for a wait that has begun', a
 test('a wait ends with the signal', async () => {
   const stop = new AbortController();
   const { port } = jumpingClock();
-  const pacer = new Pacer(port, () => ({ diskBytesPerSec: 1, linkBytesPerSec: null }), AT_REST, stop.signal);
+  const pacer = new Pacer({ clock: port, processors: 4 }, () => ({ diskBytesPerSec: 1, linkBytesPerSec: null }), AT_REST, stop.signal);
   stop.abort(new Error('cancelled'));
   await assert.rejects(async () => pacer.read(MIB), /cancelled/);
 });
@@ -119,7 +128,7 @@ test('a wait ends with the signal', async () => {
 test('a limit that is lowered lets nothing that waits through sooner', async () => {
   const { clock, port } = jumpingClock();
   const share: { diskBytesPerSec: number | null; linkBytesPerSec: number | null } = { diskBytesPerSec: null, linkBytesPerSec: MIB };
-  const pacer = new Pacer(port, () => share, AT_REST, new AbortController().signal);
+  const pacer = new Pacer({ clock: port, processors: 4 }, () => share, AT_REST, new AbortController().signal);
   const waits = Promise.all([pacer.sent(4 * MIB), pacer.sent(4 * MIB)]);
   share.linkBytesPerSec = MIB / 16;
   await waits;

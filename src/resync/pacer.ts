@@ -8,10 +8,11 @@ import type { SourceDisk } from '../replication/change-source.ts';
 import { PacedLine } from './compare/paced-line.ts';
 
 const MIB = 1 << 20;
-/** While the guest is at work, reading pauses so long for each MiB; at rest it takes everything. */
-const YIELD_MS_PER_MIB = 4;
-/** Bytes a second that this makes. */
-const YIELDING_RATE = (MIB / YIELD_MS_PER_MIB) * 1000;
+/**
+ * While the guest is at work, reading pauses so long for each MiB; at rest it takes everything. Where there are two processors, or one core
+ * that plays two, each job that runs is one that a request waits for or shares with: there it pauses for twice as long.
+ */
+const yieldMsPerMiB = (processors: number): number => (processors > 2 ? 4 : 8);
 /**
  * It is at work for so long after a request: most take a fraction of a millisecond, so that even a guest of a thousand a second is rarely
  * found with one under way.
@@ -21,8 +22,17 @@ const AT_WORK_MS = 50;
 /** What tells whether the guest is at work. */
 export type GuestWork = Pick<SourceDisk, 'requests' | 'openOperations'>;
 
+/** What of its host decides how a resync gives way. */
+export interface PacedHost {
+  clock: Clock;
+  /** That this server may use. */
+  processors: number;
+}
+
 export class Pacer {
   #clock: Clock;
+  /** A pause for each MiB, ms. */
+  #yieldMs: number;
   #share: () => ResyncShare;
   #guest: GuestWork;
   #guestRequests: number;
@@ -30,8 +40,9 @@ export class Pacer {
   #disk: PacedLine;
   #link: PacedLine;
 
-  constructor(clock: Clock, share: () => ResyncShare, guest: GuestWork, signal: AbortSignal) {
+  constructor({ clock, processors }: PacedHost, share: () => ResyncShare, guest: GuestWork, signal: AbortSignal) {
     this.#clock = clock;
+    this.#yieldMs = yieldMsPerMiB(processors);
     this.#share = share;
     this.#guest = guest;
     this.#guestRequests = guest.requests;
@@ -51,12 +62,13 @@ export class Pacer {
   get readRate(): number | null {
     const { diskBytesPerSec } = this.#share();
     if (!this.isGuestAtWork) return diskBytesPerSec;
-    return Math.min(diskBytesPerSec ?? YIELDING_RATE, YIELDING_RATE);
+    const yielding = (MIB / this.#yieldMs) * 1000;
+    return Math.min(diskBytesPerSec ?? yielding, yielding);
   }
 
   /** Awaited before so many bytes are read. */
   read(bytes: number): Promise<void> | void {
-    return this.#disk.pass(bytes, this.isGuestAtWork ? (bytes / MIB) * YIELD_MS_PER_MIB : 0);
+    return this.#disk.pass(bytes, this.isGuestAtWork ? (bytes / MIB) * this.#yieldMs : 0);
   }
 
   /** Awaited before so many bytes are sent. */

@@ -110,7 +110,7 @@ export class PrimaryResync implements ResyncDriver {
       const before = { ...total };
       const stream = await primary.link().stream(existingCompareMessage, { vmId, token, diskId }, { signal });
       const tracked = primary.tracked!.disk(diskId);
-      const pacer = new Pacer(ports.clock, () => primary.relationship.settings.resyncShare, tracked, signal);
+      const pacer = new Pacer(ports, () => primary.relationship.settings.resyncShare, tracked, signal);
       const done = await runSource(new StreamChannel(stream, stream, ports.compute), {
         disk: tracked.disk, mode: 'mend', compute: ports.compute, session: { token, phase: 'initial' }, signal,
         pace: (bytes) => pacer.read(bytes), readRate: () => pacer.readRate, paceWire: (bytes) => pacer.sent(bytes), othersWait: () => pacer.isGuestAtWork,
@@ -277,7 +277,7 @@ export class PrimaryResync implements ResyncDriver {
     if (rung === 'suspect-regions' && suspects === null) {
       throw new UnderstudyError('io', 'STALE_TOKEN', 'the change map was lost during the resynchronization', 'It starts over by itself.');
     }
-    const pacer = new Pacer(ports.clock, () => primary.relationship.settings.resyncShare, tracked, signal);
+    const pacer = new Pacer(ports, () => primary.relationship.settings.resyncShare, tracked, signal);
     const stream = await primary.link().stream(resyncCompareMessage, { vmId, token, diskId, fresh: before.cursor === 0 }, { signal });
     const channel = new StreamChannel(stream, stream, ports.compute);
     let latest = { comparedBytes: 0, differingBytes: 0, sentBytes: 0, wireBytes: 0 };

@@ -195,7 +195,7 @@ async function compare(
   const tracked = diskOf(primary, diskId);
   const stream = await primary.link().stream(verifyCompareMessage, { vmId, token, diskId }, { signal });
   const { diskBytesPerSec } = primary.relationship.settings.verify;
-  const pacer = new Pacer(ports.clock, () => ({ diskBytesPerSec, linkBytesPerSec: null }), tracked, signal);
+  const pacer = new Pacer(ports, () => ({ diskBytesPerSec, linkBytesPerSec: null }), tracked, signal);
   return runSource(new StreamChannel(stream, stream, ports.compute), {
     disk: tracked.disk, mode: 'compare-only', compute: ports.compute, session: { token, phase: 'verify' }, signal, ranges,
     pace: (bytes) => pacer.read(bytes), readRate: () => pacer.readRate, onProgress: ({ comparedBytes }) => progress(comparedBytes),

@@ -1,6 +1,6 @@
 /** What a real host is made of besides its own code, and what it learns from its machine. */
 import { readFile } from 'node:fs/promises';
-import { hostname } from 'node:os';
+import { availableParallelism, hostname } from 'node:os';
 import type { Clock, Compute, Files, LocalSockets, Logger, Programs, Random } from '../model/ports.ts';
 import type { DiskRecord } from '../model/records.ts';
 import type { ReplicationPorts } from '../replication/replication-ports.ts';
@@ -31,6 +31,8 @@ export interface Machine {
   /** Stays over restarts; another one for each machine. */
   hostId: string;
   hostName: string;
+  /** That this server may use. */
+  processors: number;
 }
 
 export async function readMachine({ bootIdFile, hostIdFile }: Pick<HostParts, 'bootIdFile' | 'hostIdFile'>): Promise<Machine> {
@@ -41,5 +43,5 @@ export async function readMachine({ bootIdFile, hostIdFile }: Pick<HostParts, 'b
       'Without it a crash of the machine cannot be told from one of the server; mount /proc.');
   }
   const hostId = await readFile(hostIdFile, 'utf8').then((text) => text.trim(), () => '');
-  return { bootId, hostId: hostId === '' ? hostName : hostId, hostName };
+  return { bootId, hostId: hostId === '' ? hostName : hostId, hostName, processors: availableParallelism() };
 }

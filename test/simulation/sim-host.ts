@@ -104,7 +104,7 @@ export class SimHost {
       void this.messages.push(`${level} ${message} ${JSON.stringify(fields)}`);
     const log: Logger = { debug: () => {}, info: note('info'), warn: note('warn'), error: note('error') };
     this.ports = {
-      files, clock, compute, catalog, log, relationships: this.relationships, hostName: this.name, peerPort: () => 1, hostSettings: () => settings,
+      files, clock, compute, catalog, log, relationships: this.relationships, hostName: this.name, processors: 4, peerPort: () => 1, hostSettings: () => settings,
       random: { uuid: () => this.#scheduler.dice.uuid(), bytes: (count) => this.#scheduler.dice.bytes(count) },
       bootId: `${this.name}-boot-${this.#boot}`, hostId: this.name, dataFolder: `/${this.name}`,
       pointIntervalMs: this.pointIntervalMs,
