@@ -140,7 +140,6 @@ class PlainDiffDisk extends DiskOverBase implements PageDiffDisk {
   readonly discardReadsZero = true;
   readonly lend?: (offset: number, length: number) => Promise<LentRuns>;
   readonly lentFiles?: readonly string[];
-  readonly lendHoldsUpNobody = true;
   #base: VirtualDisk;
   #pages: OpenFile;
   #map: OpenFile;

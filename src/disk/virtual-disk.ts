@@ -100,8 +100,6 @@ export interface VirtualDisk {
   lend?(offset: number, length: number): Promise<LentRuns>;
   /** The files that `lend` speaks of. */
   readonly lentFiles?: readonly string[];
-  /** Nothing that a guest does waits for what is lent. */
-  readonly lendHoldsUpNobody?: boolean;
   /** The seal that the file had before it was opened. Absent: opening it changes nothing, so `seal` tells the same. */
   readonly foundSeal?: Seal;
   close(): Promise<void>;

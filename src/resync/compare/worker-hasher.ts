@@ -22,11 +22,12 @@ import type { LeafJob, LeafResult } from './leaf-worker.ts';
 import type { LeafDifferences, PageHashing } from './page-hashes.ts';
 import { type TreeShape, pagesPerLeaf } from './tree-shape.ts';
 
-/** Leaves of one message; two messages wait at the thread, so that it never idles for one. */
+/**
+ * Leaves of one message; two messages wait at the thread, so that it never idles for one. A guest that gives a block back waits for those that
+ * the block is lent to: two of these at most, as it was at rest, or its messages would be short.
+ */
 const JOB_BYTES = 8 << 20;
 const JOBS_IN_FLIGHT = 2;
-/** What is lent may hold up a guest that gives a block back, so a message is shorter, but where it holds up nobody. */
-const LENT_JOB_BYTES = 2 << 20;
 /** While the pace has the thread wait: short work and short pauses, so that whoever else needs the processor waits for neither. */
 const PACED_JOB_BYTES = 1 << 20;
 /** Of one reading. */
@@ -49,7 +50,6 @@ export class WorkerHasher implements LeafHasher {
   readonly #zeroes: ZeroTags;
   readonly #stretchLeaves: number;
   readonly #thread: HashingThread;
-  readonly #jobBytes: number;
   /** The last job had to wait for the pace. */
   #isPaced = false;
   #isClosed = false;
@@ -61,7 +61,6 @@ export class WorkerHasher implements LeafHasher {
     this.#pace = pace ?? (() => {});
     this.#zeroes = new ZeroTags(leafTagger(key));
     this.#stretchLeaves = Math.max(1, STRETCH_BYTES / shape.leafBytes);
-    this.#jobBytes = disk.lend === undefined || disk.lendHoldsUpNobody === true ? JOB_BYTES : LENT_JOB_BYTES;
     this.#thread = HashingThread.take({
       paths: disk.lentFiles ?? [disk.location],
       virtualSize: disk.virtualSize,
@@ -136,7 +135,7 @@ export class WorkerHasher implements LeafHasher {
     };
     const stretchBytes = this.#stretchLeaves * this.#shape.leafBytes;
     for (let at = 0; at < stretches.length;) {
-      const some = stretches.slice(at, at + (this.#isPaced ? PACED_JOB_BYTES : this.#jobBytes) / stretchBytes);
+      const some = stretches.slice(at, at + (this.#isPaced ? PACED_JOB_BYTES : JOB_BYTES) / stretchBytes);
       at += some.length;
       if (flying.length === JOBS_IN_FLIGHT) await settle();
       const places = data === null ? null : this.#placesOfData(some, data);
