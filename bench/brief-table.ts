@@ -62,8 +62,18 @@ const found: string[][] = [];
 async function rows({ rate, name, diskBytes, soonBytes, lateBytes }: (typeof LINKS)[number]): Promise<void> {
   const folder = await temporaryFolder({ after: (work: unknown) => cleanups.push(work as () => unknown) });
   const sites = new TwoSites(folder);
-  cleanups.push(() => sites.down());
-  await sites.up(rate);
+  try {
+    await sites.up(rate);
+    await rowsOf(sites, { folder, name, diskBytes, soonBytes, lateBytes });
+  } finally {
+    // Before the next line: its sites have the same names.
+    await sites.down();
+  }
+}
+
+async function rowsOf(
+  sites: TwoSites, { folder, name, diskBytes, soonBytes, lateBytes }: Omit<(typeof LINKS)[number], 'rate'> & { folder: string },
+): Promise<void> {
   const path = join(folder, 'disk.raw');
   await writeFile(path, likeAGuest(diskBytes));
   await truncate(path, Math.ceil(diskBytes / MB) * (1 << 20));
