@@ -59,21 +59,20 @@ async function measured(sites: TwoSites, command: string[]): Promise<Measured> {
 
 const found: string[][] = [];
 
-async function rows({ rate, name, diskBytes, soonBytes, lateBytes }: (typeof LINKS)[number]): Promise<void> {
+async function rows(link: (typeof LINKS)[number]): Promise<void> {
   const folder = await temporaryFolder({ after: (work: unknown) => cleanups.push(work as () => unknown) });
   const sites = new TwoSites(folder);
   try {
-    await sites.up(rate);
-    await rowsOf(sites, { folder, name, diskBytes, soonBytes, lateBytes });
+    await sites.up(link.rate);
+    await rowsOf(sites, link);
   } finally {
     // Before the next line: its sites have the same names.
     await sites.down();
   }
 }
 
-async function rowsOf(
-  sites: TwoSites, { folder, name, diskBytes, soonBytes, lateBytes }: Omit<(typeof LINKS)[number], 'rate'> & { folder: string },
-): Promise<void> {
+async function rowsOf(sites: TwoSites, { name, diskBytes, soonBytes, lateBytes }: (typeof LINKS)[number]): Promise<void> {
+  const { folder } = sites;
   const path = join(folder, 'disk.raw');
   await writeFile(path, likeAGuest(diskBytes));
   await truncate(path, Math.ceil(diskBytes / MB) * (1 << 20));

@@ -5,6 +5,7 @@
 import type { Clock } from '../model/ports.ts';
 import type { ResyncShare } from '../model/settings.ts';
 import type { SourceDisk } from '../replication/change-source.ts';
+import type { ReplicationPorts } from '../replication/replication-ports.ts';
 import { PacedLine } from './compare/paced-line.ts';
 
 const MIB = 1 << 20;
@@ -22,13 +23,6 @@ const AT_WORK_MS = 50;
 /** What tells whether the guest is at work. */
 export type GuestWork = Pick<SourceDisk, 'requests' | 'openOperations'>;
 
-/** What of its host decides how a resync gives way. */
-export interface PacedHost {
-  clock: Clock;
-  /** That this server may use. */
-  processors: number;
-}
-
 export class Pacer {
   #clock: Clock;
   /** A pause for each MiB, ms. */
@@ -40,7 +34,7 @@ export class Pacer {
   #disk: PacedLine;
   #link: PacedLine;
 
-  constructor({ clock, processors }: PacedHost, share: () => ResyncShare, guest: GuestWork, signal: AbortSignal) {
+  constructor({ clock, processors }: Pick<ReplicationPorts, 'clock' | 'processors'>, share: () => ResyncShare, guest: GuestWork, signal: AbortSignal) {
     this.#clock = clock;
     this.#yieldMs = yieldMsPerMiB(processors);
     this.#share = share;
